@@ -1,0 +1,4 @@
+// Command gondola is the whole platform in one binary.
+package main
+
+func main() {}

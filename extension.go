@@ -1,0 +1,202 @@
+package gondola
+
+import (
+	"net/netip"
+	"time"
+)
+
+// This file holds the whole of what we add to Fly.io's wire format: one optional object named "gondola" on a Config, container, mount, file
+// and healthcheck (towards the Machine), and one on the Machine (the way back). docs/rfd/0002-gondola-extension.md lists it field by field;
+// a field is only ever added.
+
+// ConfigExtension is the "gondola" object of a Config.
+type ConfigExtension struct {
+	Requests  *Resources  `json:"requests,omitempty"`   // reserved at the market, exact; if nil, the guest's
+	Limits    *Resources  `json:"limits,omitempty"`     // of the whole Machine; zero amounts are not limited
+	Driver    string      `json:"driver,omitempty"`     // isolation: "gvisor", "runc", …; if empty, the worker's default
+	Hosts     []HostAlias `json:"hosts,omitempty"`      // further lines of /etc/hosts
+	ShareProc bool        `json:"share_proc,omitempty"` // containers see each other's processes
+	// RetryPull keeps pulling with back-off when an image cannot be had, as Kubernetes wants it, instead of failing the launch.
+	RetryPull bool `json:"retry_pull,omitempty"`
+	// RestartBackoff is "kubernetes" (10 s doubling to 5 min, forgotten after 10 min of running) or empty for Fly.io's way (restart.go).
+	RestartBackoff string `json:"restart_backoff,omitempty"`
+	ClusterDomain  string `json:"cluster_domain,omitempty"`
+}
+
+// HostAlias is a line of /etc/hosts.
+type HostAlias struct {
+	IP    string   `json:"ip"`
+	Names []string `json:"names"`
+}
+
+// ContainerExtension is the "gondola" object of a Container.
+type ContainerExtension struct {
+	WorkingDir  string       `json:"working_dir,omitempty"`
+	Env         []EnvVar     `json:"env,omitempty"`         // in order, after the container's env map; later ones win
+	Expand      bool         `json:"expand,omitempty"`      // replace $(VAR) in args and env values, $$ escapes (Kubernetes)
+	Requests    *Resources   `json:"requests,omitempty"`    // of this container
+	Limits      *Resources   `json:"limits,omitempty"`      // over its memory limit a container is killed alone, as OOMKilled
+	PullPolicy  string       `json:"pull_policy,omitempty"` // "always", "if_not_present" (default) or "never"
+	TTY         bool         `json:"tty,omitempty"`
+	Stdin       bool         `json:"stdin,omitempty"`
+	StdinOnce   bool         `json:"stdin_once,omitempty"`
+	Security    *Security    `json:"security,omitempty"`
+	Termination *Termination `json:"termination,omitempty"`
+	PostStart   *Hook        `json:"post_start,omitempty"`
+	PreStop     *Hook        `json:"pre_stop,omitempty"`
+	// Init marks an init container: it is not waited for when the Machine is asked whether it runs, and its probes are none.
+	Init bool `json:"init,omitempty"`
+}
+
+// EnvVar is an environment variable whose value may be a secret or a fact that is known only when the Machine runs.
+type EnvVar struct {
+	Name   string `json:"name"`
+	Value  string `json:"value,omitempty"`
+	Secret bool   `json:"secret,omitempty"` // the value is in the Payload
+	Field  string `json:"field,omitempty"`  // "pod_ip", "pod_ips", "host_ip", "host_ips"
+}
+
+// Security is what a process may do.
+type Security struct {
+	User             *int64            `json:"user,omitempty"`
+	Group            *int64            `json:"group,omitempty"`
+	Groups           []int64           `json:"groups,omitempty"`   // supplementary
+	NonRoot          bool              `json:"non_root,omitempty"` // refuse to start as uid 0
+	ReadOnlyRootfs   bool              `json:"read_only_rootfs,omitempty"`
+	NoNewPrivileges  bool              `json:"no_new_privileges,omitempty"`
+	AddCapabilities  []string          `json:"add_capabilities,omitempty"` // without "CAP_"; "ALL"
+	DropCapabilities []string          `json:"drop_capabilities,omitempty"`
+	Sysctls          map[string]string `json:"sysctls,omitempty"`
+}
+
+// Termination says where a container leaves its last words.
+type Termination struct {
+	Path        string `json:"path,omitempty"`         // If empty, /dev/termination-log.
+	FallbackLog bool   `json:"fallback_log,omitempty"` // on failure take the end of the log instead of nothing
+}
+
+// Hook runs after the start of a container or before its stop; one field is set.
+type Hook struct {
+	Exec         []string   `json:"exec,omitempty"`
+	HTTP         *HTTPProbe `json:"http,omitempty"`
+	Host         string     `json:"host,omitempty"` // for HTTP; if empty, the Machine
+	SleepSeconds int64      `json:"sleep_seconds,omitempty"`
+}
+
+// MountExtension is the "gondola" object of a container's mount.
+type MountExtension struct {
+	ReadOnly bool   `json:"read_only,omitempty"`
+	SubPath  string `json:"sub_path,omitempty"` // relative, in the volume
+}
+
+// FileExtension is the "gondola" object of a File.
+type FileExtension struct {
+	User  int `json:"user,omitempty"`
+	Group int `json:"group,omitempty"`
+}
+
+// HealthcheckExtension is the "gondola" object of a Healthcheck.
+type HealthcheckExtension struct {
+	Startup      bool       `json:"startup,omitempty"` // a startup probe: the others wait until it has passed; its failure ends the container
+	Host         string     `json:"host,omitempty"`    // for http and tcp; if empty, the Machine's own address
+	GRPC         *GRPCProbe `json:"grpc,omitempty"`
+	GraceSeconds *int64     `json:"grace_seconds,omitempty"` // for the stop that a failure causes; if nil, the container's
+}
+
+// GRPCProbe asks grpc.health.v1.
+type GRPCProbe struct {
+	Port    int    `json:"port"`
+	Service string `json:"service,omitempty"`
+}
+
+// MachineExtension is the "gondola" object of a Machine: what happened in it, told to those who drive it.
+type MachineExtension struct {
+	App        AppName           `json:"app"`
+	Worker     WorkerName        `json:"worker"`
+	Addresses  []netip.Addr      `json:"addresses,omitempty"` // of the Machine, IPv4 first
+	HostIPs    []netip.Addr      `json:"host_ips,omitempty"`  // of its host, IPv4 first
+	Seq        uint64            `json:"seq"`                 // grows with every change of this Machine
+	Allocated  Resources         `json:"allocated"`           // what it holds now; zero once its containers have ended
+	Reason     string            `json:"reason,omitempty"`    // CamelCase, why it is failed or still waiting
+	Message    string            `json:"message,omitempty"`
+	Containers []ContainerStatus `json:"containers,omitempty"` // in the order of the Config
+	Notes      []Note            `json:"notes,omitempty"`      // the last 50, oldest first: what a kubelet would record as Events
+	SandboxID  string            `json:"sandbox_id,omitempty"` // changes when the sandbox is made anew
+	StartedAt  time.Time         `json:"started_at,omitzero"`  // of the present sandbox
+}
+
+// ContainerStatus is the state of one container.
+type ContainerStatus struct {
+	Name         string          `json:"name"`
+	Image        string          `json:"image"`                  // reference as asked for
+	ImageID      string          `json:"image_id,omitempty"`     // name@sha256:…
+	ContainerID  string          `json:"container_id,omitempty"` // gondola://…, of the present or last run
+	State        ContainerState  `json:"state"`
+	Last         *ContainerState `json:"last,omitempty"` // the run before, ended
+	RestartCount int             `json:"restart_count"`
+	Ready        bool            `json:"ready"`   // runs and its readiness probe passes, or it ended well (init)
+	Started      bool            `json:"started"` // runs and its startup probe has passed
+}
+
+// ContainerState says what a container does; Kind decides which of the other fields mean something.
+type ContainerState struct {
+	Kind       ContainerKind `json:"kind"`
+	Reason     string        `json:"reason,omitempty"` // waiting: ContainerCreating, CrashLoopBackOff, ErrImagePull…; ended: Completed, Error, OOMKilled…
+	Message    string        `json:"message,omitempty"`
+	ExitCode   int           `json:"exit_code,omitempty"` // ended; 128+n for signal n
+	Signal     int           `json:"signal,omitempty"`
+	StartedAt  time.Time     `json:"started_at,omitzero"`  // running, ended
+	FinishedAt time.Time     `json:"finished_at,omitzero"` // ended
+}
+
+// ContainerKind is one of waiting, running, exited.
+type ContainerKind string
+
+const (
+	ContainerWaiting ContainerKind = "waiting"
+	ContainerRunning ContainerKind = "running"
+	ContainerExited  ContainerKind = "exited"
+)
+
+// Note is something that happened in a Machine, as a kubelet would tell it by an Event.
+type Note struct {
+	Seq       uint64    `json:"seq"` // grows within a Machine
+	Time      time.Time `json:"time"`
+	Warning   bool      `json:"warning,omitempty"`
+	Reason    string    `json:"reason"` // Pulling, Pulled, Created, Started, Killing, BackOff, Failed, Unhealthy, SandboxChanged…
+	Message   string    `json:"message"`
+	Container string    `json:"container,omitempty"`
+}
+
+// CreateExtension is the "gondola" object of a create or update request: what a server tells a worker, and contents that never enter a
+// Config. ID, Name and Network are accepted only from a server.
+type CreateExtension struct {
+	ID        MachineID `json:"id,omitempty"`
+	NetworkID uint32    `json:"network_id,omitempty"`
+	Payload   *Payload  `json:"payload,omitempty"`
+}
+
+// Payload is what a Machine gets beside its Config: contents of secrets and the like. It rests sealed on the worker, lives in a tmpfs, and is
+// in no answer, watch or log.
+type Payload struct {
+	Volumes     map[string][]PayloadFile     `json:"volumes,omitempty"`     // volume name → its files
+	Env         map[string]map[string]string `json:"env,omitempty"`         // container → variable → value
+	Credentials []RegistryCredential         `json:"credentials,omitempty"` // for pulling images
+}
+
+// PayloadFile is one file of a volume.
+type PayloadFile struct {
+	Path  string `json:"path"` // relative
+	Data  []byte `json:"data"`
+	Mode  uint32 `json:"mode"` // permission bits
+	User  int    `json:"user,omitempty"`
+	Group int    `json:"group,omitempty"`
+}
+
+// RegistryCredential opens a registry. Auth fields are as in a docker config.json.
+type RegistryCredential struct {
+	Registry string `json:"registry"` // host, or host/path
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+	Token    string `json:"token,omitempty"` // identity token
+}

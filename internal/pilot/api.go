@@ -1,0 +1,31 @@
+package pilot
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"gondola"
+)
+
+// API is what a worker asks of a pilot. Supervisor implements it in place, Client over the pilot's socket. Methods with a container name take
+// the empty name for the first container that is not an init container; an unknown one is gondola.ErrNotFound, one that does not run
+// gondola.ErrPrecondition.
+type API interface {
+	// Watch sends the Status now and after every change, dropping intermediate ones when the reader is slow. The channel closes after a
+	// Status with a final Phase, when ctx ends, or when the pilot is gone: the last Status received tells which.
+	Watch(ctx context.Context) (<-chan Status, error)
+	// Stop ends the Machine: no more restarts, every container gets its stop signal (or req's) in reverse order of dependency, and SIGKILL
+	// after the timeout (its own, or req's). It returns at once; Phase goes to Ending, then Ended.
+	Stop(ctx context.Context, req gondola.StopRequest) error
+	Signal(ctx context.Context, container string, sig gondola.Signal) error
+	Exec(ctx context.Context, opts gondola.ExecOptions, io gondola.ExecIO) (gondola.ExitStatus, error)
+	Attach(ctx context.Context, container string, io gondola.ExecIO) (gondola.ExitStatus, error)
+	Dial(ctx context.Context, port int) (io.ReadWriteCloser, error)
+	// PutPayload swaps the files of the payload volumes atomically; variables count from the next start of a container.
+	PutPayload(ctx context.Context, p gondola.Payload) error
+	Processes(ctx context.Context) ([]gondola.ProcessStat, error)
+}
+
+// ErrGone is returned by a Client when no pilot answers on its socket.
+var ErrGone = errors.New("pilot is gone")

@@ -1,0 +1,69 @@
+package worker
+
+import (
+	"context"
+	"io"
+	"net/netip"
+
+	"gondola"
+)
+
+// Host is what a worker needs done on the machine it runs on; internal/host does it for real, driver/fake in memory. All methods are
+// idempotent; steps that fail half-way are undone or can be done again.
+type Host interface {
+	// Total is what Machines may use of this host, overhead of the platform taken off.
+	Total() gondola.Resources
+	// IPs are the host's own addresses as Machines see them, IPv4 first: a Pod's hostIPs.
+	IPs() []netip.Addr
+
+	// EnsureImage makes the image available and returns it. policy is "always", "if_not_present" or "never". Errors are gondola.ErrImage
+	// (does not exist, is none, no access: message for the user) or gondola.ErrUnavailable (registry does not answer).
+	EnsureImage(ctx context.Context, reference, policy string, credentials []gondola.RegistryCredential) (Image, error)
+	// CachedImage says whether the image is there without asking a registry.
+	CachedImage(reference string) bool
+	ImportImage(ctx context.Context, archive io.Reader, reference string) ([]gondola.ImageInfo, error)
+	ListImages(ctx context.Context) ([]gondola.ImageInfo, error)
+	// PruneImages removes images whose digest inUse does not have.
+	PruneImages(ctx context.Context, inUse map[string]bool) (freedBytes int64, err error)
+
+	// Prepare makes what a Machine needs beside its images: directories, tmpfs, network namespace with its addresses. With fresh the network is made anew (after a sandbox, which strips it);
+	// otherwise what is there is kept.
+	Prepare(ctx context.Context, m HostMachine, fresh bool) (Prepared, error)
+	// Release undoes Prepare: network, mounts and, with disk, the Machine's directory.
+	Release(ctx context.Context, id gondola.MachineID, disk bool) error
+	// Prepared lists the Machines of this worker for which something is on the host, for the collection of what a crash left.
+	Leftovers(ctx context.Context) ([]gondola.MachineID, error)
+
+	// SetServices programs the virtual services of a network.
+	SetServices(ctx context.Context, network string, services []gondola.VirtualService) error
+}
+
+// Image is an unpacked image.
+type Image struct {
+	Reference string // as asked for
+	ID        string // "name@sha256:…"
+	Digest    string // "sha256:…", of the config or manifest: the name of the tree
+	Tree      string // directory, read-only
+	SizeBytes int64
+
+	Entrypoint, Cmd, Env []string
+	WorkingDir, User     string
+	StopSignal           string
+}
+
+// HostMachine is what a Host needs to know of a Machine.
+type HostMachine struct {
+	ID        gondola.MachineID
+	Number    uint16 // within its worker, from 1: the basis of its addresses
+	Network   string // name; Machines of different networks cannot reach each other
+	NetworkID uint32
+	Dir       string // made by Prepare
+}
+
+// Prepared is what came of Prepare.
+type Prepared struct {
+	NetNS               string       // path
+	Addresses           []netip.Addr // IPv4 first, then 6PN
+	Dir, RunDir, Socket string       // as in pilot.Spec
+	Cgroup              string
+}

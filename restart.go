@@ -1,0 +1,51 @@
+package gondola
+
+import "time"
+
+// Restart decides what follows the end of a container, by its policy. Pure: failures counts the restarts so far, within the window that the
+// backoff keeps.
+func (r *RestartPolicy) Restart(exitCode, failures int) bool {
+	policy, limit := RestartOnFailure, 10
+	if r != nil {
+		if r.Policy != "" {
+			policy = r.Policy
+		}
+		if r.MaxRetries != 0 {
+			limit = r.MaxRetries
+		}
+	}
+	switch policy {
+	case RestartAlways:
+		return true
+	case RestartNo:
+		return false
+	default:
+		return exitCode != 0 && (limit < 0 || failures < limit)
+	}
+}
+
+// Backoff says how long to wait before restarts.
+type Backoff struct {
+	First, Max time.Duration // the first wait, doubled every time up to Max
+	Forget     time.Duration // a run of this length starts anew
+}
+
+// KubernetesBackoff is the kubelet's: 10 s doubling to 5 min, forgotten after 10 min of running.
+var KubernetesBackoff = Backoff{First: 10 * time.Second, Max: 5 * time.Minute, Forget: 10 * time.Minute}
+
+// FlyBackoff restarts at once at first and forgets after 5 minutes (https://fly.io/docs/machines/guides-examples/machine-restart-policy/).
+var FlyBackoff = Backoff{First: time.Second, Max: time.Minute, Forget: 5 * time.Minute}
+
+// Wait returns how long to wait before restart number n+1, n restarts having happened in a row. The first restart of a row is immediate.
+func (b Backoff) Wait(n int) time.Duration {
+	if n <= 0 {
+		return 0
+	}
+	d := b.First
+	for range n - 1 {
+		if d *= 2; d >= b.Max {
+			return b.Max
+		}
+	}
+	return min(d, b.Max)
+}
