@@ -272,3 +272,22 @@ type Offered struct {
 	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "services", "images", "ask"
 	Info      json.RawMessage `json:"info,omitempty"`
 }
+
+// Platform is every contract that a worker does, a market routes and a client carries.
+type Platform interface {
+	Machines
+	Bidder
+	Watcher
+	Logs
+	Streams
+	Files
+	Services
+	Images
+}
+
+// Server is what the API of a whole platform serves.
+type Server interface {
+	Platform
+	Apps
+	Market
+}

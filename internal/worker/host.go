@@ -31,7 +31,7 @@ type Host interface {
 	Prepare(ctx context.Context, m HostMachine, fresh bool) (Prepared, error)
 	// Release undoes Prepare: network, mounts and, with disk, the Machine's directory.
 	Release(ctx context.Context, id gondola.MachineID, disk bool) error
-	// Prepared lists the Machines of this worker for which something is on the host, for the collection of what a crash left.
+	// Leftovers lists the Machines of this worker for which something is on the host, for the collection of what a crash left.
 	Leftovers(ctx context.Context) ([]gondola.MachineID, error)
 
 	// SetServices programs the virtual services of a network.
@@ -57,7 +57,6 @@ type HostMachine struct {
 	Number    uint16 // within its worker, from 1: the basis of its addresses
 	Network   string // name; Machines of different networks cannot reach each other
 	NetworkID uint32
-	Dir       string // made by Prepare
 }
 
 // Prepared is what came of Prepare.
