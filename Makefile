@@ -1,0 +1,58 @@
+# make up     builds everything and starts Gondola on this machine (root)
+# make test   installs what the tests need and runs them all (root)
+# make check  vets and tests everything that does not link Kubernetes
+# make bench  measures every figure that the README quotes
+
+SHELL := /bin/bash
+export CGO_ENABLED = 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+SMALL := -ldflags "-s -w"
+ASSETS := cmd/gondola/assets
+
+# Packages that link Kubernetes; all others are "light".
+KUBE := gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
+LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|internal/pin)')
+
+.PHONY: build small up test check race lint bench apt clean
+
+build: small
+	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gondola ./cmd/gondola
+
+# The binaries that gondola carries inside: the pilot (with runsc) and the demo image's program.
+small:
+	go build $(SMALL) -o bin/gondola-pilot ./cmd/gondola-pilot
+	go build $(SMALL) -o bin/gondola-hello ./cmd/gondola-hello
+	gzip -9nc bin/gondola-pilot > bin/pilot.gz && { cmp -s bin/pilot.gz $(ASSETS)/pilot.gz || cp bin/pilot.gz $(ASSETS)/pilot.gz; }
+	gzip -9nc bin/gondola-hello > bin/hello.gz && { cmp -s bin/hello.gz $(ASSETS)/hello.gz || cp bin/hello.gz $(ASSETS)/hello.gz; }
+
+up: build
+	bin/gondola up
+
+# What the tests use beside Go, in one place: real workloads and the tools that look at the host.
+APT := iproute2 nftables busybox-static nginx-light
+apt:
+	@missing=""; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; fi
+
+check: lint
+	go test $(LIGHT)
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt -w these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet $(LIGHT)
+	go tool staticcheck $(LIGHT)
+
+# The race detector needs cgo, for the tests only.
+race: apt
+	CGO_ENABLED=1 go test -race $(LIGHT)
+
+test: apt build lint race
+	go vet $(KUBE)
+	go tool staticcheck $(KUBE)
+	go test -timeout 30m $(KUBE)
+
+bench: build
+	go run ./bench
+
+clean:
+	rm -rf bin $(ASSETS)/*.gz
