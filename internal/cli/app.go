@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"gondola"
+)
+
+func isKind(err, kind error) bool { return errors.Is(err, kind) }
+
+func (e *env) appCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "app", Aliases: []string{"apps"}, Short: "Make and list Apps, the groups of Machines"}
+	var network string
+	create := &cobra.Command{
+		Use: "create NAME", Short: "Make an App", Args: exactArgs("a name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			a, err := c.CreateApp(cmd.Context(), gondola.NewApp{Name: gondola.AppName(args[0]), Org: gondola.Org, Network: network})
+			if err != nil {
+				return err
+			}
+			return e.printApps([]gondola.App{a}, false)
+		},
+	}
+	create.Flags().StringVar(&network, "network", "", "network of its own; Machines of different networks cannot reach each other")
+	list := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List Apps", Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			apps, err := c.ListApps(cmd.Context(), gondola.Org)
+			if err != nil {
+				return err
+			}
+			return e.printApps(apps, true)
+		},
+	}
+	destroy := &cobra.Command{
+		Use: "destroy NAME", Aliases: []string{"rm", "delete"}, Short: "Destroy an App and all its Machines", Args: exactArgs("a name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			if err := c.DeleteApp(cmd.Context(), gondola.AppName(args[0])); err != nil {
+				return err
+			}
+			fmt.Fprintln(e.out, args[0], "destroyed")
+			return nil
+		},
+	}
+	cmd.AddCommand(create, list, destroy)
+	return cmd
+}
+
+func (e *env) printApps(apps []gondola.App, many bool) error {
+	if e.asJSON {
+		if !many {
+			return e.printJSON(apps[0])
+		}
+		if apps == nil {
+			apps = []gondola.App{}
+		}
+		return e.printJSON(apps)
+	}
+	rows := [][]string{}
+	for _, a := range apps {
+		rows = append(rows, []string{string(a.Name), a.Network, a.Status, fmt.Sprint(a.MachineCount)})
+	}
+	return e.table([]string{"NAME", "NETWORK", "STATUS", "MACHINES"}, rows)
+}
