@@ -172,6 +172,7 @@ type Note struct {
 // Config. ID, Name and Network are accepted only from a server.
 type CreateExtension struct {
 	ID        MachineID `json:"id,omitempty"`
+	Network   string    `json:"network,omitempty"` // name; If empty, DefaultNetwork.
 	NetworkID uint32    `json:"network_id,omitempty"`
 	Payload   *Payload  `json:"payload,omitempty"`
 }
