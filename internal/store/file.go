@@ -111,3 +111,25 @@ func collect[T any](rows *sql.Rows, err error, scan func(scan func(...any) error
 	}
 	return all, rows.Err()
 }
+
+// Setting returns the value of a key, and whether it has one.
+func (f *file) Setting(ctx context.Context, key string) (string, bool, error) {
+	var v string
+	err := f.read.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = ?", key).Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("read setting %s: %w", key, err)
+	}
+	return v, true, nil
+}
+
+// SetSetting sets the value of a key.
+func (f *file) SetSetting(ctx context.Context, key, value string) error {
+	_, err := f.write.ExecContext(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
+	if err != nil {
+		return fmt.Errorf("write setting %s: %w", key, err)
+	}
+	return nil
+}

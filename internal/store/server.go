@@ -1,13 +1,6 @@
 package store
 
-import (
-	"context"
-	"database/sql"
-	"errors"
-	"fmt"
-
-	"gondola"
-)
+import "gondola"
 
 // Server is a server's file: Apps and the networks they are in, the index of Machines, the workers that joined, and settings. Methods may be
 // called at the same time. It implements gondola.Apps.
@@ -54,26 +47,4 @@ func OpenServer(path string) (*Server, error) {
 		return nil, err
 	}
 	return &Server{f}, nil
-}
-
-// Setting returns the value of a key, and whether it has one.
-func (s *Server) Setting(ctx context.Context, key string) (string, bool, error) {
-	var v string
-	err := s.read.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = ?", key).Scan(&v)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("read setting %s: %w", key, err)
-	}
-	return v, true, nil
-}
-
-// SetSetting sets the value of a key.
-func (s *Server) SetSetting(ctx context.Context, key, value string) error {
-	_, err := s.write.ExecContext(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
-	if err != nil {
-		return fmt.Errorf("write setting %s: %w", key, err)
-	}
-	return nil
 }
