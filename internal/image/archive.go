@@ -126,7 +126,7 @@ func (s *Store) add(ctx context.Context, img found, asked, source string) (gondo
 // fillFrom makes blobs and tree of one manifest complete, from an archive.
 func (s *Store) fillFrom(ctx context.Context, r reference, img found, digest string, m *v1.Manifest) error {
 	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
-		if s.hasBlob(d) {
+		if s.hasBlob(d) && (d.Digest != m.Config.Digest || s.wholeBlob(d)) {
 			continue
 		}
 		file, ok := img.blobs[d.Digest.String()]
@@ -149,7 +149,7 @@ func (s *Store) fillFrom(ctx context.Context, r reference, img found, digest str
 	if err := s.checkPlatform(r, digest); err != nil {
 		return err
 	}
-	return s.unpackImage(ctx, digest)
+	return unpackError(r, s.unpackImage(ctx, digest))
 }
 
 // spread writes the files of an archive into dir under made-up names.

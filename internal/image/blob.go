@@ -24,6 +24,12 @@ func (s *Store) hasBlob(d v1.Descriptor) bool {
 	return err == nil && fi.Mode().IsRegular() && (d.Size <= 0 || fi.Size() == d.Size)
 }
 
+// wholeBlob says whether a small blob is here and undamaged.
+func (s *Store) wholeBlob(d v1.Descriptor) bool {
+	_, err := s.readBlob(d.Digest.String())
+	return err == nil
+}
+
 // putBlob copies r into the store, checking that it has the digest. On any error nothing is kept.
 func (s *Store) putBlob(ctx context.Context, digest string, r io.Reader) error {
 	f, err := os.CreateTemp(s.path("tmp"), "blob-")

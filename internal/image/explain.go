@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sys/unix"
 
 	"gondola"
 )
@@ -23,6 +24,21 @@ func isDamaged(err error) bool {
 	return errors.Is(err, errDamaged) || strings.Contains(err.Error(), "error verifying")
 }
 
+// unpackError tells what keeps an image from being unpacked.
+func unpackError(r reference, err error) error {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errDamaged):
+		return err
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return noSpace(r, err)
+	}
+	return gondola.Errorf(gondola.ErrImage, "image %s cannot be unpacked: %w; build and push it again", r.asked, err)
+}
+
+func noSpace(r reference, err error) error {
+	return gondola.Errorf(gondola.ErrUnavailable, "no disk space for image %s: %w; run `gondola image prune` or free some", r.asked, err)
+}
+
 // explain turns what came of a pull into an error for the user.
 func explain(r reference, err error) error {
 	var known *gondola.Error
@@ -30,6 +46,8 @@ func explain(r reference, err error) error {
 	switch {
 	case errors.As(err, &known), errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return noSpace(r, err)
 	case denied(err):
 		return gondola.Errorf(gondola.ErrImage, "registry %s denies access to image %s, or it does not exist: check the name, and give "+
 			"credentials with imagePullSecrets or `docker login %s` on this host", r.registry(), r.asked, r.registry())

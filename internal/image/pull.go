@@ -98,7 +98,7 @@ func (s *Store) fetch(ctx context.Context, r reference, repo name.Repository, p 
 
 // fill makes blobs and tree of one manifest complete.
 func (s *Store) fill(ctx context.Context, r reference, repo name.Repository, p *remote.Puller, raw []byte, digest string, m *v1.Manifest) error {
-	// A second round fetches again what the first found damaged on disk.
+	// A layer found damaged on disk is gone then, and the next round fetches it again.
 	for round := 0; ; round++ {
 		if err := s.download(ctx, r, repo, p, m); err != nil {
 			return err
@@ -110,8 +110,8 @@ func (s *Store) fill(ctx context.Context, r reference, repo name.Repository, p *
 			return err
 		}
 		err := s.unpackImage(ctx, digest)
-		if err == nil || round > 0 || !isDamaged(err) {
-			return err
+		if err == nil || ctx.Err() != nil || round > len(m.Layers) || !isDamaged(err) {
+			return unpackError(r, err)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (s *Store) download(ctx context.Context, r reference, repo name.Repository,
 			}
 		}
 		g.Go(func() error {
-			if s.hasBlob(d) {
+			if s.hasBlob(d) && (d.Digest != m.Config.Digest || s.wholeBlob(d)) {
 				count(d.Size)
 				return nil
 			}
