@@ -1,0 +1,87 @@
+package runsc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"gondola/internal/pilot"
+)
+
+// run starts the container whose bundle is in dir: runsc creates and starts it in one process, gives it the files, and goes away.
+func (r *Runtime) run(ctx context.Context, dir, id string, stdio [3]*os.File, args ...string) error {
+	logFile := filepath.Join(dir, "runsc.log")
+	argv := append([]string{"runsc"}, r.flags()...)
+	argv = append(argv, "--log="+logFile, "--log-format=json", "run", "--detach", "--bundle="+dir)
+	argv = append(append(argv, args...), id)
+	cmd := exec.CommandContext(ctx, r.cfg.Executable, argv...)
+	cmd.Args = argv
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Nil files become /dev/null; an interface that holds a nil *os.File would not.
+	if stdio[0] != nil {
+		cmd.Stdin = stdio[0]
+	}
+	if stdio[1] != nil {
+		cmd.Stdout = stdio[1]
+	}
+	if stdio[2] != nil {
+		cmd.Stderr = stdio[2]
+	}
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if said := lastError(logFile); said != "" {
+		return errors.New(said)
+	}
+	return fmt.Errorf("runsc: %w", err)
+}
+
+// lastError returns what runsc gave as its reason for failing.
+func lastError(logFile string) string {
+	b, err := os.ReadFile(logFile)
+	if err != nil {
+		return ""
+	}
+	said := ""
+	for line := range bytes.Lines(b) {
+		var entry struct{ Msg, Level string }
+		if json.Unmarshal(line, &entry) == nil && entry.Msg != "" {
+			said = entry.Msg
+		}
+	}
+	// "running container: starting container: starting sub-container [/bin/x]: creating process: …": the end says it.
+	for _, prefix := range []string{"running container: ", "starting container: ", "creating container: "} {
+		said = strings.TrimPrefix(said, prefix)
+	}
+	return said
+}
+
+// startPause makes the sandbox, with the pause program as its root.
+func (r *Runtime) startPause(ctx context.Context) error {
+	root := r.rootfs("pause")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "pause"), pauseProgram(), 0o755); err != nil {
+		return err
+	}
+	dir, err := r.writeBundle(pauseName, r.pauseSpec(root))
+	if err != nil {
+		return err
+	}
+	return r.run(ctx, dir, r.id(pauseName), [3]*os.File{})
+}
+
+var _ pilot.Runtime = (*Runtime)(nil)

@@ -1,0 +1,206 @@
+package runsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/runsc/container"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// process is a run of a container.
+type process struct {
+	c        *container.Container
+	ended    chan struct{} // closes when exit is set
+	exit     pilot.Exit
+	terminal *terminal // with a TTY that this pilot holds
+}
+
+// Start makes a fresh root file system and starts the container in the sandbox; see pilot.Runtime.
+func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
+	if _, err := r.booted(); err != nil {
+		return err
+	}
+	if g := run.Container.Config.Gondola; g != nil && g.Security != nil {
+		if err := checkCapabilities(*g.Security); err != nil {
+			return err
+		}
+	}
+	name := run.Container.Name
+	if err := r.remove(name); err != nil {
+		return fmt.Errorf("clear the last run of container %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("start container %s: %w", name, err), r.remove(name))
+		}
+	}()
+	root, err := r.makeRootfs(run)
+	if err != nil {
+		return err
+	}
+	dir, err := r.writeBundle(name, r.containerSpec(run, root))
+	if err != nil {
+		return err
+	}
+	var term *terminal
+	if run.TTY {
+		console, err := listenConsole(dir)
+		if err != nil {
+			return err
+		}
+		defer console.close()
+		if err := r.run(ctx, dir, r.id(name), [3]*os.File{}, "--console-socket="+console.path); err != nil {
+			return err
+		}
+		if term, err = console.receive(); err != nil {
+			return err
+		}
+	} else if err := r.run(ctx, dir, r.id(name), [3]*os.File{run.Stdin, run.Stdout, run.Stderr}); err != nil {
+		return err
+	}
+	c, err := r.load(name)
+	if err != nil {
+		return err
+	}
+	p := r.follow(name, c, term)
+	if term != nil {
+		foreground := func(sig unix.Signal) { c.Sandbox.SignalProcess(c.ID, 0, sig, true) }
+		term.connect(run.Stdin, run.Stdout, run.Resize, foreground, p.ended)
+	}
+	return nil
+}
+
+// follow waits for the end of a run in the background.
+func (r *Runtime) follow(name string, c *container.Container, term *terminal) *process {
+	p := &process{c: c, ended: make(chan struct{}), terminal: term}
+	r.mu.Lock()
+	r.runs[name] = p
+	r.mu.Unlock()
+	go func() {
+		defer close(p.ended)
+		ws, err := c.Sandbox.Wait(c.ID)
+		if err != nil {
+			r.cfg.Log.Info("the exit status of a container cannot be known", "container", name, "err", err)
+			p.exit = pilot.Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), Unknown: true}
+			return
+		}
+		p.exit = exitOf(ws)
+	}()
+	return p
+}
+
+func exitOf(ws unix.WaitStatus) pilot.Exit {
+	if ws.Signaled() {
+		return pilot.Exit{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
+	}
+	return pilot.Exit{Code: ws.ExitStatus()}
+}
+
+// find returns the present run of a container, also one that an earlier pilot started.
+func (r *Runtime) find(name string) (*process, error) {
+	if _, err := r.booted(); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	p := r.runs[name]
+	r.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	c, err := r.load(name)
+	if err != nil || c.Status != container.Running {
+		return nil, gondola.Errorf(gondola.ErrNotFound, "container %s has not been started", name)
+	}
+	return r.follow(name, c, nil), nil
+}
+
+// running returns the present run of a container that has not ended.
+func (r *Runtime) running(name string) (*process, error) {
+	p, err := r.find(name)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.ended:
+		return nil, gondola.Errorf(gondola.ErrPrecondition, "container %s has ended", name)
+	default:
+		return p, nil
+	}
+}
+
+// Wait blocks until the container has ended; see pilot.Runtime.
+func (r *Runtime) Wait(ctx context.Context, name string) (pilot.Exit, error) {
+	p, err := r.find(name)
+	if errors.Is(err, gondola.ErrNotFound) {
+		return pilot.Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), Unknown: true}, nil
+	}
+	if err != nil {
+		return pilot.Exit{}, err
+	}
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+		return pilot.Exit{}, ctx.Err()
+	}
+	if p.terminal != nil {
+		p.terminal.drain(ctx, time.Second)
+	}
+	return p.exit, nil
+}
+
+// Signal sends a signal; see pilot.Runtime.
+func (r *Runtime) Signal(_ context.Context, name string, sig gondola.Signal, all bool) error {
+	n := sig.Number()
+	if n == 0 {
+		return gondola.Errorf(gondola.ErrInvalid, "signal %q is not known", sig)
+	}
+	p, err := r.running(name)
+	if err != nil {
+		return err
+	}
+	if err := p.c.Sandbox.SignalContainer(p.c.ID, unix.Signal(n), all); err != nil {
+		if strings.Contains(err.Error(), "no such process") {
+			return gondola.Errorf(gondola.ErrPrecondition, "container %s has ended", name)
+		}
+		return fmt.Errorf("send %s to container %s: %w", sig, name, err)
+	}
+	return nil
+}
+
+// Delete removes an ended container; see pilot.Runtime.
+func (r *Runtime) Delete(_ context.Context, name string) error {
+	if err := r.remove(name); err != nil {
+		return fmt.Errorf("delete container %s: %w", name, err)
+	}
+	return nil
+}
+
+// remove undoes Start, however far it came; what still runs is killed.
+func (r *Runtime) remove(name string) error {
+	r.mu.Lock()
+	p := r.runs[name]
+	delete(r.runs, name)
+	r.mu.Unlock()
+	if p != nil && p.terminal != nil {
+		p.terminal.close()
+	}
+	if c, err := r.load(name); err == nil {
+		if err := c.Destroy(); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := unmountBelow(r.rootfs(name)); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(r.rootfs(name)), os.RemoveAll(r.bundle(r.id(name))))
+}

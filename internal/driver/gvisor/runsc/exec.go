@@ -1,0 +1,209 @@
+package runsc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/runsc/specutils"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// outputGrace is how long output is awaited after a command's end from processes that it left behind.
+const outputGrace = time.Second
+
+// Exec runs a command in a running container to its end; see pilot.Runtime.
+func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {
+	p, err := r.running(name)
+	if err != nil {
+		return gondola.ExitStatus{}, err
+	}
+	args, err := execArgs(p, e)
+	if err != nil {
+		return gondola.ExitStatus{}, err
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	var pid int32
+	var output func()
+	if e.TTY {
+		pid, output, err = r.execTerminal(p, args, streams, ended)
+	} else {
+		pid, output, err = r.execPipes(p, args, streams)
+	}
+	if err != nil {
+		return gondola.ExitStatus{}, fmt.Errorf("run %q in container %s: %w", e.Args[0], name, err)
+	}
+	type result struct {
+		ws  unix.WaitStatus
+		err error
+	}
+	waited := make(chan result, 1)
+	go func() {
+		ws, err := p.c.Sandbox.WaitPID(p.c.ID, pid)
+		waited <- result{ws, err}
+	}()
+	var res result
+	select {
+	case res = <-waited:
+	case <-ctx.Done():
+		kill := p.c.Sandbox.SignalProcess(p.c.ID, pid, unix.SIGKILL, false)
+		if kill != nil {
+			r.cfg.Log.Info("could not kill a command", "container", name, "err", kill)
+		}
+		output()
+		return gondola.ExitStatus{}, ctx.Err()
+	}
+	output()
+	if res.err != nil {
+		return gondola.ExitStatus{}, gondola.Errorf(gondola.ErrUnavailable, "container %s ended while %q ran: %w", name, e.Args[0], res.err)
+	}
+	exit := exitOf(res.ws)
+	return gondola.ExitStatus{Code: exit.Code, Signal: exit.Signal}, nil
+}
+
+func execArgs(p *process, e pilot.Exec) (*control.ExecArgs, error) {
+	spec := p.c.Spec.Process
+	// A command may do what the container may, and as root has it in effect.
+	caps := specs.LinuxCapabilities{}
+	if spec.Capabilities != nil {
+		caps.Bounding = slices.Clone(spec.Capabilities.Bounding)
+	}
+	if e.Identity.UID == 0 {
+		caps.Effective, caps.Permitted = caps.Bounding, caps.Bounding
+	}
+	taskCaps, err := specutils.Capabilities(true, &caps)
+	if err != nil {
+		return nil, err
+	}
+	groups := make([]auth.KGID, len(e.Identity.Groups))
+	for i, g := range e.Identity.Groups {
+		groups[i] = auth.KGID(g)
+	}
+	cwd := e.WorkingDir
+	if cwd == "" {
+		cwd = "/"
+	}
+	return &control.ExecArgs{
+		Argv: e.Args, Envv: e.Env, WorkingDirectory: cwd,
+		KUID: auth.KUID(e.Identity.UID), KGID: auth.KGID(e.Identity.GID), ExtraKGIDs: groups,
+		Capabilities: taskCaps, NoNewPrivileges: spec.NoNewPrivileges, StdioIsPty: e.TTY, SupportTTYs: true,
+		ContainerID: p.c.ID,
+	}, nil
+}
+
+// execTerminal starts a command on a new terminal. The function it returns waits for the rest of the output and closes it.
+func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(), error) {
+	term, replica, err := openTerminal()
+	if err != nil {
+		return 0, nil, err
+	}
+	args.FilePayload = control.NewFilePayload(map[int]*os.File{0: replica, 1: replica, 2: replica}, nil)
+	pid, err := p.c.Sandbox.Execute(r.conf, args)
+	replica.Close()
+	if err != nil {
+		term.close()
+		return 0, nil, err
+	}
+	foreground := func(sig unix.Signal) { p.c.Sandbox.SignalProcess(p.c.ID, pid, sig, true) }
+	term.connect(streams.Stdin, streams.Stdout, streams.Resize, foreground, ended)
+	return pid, func() {
+		term.drain(context.Background(), outputGrace)
+		term.close()
+	}, nil
+}
+
+// execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
+func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(), error) {
+	var theirs, ours []*os.File
+	closeAll := func(files []*os.File) {
+		for _, f := range files {
+			f.Close()
+		}
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	theirs = append(theirs, null)
+	fds := map[int]*os.File{0: null, 1: null, 2: null}
+	pipe := func() (r, w *os.File) {
+		if r, w, err = os.Pipe(); err != nil {
+			closeAll(theirs)
+			closeAll(ours)
+		}
+		return r, w
+	}
+	var stdin *os.File
+	if streams.Stdin != nil {
+		read, write := pipe()
+		if err != nil {
+			return 0, nil, err
+		}
+		fds[0], stdin, theirs, ours = read, write, append(theirs, read), append(ours, write)
+	}
+	type copying struct {
+		to   io.Writer
+		from *os.File
+	}
+	var outputs []copying
+	for fd, w := range map[int]io.Writer{1: streams.Stdout, 2: streams.Stderr} {
+		if w == nil {
+			continue
+		}
+		read, write := pipe()
+		if err != nil {
+			return 0, nil, err
+		}
+		fds[fd], theirs, ours = write, append(theirs, write), append(ours, read)
+		outputs = append(outputs, copying{w, read})
+	}
+	args.FilePayload = control.NewFilePayload(fds, nil)
+	pid, err := p.c.Sandbox.Execute(r.conf, args)
+	closeAll(theirs)
+	if err != nil {
+		closeAll(ours)
+		return 0, nil, err
+	}
+	if stdin != nil {
+		go func() { // ends with the input, or with the first write after the command's end
+			io.Copy(stdin, streams.Stdin)
+			stdin.Close()
+		}()
+	}
+	done := make(chan struct{}, len(outputs))
+	for _, o := range outputs {
+		go func() {
+			io.Copy(o.to, o.from)
+			done <- struct{}{}
+		}()
+	}
+	return pid, func() {
+		grace := time.NewTimer(outputGrace)
+		defer grace.Stop()
+		expired := false
+		for range outputs {
+			if expired {
+				<-done
+				continue
+			}
+			select {
+			case <-done:
+			case <-grace.C:
+				expired = true
+				closeAll(ours) // ends the copies
+				<-done
+			}
+		}
+		closeAll(ours)
+	}, nil
+}

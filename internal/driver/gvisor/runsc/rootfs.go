@@ -1,0 +1,215 @@
+package runsc
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// makeRootfs mounts a fresh writable layer over the container's image, writes the run's files into it and makes its mount points. It returns
+// the mounted directory.
+func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
+	base := filepath.Join(r.rootfs(run.Container.Name), strconv.Itoa(run.Attempt))
+	upper, work, merged := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "merged")
+	for _, dir := range []string{upper, work, merged} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := copyMode(run.Container.Tree, upper); err != nil {
+		return "", fmt.Errorf("image %s: %w", run.Container.Image, err)
+	}
+	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
+		return "", fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
+	}
+	root, err := openRoot(merged)
+	if err != nil {
+		return "", err
+	}
+	defer root.close()
+	for _, f := range run.Files {
+		if err := root.write(f); err != nil {
+			return "", fmt.Errorf("file %s: %w", f.GuestPath, err)
+		}
+	}
+	return merged, r.makeMountPoints(root, run)
+}
+
+// makeMountPoints spares the sandbox from making them through its gofer, and makes them possible in a read-only root.
+func (r *Runtime) makeMountPoints(root *rootDir, run pilot.Run) error {
+	for _, m := range standardMounts() {
+		if path.Dir(m.Destination) == "/" {
+			if err := root.mkdirAll(m.Destination); err != nil {
+				return fmt.Errorf("mount point %s: %w", m.Destination, err)
+			}
+		}
+	}
+	for i, m := range run.Mounts {
+		// Below another mount the mount point is not in the root file system, and runsc makes it.
+		if slices.ContainsFunc(run.Mounts, func(o pilot.Mount) bool { return strings.HasPrefix(m.Path, strings.TrimSuffix(o.Path, "/")+"/") }) ||
+			strings.HasPrefix(m.Path, "/dev/") || strings.HasPrefix(m.Path, "/proc/") || strings.HasPrefix(m.Path, "/sys/") {
+			continue
+		}
+		src := r.volumes.mount(run.Mounts[i])
+		info, err := os.Stat(src.Source)
+		switch {
+		case src.Type == "bind" && err != nil:
+			return fmt.Errorf("mount at %s: %w", m.Path, err)
+		case src.Type == "bind" && !info.IsDir():
+			err = root.touch(m.Path)
+		default:
+			err = root.mkdirAll(m.Path)
+		}
+		if err != nil {
+			return fmt.Errorf("mount point %s: %w", m.Path, err)
+		}
+	}
+	return nil
+}
+
+// mountOverlay mounts a writable layer over a read-only tree. "volatile" spares the syncs: the layer never outlives its mount.
+func mountOverlay(lower, upper, work, merged string) error {
+	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace
+	options := "lowerdir=" + escape(lower) + ",upperdir=" + escape(upper) + ",workdir=" + escape(work)
+	err := unix.Mount("overlay", merged, "overlay", 0, options+",volatile")
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
+		err = unix.Mount("overlay", merged, "overlay", 0, options)
+	}
+	return err
+}
+
+// copyMode gives to the mode and owner of from: the top directory of an overlay has those of its upper layer.
+func copyMode(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(from, &st); err != nil {
+		return err
+	}
+	if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return unix.Chown(to, int(st.Uid), int(st.Gid))
+}
+
+// unmountBelow unmounts everything at and below dir, deepest first.
+func unmountBelow(dir string) error {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var points []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if fields := strings.Fields(lines.Text()); len(fields) > 4 {
+			if p := unescape.Replace(fields[4]); p == dir || strings.HasPrefix(p, dir+"/") {
+				points = append(points, p)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range slices.Backward(points) {
+		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rootDir is a container's root file system seen from the host. Its paths are resolved as in the container: a symbolic link, absolute or
+// with "..", never leads out of it.
+type rootDir struct{ fd int }
+
+func openRoot(dir string) (*rootDir, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return &rootDir{fd}, nil
+}
+
+func (d *rootDir) close() { unix.Close(d.fd) }
+
+func (d *rootDir) open(name string, flags int, mode uint32) (int, error) {
+	return unix.Openat2(d.fd, name, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: unix.RESOLVE_IN_ROOT})
+}
+
+// mkdirAll makes a directory and its parents, mode 0755.
+func (d *rootDir) mkdirAll(name string) error {
+	name = path.Clean("/" + name)
+	fd, err := d.open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	if !errors.Is(err, unix.ENOENT) || name == "/" {
+		return err
+	}
+	if err := d.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	parent, err := d.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return unix.Mkdirat(parent, path.Base(name), 0o755)
+}
+
+// touch makes an empty file if nothing is there.
+func (d *rootDir) touch(name string) error {
+	name = path.Clean("/" + name)
+	if err := d.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	fd, err := d.open(name, unix.O_CREAT|unix.O_WRONLY|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// write puts a file of a Config in place, over what the image has there.
+func (d *rootDir) write(f gondola.File) error {
+	data, err := base64.StdEncoding.DecodeString(f.RawValue)
+	if err != nil {
+		return gondola.Errorf(gondola.ErrInvalid, "raw_value is not base64: %w", err)
+	}
+	name := path.Clean("/" + f.GuestPath)
+	if err := d.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	fd, err := d.open(name, unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	if g := f.Gondola; g != nil {
+		if err := file.Chown(g.User, g.Group); err != nil {
+			return err
+		}
+	}
+	mode := f.Mode & 0o7777
+	if mode == 0 {
+		mode = 0o644
+	}
+	return unix.Fchmod(fd, mode)
+}

@@ -1,0 +1,233 @@
+// Package runsc runs the containers of one Machine in one gVisor sandbox: it implements pilot.Runtime, and Main is the program runsc itself.
+//
+// What makes processes (a sandbox, a container's gofer) is done by running this same binary again as runsc, so that nothing of namespaces
+// and cgroups touches the pilot; everything else (waiting, signals, exec, figures) is a call on the sandbox's control socket. All state lies
+// in Spec.Dir, Spec.RunDir and Spec.Cgroup, so a new pilot carries on where a dead one was.
+//
+// The package alone links gvisor.dev, and only cmd/gondola-pilot imports it.
+package runsc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	gvlog "gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/container"
+	"gvisor.dev/gvisor/runsc/flag"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// Config says how sandboxes are made; zero fields mean the default.
+type Config struct {
+	Platform   string // of gVisor: "systrap" (default), "ptrace" or "kvm"
+	Executable string // the binary that is runsc; if empty, /proc/self/exe
+	Debug      bool   // runsc writes what it does to Spec.Dir/runsc
+	Log        *slog.Logger
+}
+
+// Runtime is a pilot.Runtime on gVisor for one Machine.
+type Runtime struct {
+	cfg  Config
+	gone chan struct{}
+
+	mu      sync.Mutex
+	spec    pilot.Spec
+	conf    *config.Config
+	volumes volumes
+	sandbox *container.Container // nil before Boot
+	runs    map[string]*process  // container → its present run
+	oom     bool
+}
+
+// New returns the Runtime of one Machine.
+func New(cfg Config) *Runtime {
+	if cfg.Platform == "" {
+		cfg.Platform = "systrap"
+	}
+	if cfg.Executable == "" {
+		cfg.Executable = "/proc/self/exe"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	gvlog.SetTarget(&gvlog.Writer{Next: io.Discard})
+	return &Runtime{cfg: cfg, gone: make(chan struct{}), runs: map[string]*process{}}
+}
+
+// Boot makes the sandbox, or takes over the one that runs; see pilot.Runtime.
+func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
+	if err := r.configure(spec); err != nil {
+		return false, err
+	}
+	if c, ok := r.living(); ok {
+		return true, r.watch(c)
+	}
+	if err := r.sweep(ctx, spec); err != nil {
+		return false, fmt.Errorf("clear what an earlier sandbox left: %w", err)
+	}
+	if err := r.prepareVolumes(); err != nil {
+		return false, err
+	}
+	if err := r.startPause(ctx); err != nil {
+		return false, fmt.Errorf("start sandbox: %w", err)
+	}
+	c, err := r.load(pauseName)
+	if err != nil {
+		return false, fmt.Errorf("start sandbox: %w", err)
+	}
+	if err := r.record(c.SandboxPid()); err != nil {
+		return false, err
+	}
+	return false, r.watch(c)
+}
+
+// configure fixes what follows from the Spec alone.
+func (r *Runtime) configure(spec pilot.Spec) error {
+	flags := flag.NewFlagSet("runsc", flag.ContinueOnError)
+	config.RegisterFlags(flags)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spec = spec
+	r.volumes = placeVolumes(spec)
+	if err := flags.Parse(r.flags()); err != nil {
+		return fmt.Errorf("runsc flags: %w", err)
+	}
+	conf, err := config.NewFromFlags(flags)
+	if err != nil {
+		return fmt.Errorf("runsc flags: %w", err)
+	}
+	r.conf = conf
+	return nil
+}
+
+// flags returns the options that every runsc command of this Machine gets.
+func (r *Runtime) flags() []string {
+	flags := []string{
+		"--root=" + r.stateDir(), // holds environments, so in RunDir
+		"--platform=" + r.cfg.Platform,
+		"--overlay2=none", // root file systems are overlays of the host
+		"--allow-suid",
+		"--net-raw",
+		"--host-settings=ignore",
+		"--panic-log=" + filepath.Join(r.spec.Dir, "sandbox-panic.log"),
+	}
+	if r.spec.NetNS == "" {
+		flags = append(flags, "--network=none", "--gofer-network-namespace=new")
+	} else {
+		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
+		flags = append(flags, "--network=sandbox", "--gofer-network-namespace="+r.spec.NetNS)
+	}
+	if r.cfg.Debug {
+		flags = append(flags, "--debug", "--debug-log="+filepath.Join(r.spec.Dir, "runsc")+"/")
+	}
+	return flags
+}
+
+func (r *Runtime) stateDir() string          { return filepath.Join(r.spec.RunDir, "runsc") }
+func (r *Runtime) bundle(id string) string   { return filepath.Join(r.spec.RunDir, "bundles", id) }
+func (r *Runtime) rootfs(name string) string { return filepath.Join(r.spec.Dir, "rootfs", name) }
+func (r *Runtime) sandboxCgroup() string     { return filepath.Join(r.spec.Cgroup, "sandbox") }
+func (r *Runtime) load(name string) (*container.Container, error) {
+	id := container.FullID{SandboxID: r.id(pauseName), ContainerID: r.id(name)}
+	c, err := container.Load(r.stateDir(), id, container.LoadOpts{Exact: true, SkipCheck: true})
+	if err != nil {
+		return nil, fmt.Errorf("read the state of %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// living returns the sandbox if one runs.
+func (r *Runtime) living() (*container.Container, bool) {
+	rec, err := readRecord(r.spec.RunDir)
+	if err != nil || !rec.alive() {
+		return nil, false
+	}
+	c, err := r.load(pauseName)
+	if err != nil || c.Status != container.Running {
+		return nil, false
+	}
+	return c, true
+}
+
+// record notes which process is the sandbox, for later pilots and for the driver.
+func (r *Runtime) record(pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return fmt.Errorf("sandbox process: %w", err)
+	}
+	b, err := json.Marshal(sandboxRecord{PID: pid, Start: start})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.spec.RunDir, recordName), b, 0o600)
+}
+
+// watch makes c the sandbox, and closes gone when its process ends.
+func (r *Runtime) watch(c *container.Container) error {
+	pid := c.Sandbox.Getpid()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("watch sandbox process %d: %w", pid, err)
+	}
+	r.mu.Lock()
+	r.sandbox = c
+	r.mu.Unlock()
+	go func() {
+		defer unix.Close(fd)
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		oom := oomKills(r.sandboxCgroup()) > 0
+		r.mu.Lock()
+		r.oom = oom
+		r.mu.Unlock()
+		close(r.gone)
+	}()
+	return nil
+}
+
+// Gone closes when the sandbox has died.
+func (r *Runtime) Gone() <-chan struct{} { return r.gone }
+
+// OOM says whether the kernel killed in the sandbox for want of memory.
+func (r *Runtime) OOM() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.oom
+}
+
+// Destroy ends the sandbox and undoes all; see pilot.Runtime.
+func (r *Runtime) Destroy(ctx context.Context, spec pilot.Spec) error {
+	if err := r.configure(spec); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.sandbox = nil
+	clear(r.runs)
+	r.mu.Unlock()
+	return r.sweep(ctx, spec)
+}
+
+// booted returns the sandbox, or the error of those who call too early.
+func (r *Runtime) booted() (*container.Container, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sandbox == nil {
+		return nil, gondola.Errorf(gondola.ErrPrecondition, "the sandbox of machine %s does not run", r.spec.Machine)
+	}
+	return r.sandbox, nil
+}

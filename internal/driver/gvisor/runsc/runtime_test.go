@@ -1,0 +1,384 @@
+package runsc_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver/gvisor/runsc"
+	"gondola/internal/pilot"
+)
+
+// TestMain lets the test program be runsc, which executes itself.
+func TestMain(m *testing.M) {
+	if runsc.Called() {
+		runsc.Main()
+	}
+	os.Exit(m.Run())
+}
+
+// image returns an image that holds the probe program, built once.
+var image = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "gvt-image-")
+	if err != nil {
+		return "", err
+	}
+	for _, d := range []string{"bin", "etc", "tmp", "run"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return "", err
+		}
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "bin/probe"), "./testdata/probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	if err := os.Symlink("/run", filepath.Join(dir, "etc", "run")); err != nil {
+		return "", err
+	}
+	return dir, nil
+})
+
+// machine is a Machine under test.
+type machine struct {
+	*testing.T
+	*runsc.Runtime
+	spec pilot.Spec
+}
+
+// boot makes a Machine; spec may be changed first. It is destroyed with the test, which fails if anything is left.
+func boot(t *testing.T, change func(*pilot.Spec)) *machine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("gVisor sandboxes are made by root")
+	}
+	tree, err := image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := gondola.NewMachineID()
+	runDir, err := os.MkdirTemp("/run", "gvt-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(runDir) })
+	spec := pilot.Spec{Machine: id, Instance: "gvt", Dir: t.TempDir(), RunDir: runDir, Hostname: "probe", Cgroup: "gvt/" + string(id)}
+	for _, name := range []string{"one", "two"} {
+		spec.Containers = append(spec.Containers, pilot.Container{Name: name, Image: "probe", Tree: tree})
+	}
+	if change != nil {
+		change(&spec)
+	}
+	m := &machine{t, runsc.New(runsc.Config{}), spec}
+	t.Cleanup(func() {
+		if err := m.Destroy(context.Background(), spec); err != nil {
+			t.Errorf("Destroy: %v", err)
+		}
+		m.checkNothingLeft()
+	})
+	if _, err := m.Boot(t.Context(), spec); err != nil {
+		t.Fatalf("Boot: %v", err)
+	}
+	return m
+}
+
+func (m *machine) checkNothingLeft() {
+	m.Helper()
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if bytes.Contains(mounts, []byte(m.spec.Dir)) || bytes.Contains(mounts, []byte(m.spec.RunDir)) {
+		m.Errorf("mounts are left: %s", mounts)
+	}
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + m.spec.Cgroup + "/*/cgroup.procs"); len(left) > 0 {
+		m.Errorf("cgroups are left: %v", left)
+	}
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*/gvt/" + string(m.spec.Machine))
+	for _, dir := range parents { // the driver's to remove, but here is none
+		os.Remove(dir)
+		os.Remove(filepath.Dir(dir))
+	}
+}
+
+// start starts a container and returns what it has written, once it has ended or the test asks.
+func (m *machine) start(name string, change func(*pilot.Run), args ...string) *output {
+	m.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		m.Fatal(err)
+	}
+	run := pilot.Run{Args: append([]string{"/bin/probe"}, args...), Env: []string{"PATH=/bin"}, Stdout: w, Stderr: w}
+	for _, c := range m.spec.Containers {
+		if c.Name == name {
+			run.Container = c
+		}
+	}
+	if change != nil {
+		change(&run)
+	}
+	err = m.Start(m.Context(), run)
+	w.Close()
+	if err != nil {
+		m.Fatalf("Start(%s): %v", name, err)
+	}
+	out := &output{lines: make(chan string, 100)}
+	go func() {
+		defer close(out.lines)
+		b := make([]byte, 0, 4096)
+		buf := make([]byte, 4096)
+		for {
+			n, err := r.Read(buf)
+			b = append(b, buf[:n]...)
+			for {
+				i := bytes.IndexByte(b, '\n')
+				if i < 0 {
+					break
+				}
+				out.lines <- strings.TrimRight(string(b[:i]), "\r")
+				b = b[i+1:]
+			}
+			if err != nil {
+				r.Close()
+				return
+			}
+		}
+	}()
+	return out
+}
+
+type output struct{ lines chan string }
+
+// line waits for a line.
+func (o *output) line(t *testing.T) string {
+	t.Helper()
+	select {
+	case l, ok := <-o.lines:
+		if !ok {
+			return "<end>"
+		}
+		return l
+	case <-time.After(10 * time.Second):
+		t.Fatal("no output within 10 s")
+		return ""
+	}
+}
+
+func (m *machine) wait(name string) pilot.Exit {
+	m.Helper()
+	ctx, cancel := context.WithTimeout(m.Context(), 10*time.Second)
+	defer cancel()
+	exit, err := m.Wait(ctx, name)
+	if err != nil {
+		m.Fatalf("Wait(%s): %v", name, err)
+	}
+	return exit
+}
+
+// exec runs a command and returns its output and status.
+func (m *machine) exec(name string, args ...string) (string, gondola.ExitStatus) {
+	m.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(m.Context(), 10*time.Second)
+	defer cancel()
+	st, err := m.Exec(ctx, name, pilot.Exec{Args: append([]string{"/bin/probe"}, args...)}, gondola.ExecIO{Stdout: &out, Stderr: &out})
+	if err != nil {
+		m.Fatalf("Exec(%v): %v (%s)", args, err, out.String())
+	}
+	return strings.TrimSpace(out.String()), st
+}
+
+func TestContainer_ExitCodeAndOutput(t *testing.T) {
+	m := boot(t, nil)
+	out := m.start("one", nil, "echo", "hello")
+	if got := out.line(t); got != "hello" {
+		t.Errorf("output = %q, want hello", got)
+	}
+	if exit := m.wait("one"); exit != (pilot.Exit{}) {
+		t.Errorf("Wait = %+v, want code 0", exit)
+	}
+	if err := m.Delete(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	m.start("one", nil, "exit", "7")
+	if exit := m.wait("one"); exit.Code != 7 {
+		t.Errorf("Wait = %+v, want code 7", exit)
+	}
+	if exit := m.wait("one"); exit.Code != 7 {
+		t.Errorf("Wait again = %+v, want code 7", exit)
+	}
+}
+
+func TestContainer_Signal(t *testing.T) {
+	m := boot(t, nil)
+	out := m.start("one", nil, "serve", "8080")
+	out.line(t)
+	if err := m.Signal(t.Context(), "one", "SIGTERM", false); err != nil {
+		t.Fatal(err)
+	}
+	if exit := m.wait("one"); exit.Code != 143 || exit.Signal != 15 {
+		t.Errorf("Wait = %+v, want signal 15", exit)
+	}
+}
+
+func TestExec(t *testing.T) {
+	m := boot(t, nil)
+	m.start("one", nil, "serve", "8080").line(t)
+	if out, st := m.exec("one", "echo", "from exec"); out != "from exec" || st.Code != 0 {
+		t.Errorf("exec = %q, %+v", out, st)
+	}
+	if _, st := m.exec("one", "exit", "3"); st.Code != 3 {
+		t.Errorf("exec exit 3 = %+v", st)
+	}
+	var out bytes.Buffer
+	st, err := m.Exec(t.Context(), "one", pilot.Exec{Args: []string{"/bin/probe", "cat"}}, gondola.ExecIO{Stdin: strings.NewReader("to the end"), Stdout: &out})
+	if err != nil || st.Code != 0 || out.String() != "to the end" {
+		t.Errorf("exec cat = %q, %+v, %v", out.String(), st, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if _, err := m.Exec(ctx, "one", pilot.Exec{Args: []string{"/bin/probe", "sleep", "60"}}, gondola.ExecIO{}); err == nil || time.Since(start) > 3*time.Second {
+		t.Errorf("exec with deadline = %v after %v", err, time.Since(start))
+	}
+	procs, err := m.Processes(t.Context())
+	if err != nil || len(procs) != 1 {
+		t.Errorf("Processes = %+v, %v; want the server alone", procs, err)
+	}
+}
+
+func TestExec_Terminal(t *testing.T) {
+	m := boot(t, nil)
+	m.start("one", nil, "serve", "8080").line(t)
+	stdin, keys := io.Pipe()
+	screen, stdout := io.Pipe()
+	resize := make(chan gondola.TerminalSize)
+	type result struct {
+		st  gondola.ExitStatus
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		st, err := m.Exec(t.Context(), "one", pilot.Exec{Args: []string{"/bin/probe", "tty"}, TTY: true},
+			gondola.ExecIO{Stdin: stdin, Stdout: stdout, Resize: resize})
+		stdout.Close()
+		done <- result{st, err}
+	}()
+	lines := make(chan string, 10)
+	go func() {
+		b, buf := "", make([]byte, 1024)
+		for {
+			n, err := screen.Read(buf)
+			b += string(buf[:n])
+			for {
+				line, rest, ok := strings.Cut(b, "\r\n")
+				if !ok {
+					break
+				}
+				lines <- line
+				b = rest
+			}
+			if err != nil {
+				close(lines)
+				return
+			}
+		}
+	}()
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-lines:
+			if !strings.Contains(got, want) {
+				t.Errorf("terminal shows %q, want %q", got, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("terminal does not show %q", want)
+		}
+	}
+	expect("tty true")
+	resize <- gondola.TerminalSize{Width: 100, Height: 50}
+	expect("winch 50x100")
+	keys.Write([]byte("typed\n"))
+	expect("typed")       // the echo
+	expect("line typed")  // what it read
+	keys.Write([]byte{3}) // ^C
+	expect("interrupt")
+	if res := <-done; res.err != nil || res.st.Code != 5 {
+		t.Errorf("Exec = %+v, want code 5", res)
+	}
+}
+
+func TestDial_ReachesLoopback(t *testing.T) {
+	m := boot(t, nil)
+	m.start("one", nil, "serve", "8080").line(t)
+	conn, err := m.Dial(t.Context(), 8080)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET / HTTP/1.0\r\n\r\n")
+	b, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(b), "probe") {
+		t.Errorf("GET = %q, %v", b, err)
+	}
+}
+
+func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
+	m := boot(t, func(s *pilot.Spec) {
+		s.Volumes = []pilot.Volume{{Name: "disk", Kind: pilot.VolumeDisk}, {Name: "sized", Kind: pilot.VolumeDisk, SizeMB: 10},
+			{Name: "memory", Kind: pilot.VolumeMemory, SizeMB: 4}}
+	})
+	mounts := func(r *pilot.Run) {
+		for i := range m.spec.Volumes {
+			r.Mounts = append(r.Mounts, pilot.Mount{Volume: &m.spec.Volumes[i], Path: "/" + m.spec.Volumes[i].Name})
+		}
+	}
+	m.start("one", mounts, "serve", "8080").line(t)
+	m.start("two", mounts, "serve", "8081").line(t)
+	if out, _ := m.exec("two", "get", "http://127.0.0.1:8080/"); !strings.Contains(out, "probe") {
+		t.Errorf("get from the neighbour = %q", out)
+	}
+	for _, v := range []string{"disk", "sized", "memory"} {
+		m.exec("one", "write", "/"+v+"/f", "shared")
+		if out, _ := m.exec("two", "read", "/"+v+"/f"); out != "shared" {
+			t.Errorf("file in %s = %q, want shared", v, out)
+		}
+	}
+	for _, v := range []string{"disk", "memory", "sized"} {
+		listening := make(chan struct{})
+		go func() {
+			m.exec("one", "unix-serve", "/"+v+"/s")
+			close(listening)
+		}()
+		out, st := m.exec("two", "unix-get", "/"+v+"/s")
+		t.Logf("unix socket in %s: %q %+v", v, out, st)
+		out, st = m.exec("two", "fifo", "/"+v+"/p")
+		t.Logf("fifo in %s: %q %+v", v, out, st)
+	}
+	u, err := m.Usage(t.Context())
+	t.Logf("usage %v %v", u, err)
+}
+
+func TestSandbox_GoneAndBootAnew(t *testing.T) {
+	m := boot(t, nil)
+	m.start("one", nil, "serve", "8080").line(t)
+	adopter := runsc.New(runsc.Config{})
+	adopted, err := adopter.Boot(t.Context(), m.spec)
+	if err != nil || !adopted {
+		t.Fatalf("Boot on a living sandbox = %v, %v; want adopted", adopted, err)
+	}
+	if err := adopter.Signal(t.Context(), "one", "SIGTERM", false); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := adopter.Wait(t.Context(), "one"); err != nil || exit.Code != 143 {
+		t.Errorf("Wait by the adopter = %+v, %v", exit, err)
+	}
+	_ = net.IPv4zero
+}

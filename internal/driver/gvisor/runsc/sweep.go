@@ -1,0 +1,52 @@
+package runsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gondola/internal/pilot"
+)
+
+// sweep ends a sandbox, dead or alive, and removes all that Boot and Start made. Volumes on disk stay.
+func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
+	var errs []error
+	// The root goes first: with the sandbox all containers end at once, while their own deletion would wait for each.
+	if c, err := r.load(pauseName); err == nil {
+		if err := c.Destroy(); err != nil {
+			r.cfg.Log.Info("runsc could not delete the sandbox, killing what is left", "err", err)
+		}
+	}
+	if rec, err := readRecord(spec.RunDir); err == nil && rec.alive() {
+		if err := unix.Kill(rec.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("kill sandbox process %d: %w", rec.PID, err))
+		}
+	}
+	if spec.Cgroup != "" {
+		errs = append(errs, removeCgroups(ctx, r.sandboxCgroup()))
+	}
+	for _, dir := range []string{filepath.Join(spec.Dir, "rootfs"), filepath.Join(spec.RunDir, "volumes"), filepath.Join(spec.RunDir, "bundles"), r.stateDir()} {
+		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+	}
+	if err := os.Remove(filepath.Join(spec.RunDir, recordName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// pause waits a moment, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,225 @@
+package runsc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gondola"
+)
+
+// terminal is the master side of a pseudo terminal whose other side is in the sandbox.
+//
+// The kernel's line discipline works as ever, but the sandbox's processes are not the host's, so it has nobody to send SIGINT and SIGWINCH
+// to: terminal recognises the keys and changes of size itself and signals the foreground process group in the sandbox.
+type terminal struct {
+	master *os.File
+	copied chan struct{} // closes when all output has been copied
+	once   sync.Once
+}
+
+// openTerminal makes a pseudo terminal and returns it with its other side.
+func openTerminal() (*terminal, *os.File, error) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var n int
+	onFD(master, func(fd int) error {
+		if err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err == nil {
+			n, err = unix.IoctlGetInt(fd, unix.TIOCGPTN)
+		}
+		return err
+	})
+	if err == nil {
+		var replica *os.File
+		if replica, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err == nil {
+			return newTerminal(master), replica, nil
+		}
+	}
+	master.Close()
+	return nil, nil, fmt.Errorf("open a terminal: %w", err)
+}
+
+func newTerminal(master *os.File) *terminal {
+	return &terminal{master: master, copied: make(chan struct{})}
+}
+
+// onFD calls f with the descriptor of a file, leaving it in the poller (Fd would not).
+func onFD(f *os.File, do func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = do(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// connect copies between the terminal and in and out until done closes (then the rest of the output, until the terminal is closed).
+func (t *terminal) connect(in io.Reader, out io.Writer, resize <-chan gondola.TerminalSize, signal func(unix.Signal), done <-chan struct{}) {
+	go func() {
+		defer close(t.copied)
+		if out == nil || out == io.Writer((*os.File)(nil)) {
+			out = io.Discard
+		}
+		io.Copy(out, t.master)
+	}()
+	if f, ok := in.(*os.File); ok && f == nil {
+		in = nil
+	}
+	if in != nil {
+		go t.input(in, signal)
+		if f, ok := in.(*os.File); ok {
+			// The file stays its owner's: only the read that waits in it is ended.
+			go func() {
+				<-done
+				f.SetReadDeadline(time.Now())
+				f.SetReadDeadline(time.Time{})
+			}()
+		}
+	}
+	if resize != nil {
+		go func() {
+			for {
+				select {
+				case size, ok := <-resize:
+					if !ok {
+						return
+					}
+					t.resize(size)
+					signal(unix.SIGWINCH)
+				case <-done:
+					return
+				}
+			}
+		}()
+	}
+}
+
+func (t *terminal) input(in io.Reader, signal func(unix.Signal)) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := in.Read(buf)
+		for _, sig := range t.keys(buf[:n]) {
+			signal(sig)
+		}
+		if _, werr := t.master.Write(buf[:n]); werr != nil {
+			return
+		}
+		if errors.Is(err, io.EOF) {
+			// A terminal has no end of file but the key for it.
+			t.master.Write([]byte{4})
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// keys returns the signals that the line discipline would send for these keys.
+func (t *terminal) keys(typed []byte) []unix.Signal {
+	var state *unix.Termios
+	err := onFD(t.master, func(fd int) (err error) {
+		state, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	if err != nil || state.Lflag&unix.ISIG == 0 {
+		return nil
+	}
+	var out []unix.Signal
+	for _, b := range typed {
+		switch b {
+		case 0: // a disabled key
+		case state.Cc[unix.VINTR]:
+			out = append(out, unix.SIGINT)
+		case state.Cc[unix.VQUIT]:
+			out = append(out, unix.SIGQUIT)
+		case state.Cc[unix.VSUSP]:
+			out = append(out, unix.SIGTSTP)
+		}
+	}
+	return out
+}
+
+func (t *terminal) resize(size gondola.TerminalSize) {
+	onFD(t.master, func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
+	})
+}
+
+// drain waits until the output has been copied. Somebody who holds the other side open longer loses his output after the grace.
+func (t *terminal) drain(ctx context.Context, grace time.Duration) {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-t.copied:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (t *terminal) close() { t.once.Do(func() { t.master.Close() }) }
+
+// console is a socket over which runsc hands the terminal that it made for a container.
+type console struct {
+	path     string
+	dir      string
+	listener *net.UnixListener
+}
+
+// listenConsole listens in dir, through a short name: a socket's path may have 108 bytes only.
+func listenConsole(dir string) (*console, error) {
+	short, err := os.MkdirTemp("", "gondola-tty-")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(short, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		os.RemoveAll(short)
+		return nil, err
+	}
+	return &console{path: path, dir: short, listener: l}, nil
+}
+
+func (c *console) close() {
+	c.listener.Close()
+	os.RemoveAll(c.dir)
+}
+
+func (c *console) receive() (*terminal, error) {
+	c.listener.SetDeadline(time.Now().Add(5 * time.Second))
+	conn, err := c.listener.AcceptUnix()
+	if err != nil {
+		return nil, fmt.Errorf("runsc handed over no terminal: %w", err)
+	}
+	defer conn.Close()
+	data, oob := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, n, _, _, err := conn.ReadMsgUnix(data, oob)
+	if err != nil {
+		return nil, fmt.Errorf("runsc handed over no terminal: %w", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("runsc handed over no terminal (%d messages): %w", len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("runsc handed over no terminal (%d files): %w", len(fds), err)
+	}
+	unix.CloseOnExec(fds[0])
+	unix.SetNonblock(fds[0], true)
+	return newTerminal(os.NewFile(uintptr(fds[0]), "terminal")), nil
+}

@@ -1,0 +1,159 @@
+// Probe is the program that the tests of runsc run in containers.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+func main() {
+	args := os.Args[2:]
+	switch os.Args[1] {
+	case "echo":
+		fmt.Println(strings.Join(args, " "))
+	case "exit":
+		code, _ := strconv.Atoi(args[0])
+		os.Exit(code)
+	case "sleep":
+		n, _ := strconv.Atoi(args[0])
+		time.Sleep(time.Duration(n) * time.Second)
+	case "cat":
+		io.Copy(os.Stdout, os.Stdin)
+	case "env":
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+	case "write":
+		check(os.WriteFile(args[0], []byte(args[1]), 0o644))
+	case "read":
+		b, err := os.ReadFile(args[0])
+		check(err)
+		fmt.Println(string(b))
+	case "ls":
+		entries, err := os.ReadDir(args[0])
+		check(err)
+		for _, e := range entries {
+			fmt.Println(e.Name())
+		}
+	case "serve":
+		l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
+		check(err)
+		fmt.Println("ready")
+		check(http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "probe") })))
+	case "get":
+		resp, err := http.Get(args[0])
+		check(err)
+		io.Copy(os.Stdout, resp.Body)
+	case "unix-serve":
+		l, err := net.Listen("unix", args[0])
+		check(err)
+		c, err := l.Accept()
+		check(err)
+		fmt.Fprint(c, "over unix")
+		c.Close()
+	case "unix-get":
+		var c net.Conn
+		err := retry(func() (err error) { c, err = net.Dial("unix", args[0]); return err })
+		check(err)
+		io.Copy(os.Stdout, c)
+	case "fifo-write":
+		check(syscall.Mkfifo(args[0], 0o666))
+		f, err := os.OpenFile(args[0], os.O_WRONLY, 0)
+		check(err)
+		fmt.Fprint(f, "over fifo")
+	case "fifo-read":
+		var b []byte
+		check(retry(func() (err error) { b, err = os.ReadFile(args[0]); return err }))
+		fmt.Println(string(b))
+	case "caps":
+		b, err := os.ReadFile("/proc/self/status")
+		check(err)
+		for _, l := range strings.Split(string(b), "\n") {
+			if strings.HasPrefix(l, "Cap") || strings.HasPrefix(l, "Uid") || strings.HasPrefix(l, "Groups") || strings.HasPrefix(l, "NoNew") {
+				fmt.Println(l)
+			}
+		}
+	case "eat": // megabytes
+		n, _ := strconv.Atoi(args[0])
+		b := make([]byte, n<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		fmt.Println("eaten")
+		time.Sleep(time.Hour)
+	case "burn": // for a second; prints the CPU time it got, in ms
+		end := time.Now().Add(time.Second)
+		for time.Now().Before(end) {
+		}
+		var u syscall.Rusage
+		syscall.Getrusage(0, &u)
+		fmt.Println((u.Utime.Nano() + u.Stime.Nano()) / 1e6)
+	case "tty":
+		tty()
+	default:
+		fmt.Println("unknown", os.Args)
+		os.Exit(2)
+	}
+}
+
+func tty() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGINT)
+	_, err := size()
+	fmt.Printf("tty %v\n", err == nil)
+	lines := make(chan string)
+	go func() {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			lines <- in.Text()
+		}
+	}()
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGINT {
+				fmt.Println("interrupt")
+				os.Exit(5)
+			}
+			sz, _ := size()
+			fmt.Println("winch " + sz)
+		case l := <-lines:
+			fmt.Println("line " + l)
+		}
+	}
+}
+
+func size() (string, error) {
+	var w [4]uint16
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&w)))
+	if errno != 0 {
+		return "", errno
+	}
+	return fmt.Sprintf("%dx%d", w[0], w[1]), nil
+}
+
+func retry(f func() error) error {
+	var err error
+	for range 20 {
+		if err = f(); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,120 @@
+package runsc
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gondola/internal/pilot"
+)
+
+// volumes is where the volumes of a Machine are, by name.
+type volumes map[string]volume
+
+// volume is how one volume is brought into containers.
+type volume struct {
+	index int
+	// sentry: a tmpfs of the sandbox, shared by its containers, in which unix sockets and FIFOs connect. A bind would give each container a
+	// view of its own, with regular files only.
+	sentry bool
+	source string // on the host. Of a sentry volume on disk it is where its contents are swapped to; of one in memory only a name
+	memory bool
+	sizeMB int
+}
+
+// placeVolumes decides for each volume of a Machine. Disk volumes without a size are sentry volumes backed by a file on disk; those with a
+// size, and those of which only a part is mounted somewhere, are binds.
+func placeVolumes(spec pilot.Spec) volumes {
+	parts := map[string]bool{} // volume → some container mounts a part of it
+	for _, c := range spec.Containers {
+		for _, m := range c.Config.Mounts {
+			if m.Gondola != nil && m.Gondola.SubPath != "" {
+				parts[m.Name] = true
+			}
+		}
+	}
+	out := volumes{}
+	for i, v := range spec.Volumes {
+		p := volume{index: i, sizeMB: v.SizeMB}
+		switch v.Kind {
+		case pilot.VolumeMemory:
+			p.memory = true
+			p.sentry = !parts[v.Name]
+			p.source = filepath.Join(spec.RunDir, "volumes", v.Name)
+		case pilot.VolumePayload:
+			p.source = filepath.Join(spec.RunDir, "payload", v.Name)
+		default:
+			p.sentry = v.SizeMB == 0 && !parts[v.Name]
+			p.source = filepath.Join(spec.Dir, "volumes", v.Name)
+		}
+		out[v.Name] = p
+	}
+	return out
+}
+
+// prepareVolumes makes the directories behind the volumes.
+func (r *Runtime) prepareVolumes() error {
+	for name, v := range r.volumes {
+		if v.memory && v.sentry {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(v.source), 0o700); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+		if err := os.Mkdir(v.source, 0o777); err != nil {
+			if os.IsExist(err) {
+				continue
+			}
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+		if err := os.Chmod(v.source, 0o777); err != nil { // past the umask
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// annotations tell runsc which mounts the containers of a sandbox share. All of them carry the same.
+func (vs volumes) annotations() map[string]string {
+	out := map[string]string{}
+	hint := func(name, source, options string) {
+		prefix := "dev.gvisor.spec.mount." + name + "."
+		out[prefix+"source"] = source
+		out[prefix+"type"] = "tmpfs"
+		out[prefix+"share"] = "pod"
+		out[prefix+"options"] = options
+	}
+	hint("shm", shmSource, "mode=1777")
+	for _, v := range vs {
+		if !v.sentry {
+			continue
+		}
+		options := "mode=0777"
+		if v.sizeMB > 0 {
+			options += fmt.Sprintf(",size=%dm", v.sizeMB)
+		}
+		hint(fmt.Sprintf("v%d", v.index), v.source, options)
+	}
+	return out
+}
+
+// shmSource names the /dev/shm that all containers of a Machine share, as they share their IPC namespace.
+const shmSource = "/dev/shm"
+
+// mount translates a mount of a run.
+func (vs volumes) mount(m pilot.Mount) specs.Mount {
+	out := specs.Mount{Destination: m.Path, Type: "bind", Source: filepath.Join(m.Source, m.SubPath), Options: []string{"rbind", "rw"}}
+	if m.Volume != nil {
+		v := vs[m.Volume.Name]
+		out.Source = filepath.Join(v.source, m.SubPath)
+		if v.sentry && v.memory {
+			out.Type, out.Options = "tmpfs", []string{"rw"}
+		}
+	}
+	if m.ReadOnly || m.Volume != nil && m.Volume.Kind == pilot.VolumePayload {
+		out.Options[len(out.Options)-1] = "ro"
+	}
+	return out
+}
