@@ -1,0 +1,347 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"gondola"
+)
+
+// Machine is what the network needs to know of a Machine.
+type Machine struct {
+	ID        gondola.MachineID
+	Worker    uint16 // number of its worker, from 1
+	Number    uint16 // within its worker, from 1
+	Network   string // name; Machines of different networks cannot reach each other
+	NetworkID uint32 // number of that network in 6PN addresses
+}
+
+// Attached is a Machine's network.
+type Attached struct {
+	NetNS     string       // path of the network namespace; its interface is eth0
+	Addresses []netip.Addr // IPv4 first, then 6PN
+}
+
+// The next hop of every Machine, the same on all links and hosts.
+var (
+	nextHop4   = netip.MustParseAddr("169.254.1.1")
+	nextHop6   = netip.MustParseAddr("fe80::1")
+	nextHopMAC = net.HardwareAddr{0x02, 0x60, 0xff, 0xff, 0xff, 0xff}
+)
+
+const netnsDir = "/run/netns" // where ip netns looks
+
+// Attach gives a Machine its network. With fresh the namespace is made anew, with the same addresses: a gVisor sandbox takes them out of
+// the namespace it starts in and never puts them back. Otherwise one that is there is kept and only what is missing beside is added. What
+// an Attach that fails has made is undone.
+func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, error) {
+	v4, v6, err := n.plan.Machine(m.Worker, m.Number, m.NetworkID)
+	if err != nil {
+		return Attached{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Attached{}, err
+	}
+	defer n.attaching.lock(m.ID)()
+	a := Attached{NetNS: filepath.Join(netnsDir, n.netnsName(m.ID)), Addresses: []netip.Addr{v4, v6}}
+	want := member{id: m.ID, network: networkKeyOf(m.Network), v4: v4, v6: v6}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return Attached{}, fmt.Errorf("attach %s: %w", m.ID, err)
+	}
+	defer h.Close()
+	if !fresh && isNetNS(a.NetNS) {
+		if index, ok := n.routed(h, m.ID, v4, v6); ok {
+			return a, n.admit(index, want)
+		}
+	}
+	if err := n.remove(h, m.ID); err != nil {
+		return Attached{}, fmt.Errorf("attach %s: %w", m.ID, err)
+	}
+	index, err := n.build(h, m, a.NetNS, v4, v6)
+	if err == nil {
+		err = n.admit(index, want)
+	}
+	if err != nil {
+		return Attached{}, errors.Join(fmt.Errorf("attach %s: %w", m.ID, err), n.remove(h, m.ID))
+	}
+	return a, nil
+}
+
+// Detach takes a Machine's network away; one that has none is fine.
+func (n *Network) Detach(ctx context.Context, id gondola.MachineID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer n.attaching.lock(id)()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", id, err)
+	}
+	defer h.Close()
+	if err := n.remove(h, id); err != nil {
+		return fmt.Errorf("detach %s: %w", id, err)
+	}
+	return nil
+}
+
+// Attached lists the Machines of this instance that have something of a network on this host.
+func (n *Network) Attached() ([]gondola.MachineID, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	links, err := n.links(h)
+	if err != nil {
+		return nil, err
+	}
+	var ids []gondola.MachineID
+	add := func(name string) {
+		if id, ok := strings.CutPrefix(name, netnsPrefix(n.instance)); ok {
+			ids = append(ids, gondola.MachineID(id))
+		}
+	}
+	for _, l := range links {
+		add(l.Attrs().Alias)
+	}
+	entries, err := os.ReadDir(netnsDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		add(e.Name())
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// routed returns the index of a Machine's link when it is there with routes to these addresses.
+func (n *Network) routed(h *netlink.Handle, id gondola.MachineID, v4, v6 netip.Addr) (int, bool) {
+	l, err := h.LinkByName(n.linkName(id))
+	if err != nil || l.Attrs().Alias != n.netnsName(id) {
+		return 0, false
+	}
+	for _, a := range []netip.Addr{v4, v6} {
+		routes, err := h.RouteListFiltered(familyOf(a).netlink, &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(a)},
+			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		if err != nil || len(routes) == 0 {
+			return 0, false
+		}
+	}
+	return l.Attrs().Index, true
+}
+
+// remove undoes admit and build, as far as they came.
+func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
+	if err := n.dismiss(id); err != nil {
+		return err
+	}
+	l, err := h.LinkByName(n.linkName(id))
+	switch {
+	case err == nil && l.Attrs().Alias == n.netnsName(id):
+		if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("delete link %s: %w", l.Attrs().Name, err)
+		}
+	case err == nil:
+		return gondola.Errorf(gondola.ErrConflict, "link %s is not the one of Machine %s (its alias is %q): remove it", l.Attrs().Name, id, l.Attrs().Alias)
+	case !errors.As(err, new(netlink.LinkNotFoundError)):
+		return err
+	}
+	return removeNetNS(filepath.Join(netnsDir, n.netnsName(id)))
+}
+
+// build makes namespace and link and returns the index of the link's host side.
+func (n *Network) build(h *netlink.Handle, m Machine, path string, v4, v6 netip.Addr) (int, error) {
+	ns, inside, err := createNetNS(path)
+	if err != nil {
+		return 0, fmt.Errorf("make network namespace %s: %w", path, err)
+	}
+	defer unix.Close(ns)
+	defer inside.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Alias, attrs.HardwareAddr = n.linkName(m.ID), n.netnsName(m.ID), nextHopMAC
+	mac := MAC(m.Worker, m.Number)
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(ns)}
+	if err := h.LinkAdd(veth); err != nil {
+		return 0, fmt.Errorf("make link %s: %w", attrs.Name, err)
+	}
+	if err := n.setUpHostSide(h, veth, mac, v4, v6); err != nil {
+		return 0, fmt.Errorf("set up link %s: %w", attrs.Name, err)
+	}
+	if err := setUpInside(inside, v4, v6); err != nil {
+		return 0, fmt.Errorf("set up eth0 in %s: %w", path, err)
+	}
+	return veth.Attrs().Index, nil
+}
+
+func (n *Network) setUpHostSide(h *netlink.Handle, l netlink.Link, mac net.HardwareAddr, v4, v6 netip.Addr) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE: the only link-local address is fe80::1
+	if err := h.LinkSetIP6AddrGenMode(l, none); err != nil {
+		return err
+	}
+	if err := h.LinkSetUp(l); err != nil {
+		return err
+	}
+	index := l.Attrs().Index
+	for _, a := range []*netlink.Addr{
+		{IPNet: ipNet(nextHop4), Scope: unix.RT_SCOPE_LINK},
+		{IPNet: &net.IPNet{IP: nextHop6.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD},
+	} {
+		if err := h.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("add address %s: %w", a.IPNet, err)
+		}
+	}
+	for _, a := range []netip.Addr{v4, v6} {
+		// Known neighbours: the first packet needs no ARP or neighbour discovery.
+		err := h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: familyOf(a).netlink, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
+		if err != nil {
+			return fmt.Errorf("add neighbour %s: %w", a, err)
+		}
+		err = h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: ipNet(a), Scope: unix.RT_SCOPE_LINK, Src: n.gateway(a).AsSlice()})
+		if err != nil {
+			return fmt.Errorf("add route to %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+func setUpInside(h *netlink.Handle, v4, v6 netip.Addr) error {
+	for _, name := range []string{"lo", "eth0"} {
+		l, err := h.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if name == "lo" {
+			if err := h.LinkSetUp(l); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, a := range []netip.Addr{v4, v6} {
+			if err := h.AddrAdd(l, &netlink.Addr{IPNet: ipNet(a), Flags: nodad(a)}); err != nil {
+				return fmt.Errorf("add address %s: %w", a, err)
+			}
+		}
+		if err := h.LinkSetUp(l); err != nil {
+			return err
+		}
+		if err := setNextHops(h, l.Attrs().Index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setNextHops(h *netlink.Handle, index int) error {
+	for _, a := range []netip.Addr{nextHop4, nextHop6} {
+		err := h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: familyOf(a).netlink, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: nextHopMAC})
+		if err != nil {
+			return fmt.Errorf("add neighbour %s: %w", a, err)
+		}
+	}
+	for _, r := range []*netlink.Route{
+		{LinkIndex: index, Dst: ipNet(nextHop4), Scope: unix.RT_SCOPE_LINK},
+		{LinkIndex: index, Gw: nextHop4.AsSlice()},
+		{LinkIndex: index, Gw: nextHop6.AsSlice()},
+	} {
+		if err := h.RouteAdd(r); err != nil {
+			return fmt.Errorf("add route %s: %w", r, err)
+		}
+	}
+	return nil
+}
+
+// createNetNS makes a network namespace that is mounted at path, and returns a descriptor of it and a handle inside.
+func createNetNS(path string) (ns int, inside *netlink.Handle, err error) {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return -1, nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return -1, nil, err
+	}
+	f.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine, no other one ever runs in the namespace
+		ns, inside, err = enterNewNetNS(path)
+	}()
+	<-done
+	if err != nil {
+		return -1, nil, errors.Join(err, removeNetNS(path))
+	}
+	return ns, inside, nil
+}
+
+func enterNewNetNS(path string) (ns int, inside *netlink.Handle, err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return -1, nil, fmt.Errorf("unshare: %w", err)
+	}
+	const self = "/proc/thread-self/ns/net"
+	if err := unix.Mount(self, path, "none", unix.MS_BIND, ""); err != nil {
+		return -1, nil, fmt.Errorf("mount: %w", err)
+	}
+	for _, s := range [][2]string{
+		{"ipv6/conf/all/disable_ipv6", "0"}, {"ipv6/conf/default/disable_ipv6", "0"}, // a host may have it off by default
+		{"ipv6/conf/default/accept_dad", "0"}, {"ipv6/conf/default/accept_ra", "0"},
+		{"ipv4/ip_unprivileged_port_start", "0"}, {"ipv4/ping_group_range", "0 2147483647"}, // as container engines have it
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0); err != nil {
+			return -1, nil, err
+		}
+	}
+	if inside, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return -1, nil, err
+	}
+	if ns, err = unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		inside.Close()
+		return -1, nil, err
+	}
+	return ns, inside, nil
+}
+
+func removeNetNS(path string) error {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func isNetNS(path string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(path, &s) == nil && s.Type == unix.NSFS_MAGIC
+}
+
+func (n *Network) gateway(of netip.Addr) netip.Addr {
+	if of.Is4() {
+		return n.gateway4
+	}
+	return n.gateway6
+}
+
+func ipNet(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+func nodad(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return unix.IFA_F_NODAD
+}

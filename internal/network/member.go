@@ -1,0 +1,173 @@
+package network
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"gondola"
+)
+
+// networkKey stands for a network in the table: 64 bits of a hash of its name, so that it needs no record. Zero is the host.
+type networkKey [8]byte
+
+func networkKeyOf(name string) networkKey {
+	sum := sha256.Sum256([]byte(name))
+	return networkKey(sum[:8])
+}
+
+// member is a Machine as the table knows it, by the index of its link.
+type member struct {
+	id      gondola.MachineID
+	network networkKey
+	v4, v6  netip.Addr
+}
+
+// change is an addition to or removal from a set.
+type change struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+func (n *Network) memberChanges(index uint32, m member) []change {
+	link := native32(index)
+	one := func(name string, f family, key ...[]byte) change {
+		return change{n.set(name, f), []nftables.SetElement{{Key: slices.Concat(key...)}}}
+	}
+	changes := []change{{n.set(setNetworks, family{}), []nftables.SetElement{{Key: link, Val: m.network[:]}}}}
+	for _, a := range []netip.Addr{m.v4, m.v6} {
+		if !a.IsValid() {
+			continue
+		}
+		f, b := familyOf(a), a.AsSlice()
+		changes = append(changes, one(setSources, f, link, b), one(setMembers, f, m.network[:], b), one(setSelf, f, b, b))
+	}
+	return changes
+}
+
+// admit lets a Machine's packets through.
+func (n *Network) admit(link int, m member) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	index := uint32(link)
+	if n.members[index] == m {
+		return nil
+	}
+	c := n.conn()
+	var stale []uint32 // what is known of this link, or of another that had the addresses
+	for i, old := range n.members {
+		if i != index && old.v4 != m.v4 && old.v6 != m.v6 {
+			continue
+		}
+		stale = append(stale, i)
+		for _, ch := range n.memberChanges(i, old) {
+			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+				return err
+			}
+		}
+	}
+	for _, ch := range n.memberChanges(index, m) {
+		if err := c.SetAddElements(ch.set, ch.elements); err != nil {
+			return err
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("admit %s to the firewall: %w", m.id, err)
+	}
+	for _, i := range stale {
+		delete(n.members, i)
+	}
+	n.members[index] = m
+	return nil
+}
+
+// dismiss undoes admit.
+func (n *Network) dismiss(id gondola.MachineID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for index, m := range n.members {
+		if m.id != id {
+			continue
+		}
+		c := n.conn()
+		for _, ch := range n.memberChanges(index, m) {
+			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+				return err
+			}
+		}
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("take %s out of the firewall: %w", id, err)
+		}
+		delete(n.members, index)
+	}
+	return nil
+}
+
+// loadMembersLocked reads what an earlier process admitted, and dismisses the links that are gone.
+func (n *Network) loadMembersLocked() error {
+	members := map[uint32]member{}
+	elements, err := n.conn().GetSetElements(n.set(setNetworks, family{}))
+	if err != nil {
+		return err
+	}
+	for _, e := range elements {
+		members[binary.NativeEndian.Uint32(e.Key)] = member{network: networkKey(e.Val)}
+	}
+	for _, f := range families() {
+		elements, err := n.conn().GetSetElements(n.set(setSources, f))
+		if err != nil {
+			return err
+		}
+		for _, e := range elements {
+			index := binary.NativeEndian.Uint32(e.Key)
+			m := members[index]
+			if a, _ := netip.AddrFromSlice(e.Key[4:]); a.Is4() {
+				m.v4 = a
+			} else {
+				m.v6 = a
+			}
+			members[index] = m
+		}
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	links, err := n.links(h)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		index := uint32(l.Attrs().Index)
+		if m, ok := members[index]; ok {
+			m.id = gondola.MachineID(l.Attrs().Alias[len(netnsPrefix(n.instance)):])
+			n.members[index] = m
+			delete(members, index)
+		}
+	}
+	c := n.conn()
+	for index, m := range members {
+		for _, ch := range n.memberChanges(index, m) {
+			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+				return err
+			}
+		}
+	}
+	return c.Flush()
+}
+
+// closed are the destinations beyond the host that a Machine may not reach unless a rule before says so: Machines of other networks, and
+// what is link-local, such as the metadata services of clouds.
+func (n *Network) closed(f family) []netip.Prefix {
+	if f.words == 1 {
+		return []netip.Prefix{n.plan.prefix(), netip.MustParsePrefix("169.254.0.0/16")}
+	}
+	return []netip.Prefix{SixPN(), netip.MustParsePrefix("fe80::/10")}
+}

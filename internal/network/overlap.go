@@ -1,0 +1,146 @@
+package network
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"gondola"
+)
+
+// CheckRange says whether the prefix can be used on this host: an ErrConflict names the route that overlaps it and, for a range of
+// Machines, proposes another. Routes that this instance added do not count. It needs no root.
+func (n *Network) CheckRange(p netip.Prefix) error {
+	taken, err := n.foreignRoutes()
+	if err != nil {
+		return err
+	}
+	by, overlaps := overlapping(p, taken)
+	if !overlaps {
+		return nil
+	}
+	way := "use another one"
+	if free, ok := proposeRange(taken); ok && p.Addr().Is4() {
+		way = fmt.Sprintf("%s is free", free)
+	}
+	return gondola.Errorf(gondola.ErrConflict, "address range %s overlaps the route to %s on this host; %s", p, by, way)
+}
+
+// ProposeRange returns a range for Machines that no route of this host overlaps: 10.64.0.0/10 if possible.
+func (n *Network) ProposeRange() (netip.Prefix, error) {
+	taken, err := n.foreignRoutes()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if p, ok := proposeRange(taken); ok {
+		return p, nil
+	}
+	return netip.Prefix{}, gondola.Errorf(gondola.ErrConflict, "no private range of /16 or more is free on this host: remove a route within 10.0.0.0/8 or 172.16.0.0/12")
+}
+
+// CheckRange is like the method, for an instance that is not open yet.
+func CheckRange(cfg Config, p netip.Prefix) error {
+	n, err := newNetwork(cfg)
+	if err != nil {
+		return err
+	}
+	return n.CheckRange(p)
+}
+
+// ProposeRange is like the method, for an instance that is not open yet.
+func ProposeRange(cfg Config) (netip.Prefix, error) {
+	n, err := newNetwork(cfg)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return n.ProposeRange()
+}
+
+// proposeRange tries the default, then ever smaller parts of the private ranges.
+func proposeRange(taken []netip.Prefix) (netip.Prefix, bool) {
+	candidates := []netip.Prefix{DefaultRange()}
+	for _, second := range []int{128, 192, 0} {
+		candidates = append(candidates, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second)}), 10))
+	}
+	candidates = append(candidates, netip.MustParsePrefix("172.16.0.0/12"))
+	for second := 255; second >= 0; second-- {
+		candidates = append(candidates, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second)}), 16))
+	}
+	for _, p := range candidates {
+		if _, overlaps := overlapping(p, taken); !overlaps {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func overlapping(p netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
+	for _, t := range taken {
+		if t.Overlaps(p) {
+			return t, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// foreignRoutes are the destinations of this host's routes and addresses that are not this instance's; default routes do not count.
+func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
+	state, err := n.state.read()
+	if err != nil {
+		return nil, err
+	}
+	own := map[netip.Prefix]bool{}
+	for _, p := range state.Routes {
+		own[p] = true
+	}
+	for _, a := range append(state.Addresses, n.gateway4, n.gateway6) {
+		own[netip.PrefixFrom(a, a.BitLen())] = true
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	links, err := n.links(h)
+	if err != nil {
+		return nil, err
+	}
+	ours := map[int]bool{}
+	for _, l := range links {
+		ours[l.Attrs().Index] = true
+	}
+	var foreign []netip.Prefix
+	for _, f := range families() {
+		// Routes of all tables: policy routing (Tailscale, VPNs) takes addresses too.
+		routes, err := h.RouteListFiltered(f.netlink, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			p, ok := prefixOf(r.Dst)
+			if ok && p.Bits() > 0 && !ours[r.LinkIndex] && !own[p] && !p.Addr().IsMulticast() && !p.Addr().IsLinkLocalUnicast() {
+				foreign = append(foreign, p)
+			}
+		}
+	}
+	return foreign, nil
+}
+
+func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
+	if ipNet == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(ipNet.IP)
+	bits, size := ipNet.Mask.Size()
+	if size == 32 {
+		a = a.Unmap()
+	}
+	return netip.PrefixFrom(a, bits).Masked(), ok && a.BitLen() == size
+}
+
+func prefixNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,433 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"gondola"
+)
+
+// vipKey is a virtual port as a network (zero: the host) sees it.
+type vipKey struct {
+	network networkKey
+	addr    netip.Addr
+	proto   byte
+	port    uint16
+}
+
+// target is what a virtual port leads to. Its chain's name is a hash of it, so equal targets share a chain, and a chain never changes.
+type target struct {
+	chain    string
+	family   family
+	backends []netip.AddrPort // sorted, at least one
+	affinity time.Duration    // If zero, none.
+}
+
+// SetServices replaces all virtual services of a network, in one transaction that touches only what differs from before. Machines of the
+// network and the host can use them. A connection gets a random backend, or with affinity the one that the same client had last. Ports
+// without a backend of the address's family are refused, like all other ports of the address. Flows of UDP ports to backends that are gone
+// are forgotten, so that their next packet gets another.
+//
+// An address that another network has is an ErrConflict; an unknown protocol an ErrInvalid.
+func (n *Network) SetServices(ctx context.Context, network string, services []gondola.VirtualService) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	key := networkKeyOf(network)
+	want, addrs, err := virtualPorts(key, services)
+	if err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.networks[key] = network
+	for a := range addrs {
+		if owner, ok := n.owners[a]; ok && owner != key {
+			return gondola.Errorf(gondola.ErrConflict, "services of network %s: address %s belongs to a service of network %s", network, a, n.networkName(owner))
+		}
+	}
+	d, err := n.planServices(key, want, addrs)
+	if err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	c := n.conn()
+	if err := n.writeServices(c, d); err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	if err := n.writeAddresses(c, d); err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	for k := range d.remove {
+		delete(n.vips, k)
+	}
+	for k, t := range d.put {
+		n.vips[k] = t.chain
+	}
+	for _, a := range d.removeAddrs {
+		delete(n.owners, a)
+	}
+	for _, a := range d.addAddrs {
+		n.owners[a] = key
+	}
+	n.forgetFlows(d)
+	return nil
+}
+
+func (n *Network) networkName(key networkKey) string {
+	if name, ok := n.networks[key]; ok {
+		return name
+	}
+	return hex.EncodeToString(key[:])
+}
+
+// virtualPorts is the pure half: which virtual ports there are and where they lead, for the network and for the host.
+func virtualPorts(network networkKey, services []gondola.VirtualService) (map[vipKey]target, map[netip.Addr]struct{}, error) {
+	ports, addrs := map[vipKey]target{}, map[netip.Addr]struct{}{}
+	for _, s := range services {
+		for _, addr := range s.Addresses {
+			addr = addr.Unmap()
+			addrs[addr] = struct{}{}
+			for _, p := range s.Ports {
+				k := vipKey{network, addr, 0, p.Port}
+				switch strings.ToLower(p.Protocol) {
+				case "tcp":
+					k.proto = unix.IPPROTO_TCP
+				case "udp":
+					k.proto = unix.IPPROTO_UDP
+				default:
+					return nil, nil, gondola.Errorf(gondola.ErrInvalid, "%s, port %d: protocol %q is not supported; use tcp or udp", s.Name, p.Port, p.Protocol)
+				}
+				if _, twice := ports[k]; twice {
+					return nil, nil, gondola.Errorf(gondola.ErrInvalid, "%s: %s port %d of %s is given twice", s.Name, p.Protocol, p.Port, addr)
+				}
+				t := newTarget(k, p.Backends, time.Duration(s.Affinity)*time.Second)
+				if len(t.backends) == 0 {
+					continue
+				}
+				ports[k] = t
+				k.network = networkKey{}
+				ports[k] = t
+			}
+		}
+	}
+	return ports, addrs, nil
+}
+
+func newTarget(k vipKey, backends []netip.AddrPort, affinity time.Duration) target {
+	t := target{family: familyOf(k.addr), affinity: affinity}
+	for _, b := range backends {
+		if a := b.Addr().Unmap(); a.Is4() == k.addr.Is4() {
+			t.backends = append(t.backends, netip.AddrPortFrom(a, b.Port()))
+		}
+	}
+	slices.SortFunc(t.backends, netip.AddrPort.Compare)
+	t.backends = slices.Compact(t.backends)
+	h := sha256.New()
+	if affinity > 0 { // remembers clients, so it is one virtual port's own
+		fmt.Fprintln(h, k.network, k.addr, k.proto, k.port, affinity)
+	}
+	fmt.Fprintln(h, t.family.suffix, t.backends)
+	t.chain = chainPrefix + hex.EncodeToString(h.Sum(nil)[:12])
+	if affinity > 0 {
+		t.chain = stickyPrefix + t.chain[len(chainPrefix):]
+	}
+	return t
+}
+
+const (
+	chainPrefix  = "service-"
+	stickyPrefix = "sticky-" // with affinity: the map of clients has the chain's name
+)
+
+// serviceDiff is what one SetServices changes.
+type serviceDiff struct {
+	put     map[vipKey]target                // new ones, and those that lead elsewhere now
+	remove  map[vipKey]struct{}              // those that are no longer there
+	replace map[vipKey]string                // of put: the chain that they led to
+	chains  map[string]target                // to make
+	unused  []string                         // to delete
+	clients map[string][]nftables.SetElement // sticky chain to make → clients that keep their backend
+
+	network               networkKey
+	addAddrs, removeAddrs []netip.Addr
+}
+
+func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}) (serviceDiff, error) {
+	d := serviceDiff{network: network, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
+		clients: map[string][]nftables.SetElement{}}
+	for a := range addrs {
+		if _, ok := n.owners[a]; !ok {
+			d.addAddrs = append(d.addAddrs, a)
+		}
+	}
+	for a, owner := range n.owners {
+		if _, ok := addrs[a]; !ok && owner == network {
+			d.removeAddrs = append(d.removeAddrs, a)
+		}
+	}
+	before, after := map[string]bool{}, map[string]bool{}
+	for k, chain := range n.vips {
+		before[chain] = true
+		if _, still := want[k]; !still && n.owners[k.addr] == network {
+			d.remove[k] = struct{}{}
+		} else if !still {
+			after[chain] = true
+		}
+	}
+	for k, t := range want {
+		after[t.chain] = true
+		old, had := n.vips[k]
+		if had && old == t.chain {
+			continue
+		}
+		d.put[k] = t
+		if had {
+			d.replace[k] = old
+		}
+		if !before[t.chain] {
+			d.chains[t.chain] = t
+		}
+		if had && t.affinity > 0 && strings.HasPrefix(old, stickyPrefix) && d.clients[t.chain] == nil {
+			clients, err := n.clientsOf(old, t)
+			if err != nil {
+				return d, err
+			}
+			d.clients[t.chain] = clients
+		}
+	}
+	for chain := range before {
+		if !after[chain] {
+			d.unused = append(d.unused, chain)
+		}
+	}
+	return d, nil
+}
+
+// clientsOf reads which clients of a sticky chain have a backend that the target has too.
+func (n *Network) clientsOf(chain string, t target) ([]nftables.SetElement, error) {
+	elements, err := n.conn().GetSetElements(n.stickySet(chain, t.family, t.affinity))
+	if err != nil {
+		return nil, fmt.Errorf("read clients of %s: %w", chain, err)
+	}
+	keep := map[string]bool{}
+	for _, b := range t.backends {
+		keep[string(backendData(b))] = true
+	}
+	var clients []nftables.SetElement
+	for _, e := range elements {
+		if keep[string(e.Val)] {
+			clients = append(clients, nftables.SetElement{Key: e.Key, Val: e.Val, Timeout: t.affinity})
+		}
+	}
+	return clients, nil
+}
+
+func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
+	for _, t := range d.chains {
+		if err := n.writeTarget(c, t, d.clients[t.chain]); err != nil {
+			return err
+		}
+	}
+	for _, f := range families() {
+		var gone, put []nftables.SetElement
+		for k := range d.remove {
+			if familyOf(k.addr) == f {
+				gone = append(gone, nftables.SetElement{Key: k.bytes()})
+			}
+		}
+		for k := range d.replace {
+			if familyOf(k.addr) == f {
+				gone = append(gone, nftables.SetElement{Key: k.bytes()})
+			}
+		}
+		for k, t := range d.put {
+			if familyOf(k.addr) == f {
+				put = append(put, nftables.SetElement{Key: k.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: t.chain}})
+			}
+		}
+		if err := deleteElements(c, n.set(setVIPs, f), gone); err != nil {
+			return err
+		}
+		if err := addElements(c, n.set(setVIPs, f), put); err != nil {
+			return err
+		}
+	}
+	for _, chain := range d.unused {
+		c.FlushChain(&nftables.Chain{Table: n.table, Name: chain})
+		c.DelChain(&nftables.Chain{Table: n.table, Name: chain})
+		if strings.HasPrefix(chain, stickyPrefix) {
+			c.DelSet(&nftables.Set{Table: n.table, Name: chain})
+		}
+	}
+	return nil
+}
+
+// writeTarget makes the chain of a target, and with affinity its map of clients.
+func (n *Network) writeTarget(c *nftables.Conn, t target, clients []nftables.SetElement) error {
+	chain := c.AddChain(&nftables.Chain{Table: n.table, Name: t.chain})
+	add := func(parts ...[]expr.Any) {
+		c.AddRule(&nftables.Rule{Table: n.table, Chain: chain, Exprs: match(parts...)})
+	}
+	const at = 4 // the register where the backend is put: behind a client's address
+	any, err := n.anyBackend(c, t, at)
+	if err != nil {
+		return err
+	}
+	translate := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.family.nfproto), RegAddrMin: reg(at), RegProtoMin: reg(at + t.family.words)}}
+	if t.affinity > 0 {
+		sticky := n.stickySet(t.chain, t.family, t.affinity)
+		if err := c.AddSet(sticky, nil); err != nil {
+			return err
+		}
+		if err := addElements(c, sticky, clients); err != nil {
+			return err
+		}
+		const update = unix.NFT_DYNSET_OP_UPDATE
+		remember := &expr.Dynset{SrcRegKey: reg(0), SrcRegData: reg(at), SetName: sticky.Name, SetID: sticky.ID, Operation: update, Timeout: t.affinity}
+		client := saddr(0, t.family)
+		add([]expr.Any{client, lookup(sticky, 0, at), remember}, translate)
+		add([]expr.Any{client}, any, []expr.Any{remember}, translate)
+		// Only when the map is full:
+		if any, err = n.anyBackend(c, t, at); err != nil {
+			return err
+		}
+	}
+	add(any, translate)
+	return nil
+}
+
+// anyBackend puts a random backend of the target into the registers from at on.
+func (n *Network) anyBackend(c *nftables.Conn, t target, at uint32) ([]expr.Any, error) {
+	if len(t.backends) == 1 {
+		b := backendData(t.backends[0])
+		port := 4 * t.family.words
+		return []expr.Any{&expr.Immediate{Register: reg(at), Data: b[:port]}, &expr.Immediate{Register: reg(at + t.family.words), Data: b[port:]}}, nil
+	}
+	m := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: t.family.endpoint()}
+	elements := make([]nftables.SetElement, len(t.backends))
+	for i, b := range t.backends {
+		elements[i] = nftables.SetElement{Key: native32(uint32(i)), Val: backendData(b)}
+	}
+	const first = 300 // the rest goes in pieces that fit a netlink attribute of 64 KiB
+	if err := c.AddSet(m, elements[:min(first, len(elements))]); err != nil {
+		return nil, err
+	}
+	if err := inPieces(elements[min(first, len(elements)):], func(e []nftables.SetElement) error { return n.addAnonymous(c, m, e) }); err != nil {
+		return nil, err
+	}
+	random := &expr.Numgen{Register: reg(at), Modulus: uint32(len(t.backends)), Type: unix.NFT_NG_RANDOM}
+	return []expr.Any{random, lookup(m, at, at)}, nil
+}
+
+// addAnonymous adds to an anonymous set of the same transaction, which the library allows only for named ones.
+func (n *Network) addAnonymous(c *nftables.Conn, s *nftables.Set, e []nftables.SetElement) error {
+	named := *s
+	named.Anonymous = false
+	return c.SetAddElements(&named, e)
+}
+
+func (n *Network) writeAddresses(c *nftables.Conn, d serviceDiff) error {
+	for _, f := range families() {
+		elements := func(addrs []netip.Addr) (e []nftables.SetElement) {
+			for _, a := range addrs {
+				if familyOf(a) == f {
+					e = append(e, nftables.SetElement{Key: a.AsSlice(), Comment: hex.EncodeToString(d.network[:])})
+				}
+			}
+			return e
+		}
+		if err := deleteElements(c, n.set(setVIPAddrs, f), elements(d.removeAddrs)); err != nil {
+			return err
+		}
+		if err := addElements(c, n.set(setVIPAddrs, f), elements(d.addAddrs)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadServicesLocked reads the virtual services that an earlier process set.
+func (n *Network) loadServicesLocked() error {
+	for _, f := range families() {
+		elements, err := n.conn().GetSetElements(n.set(setVIPAddrs, f))
+		if err != nil {
+			return err
+		}
+		for _, e := range elements {
+			a, _ := netip.AddrFromSlice(e.Key)
+			var owner networkKey
+			hex.Decode(owner[:], []byte(e.Comment))
+			n.owners[a] = owner
+		}
+		if elements, err = n.conn().GetSetElements(n.set(setVIPs, f)); err != nil {
+			return err
+		}
+		for _, e := range elements {
+			if k, ok := vipKeyOf(e.Key); ok {
+				n.vips[k] = verdictChain(e.Val)
+			}
+		}
+	}
+	return nil
+}
+
+// verdictChain finds the chain in the attributes of a verdict, as the library returns them.
+func verdictChain(b []byte) string {
+	for len(b) >= 4 {
+		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		if size < 4 || size > len(b) {
+			break
+		}
+		if kind&^uint16(unix.NLA_F_NESTED) == unix.NFTA_VERDICT_CHAIN {
+			return strings.TrimRight(string(b[4:size]), "\x00")
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return ""
+}
+
+func (n *Network) stickySet(name string, f family, timeout time.Duration) *nftables.Set {
+	const clients = 1 << 16
+	return &nftables.Set{Table: n.table, Name: name, IsMap: true, Dynamic: true, HasTimeout: true, Timeout: timeout, Size: clients,
+		KeyType: f.addr, DataType: f.endpoint()}
+}
+
+func (f family) endpoint() nftables.SetDatatype {
+	return nftables.MustConcatSetType(f.addr, nftables.TypeInetService)
+}
+
+func backendData(b netip.AddrPort) []byte {
+	return append(binary.BigEndian.AppendUint16(b.Addr().AsSlice(), b.Port()), 0, 0)
+}
+
+// bytes is the key as the kernel has it: fields padded to 32 bits.
+func (k vipKey) bytes() []byte {
+	b := append(slices.Clone(k.network[:]), k.addr.AsSlice()...)
+	b = append(b, k.proto, 0, 0, 0)
+	return append(binary.BigEndian.AppendUint16(b, k.port), 0, 0)
+}
+
+func vipKeyOf(b []byte) (k vipKey, ok bool) {
+	if len(b) < 8+4+8 {
+		return k, false
+	}
+	k.network = networkKey(b[:8])
+	k.addr, ok = netip.AddrFromSlice(b[8 : len(b)-8])
+	rest := b[len(b)-8:]
+	k.proto, k.port = rest[0], binary.BigEndian.Uint16(rest[4:])
+	return k, ok
+}

@@ -1,0 +1,308 @@
+package network
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	mdlayher "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Sets and maps of the table; those with %s are there for each family, with its suffix.
+const (
+	setNetworks = "networks"       // link → network
+	setSources  = "sources%s"      // link . address: what a Machine may send from
+	setMembers  = "members%s"      // network . address: what a Machine of the network may reach
+	setSelf     = "self%s"         // address . the same address: a Machine that reached itself through a virtual service
+	setHosts    = "hosts%s"        // addresses on the host that Machines may reach
+	setRanges   = "ranges%s"       // Service ranges: what is not translated there is refused
+	setVIPs     = "vips%s"         // network . address . protocol . port → chain; network zero is the host
+	setVIPAddrs = "vipaddresses%s" // virtual addresses: what is not translated there is refused, as in ranges
+)
+
+// Chains that others go to.
+const (
+	chainGuard   = "guard"
+	chainMachine = "from-machine"
+	chainHost    = "machine-to-host"
+	chainRefuse  = "refuse"
+)
+
+func (n *Network) set(name string, f family) *nftables.Set {
+	s := &nftables.Set{Table: n.table, Name: strings.Replace(name, "%s", f.suffix, 1)}
+	mark := nftables.TypeMark
+	switch name {
+	case setNetworks:
+		s.KeyType, s.IsMap, s.DataType = nftables.TypeIFIndex, true, nftables.MustConcatSetType(mark, mark)
+	case setSources:
+		s.KeyType, s.Concatenation = nftables.MustConcatSetType(nftables.TypeIFIndex, f.addr), true
+	case setMembers:
+		s.KeyType, s.Concatenation = nftables.MustConcatSetType(mark, mark, f.addr), true
+	case setSelf:
+		s.KeyType, s.Concatenation = nftables.MustConcatSetType(f.addr, f.addr), true
+	case setHosts, setVIPAddrs:
+		s.KeyType = f.addr
+	case setRanges:
+		s.KeyType, s.Interval = f.addr, true
+	case setVIPs:
+		s.KeyType = nftables.MustConcatSetType(mark, mark, f.addr, nftables.TypeInetProto, nftables.TypeInetService)
+		s.Concatenation, s.IsMap, s.DataType = true, true, nftables.TypeVerdict
+	}
+	return s
+}
+
+func (n *Network) sets() []*nftables.Set {
+	sets := []*nftables.Set{n.set(setNetworks, family{})}
+	for _, f := range families() {
+		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs} {
+			sets = append(sets, n.set(name, f))
+		}
+	}
+	return sets
+}
+
+// openTable makes the table, or takes over the one that is there: its rules are written anew in one transaction, its elements kept.
+func (n *Network) openTable() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	found, err := n.tableExists()
+	if err != nil {
+		return err
+	}
+	err = n.writeTable()
+	if err != nil && found {
+		n.log.Warn("firewall table does not fit this version, making it anew", "table", n.table.Name, "error", err)
+		c := n.conn()
+		c.DelTable(n.table)
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("delete nftables table %s: %w", n.table.Name, err)
+		}
+		err, found = n.writeTable(), false
+	}
+	if err != nil {
+		return fmt.Errorf("make nftables table %s: %w", n.table.Name, err)
+	}
+	if !found {
+		return nil
+	}
+	if err := n.loadMembersLocked(); err != nil {
+		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
+	}
+	if err := n.loadServicesLocked(); err != nil {
+		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
+	}
+	return nil
+}
+
+func (n *Network) tableExists() (bool, error) {
+	tables, err := n.conn().ListTablesOfFamily(n.table.Family)
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name == n.table.Name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// conn returns a connection for one transaction: after one that failed, a connection may still have answers waiting.
+func (n *Network) conn() *nftables.Conn { return newConn() }
+
+func newConn() *nftables.Conn {
+	const buffer = 64 << 20 // a transaction of thousands of messages, and as many answers, must fit
+	c, _ := nftables.New(nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+		if err := c.SetReadBuffer(buffer); err != nil {
+			return err
+		}
+		return c.SetWriteBuffer(buffer)
+	})) // fails only for lasting connections
+	return c
+}
+
+func (n *Network) writeTable() error {
+	c := n.conn()
+	c.AddTable(n.table)
+	for _, s := range n.sets() {
+		if err := c.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	type rules struct {
+		chain *nftables.Chain
+		rules [][]expr.Any
+	}
+	plain := func(name string) *nftables.Chain { return &nftables.Chain{Table: n.table, Name: name} }
+	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+		return &nftables.Chain{Table: n.table, Name: name, Type: kind, Hooknum: hook, Priority: priority}
+	}
+	filter, nat := nftables.ChainTypeFilter, nftables.ChainTypeNAT
+	all := []rules{
+		{plain(chainRefuse), refuseRules()},
+		{plain(chainGuard), guardRules()},
+		{plain(chainMachine), n.machineRules()},
+		{plain(chainHost), n.hostRules()},
+		{base("prerouting-guard", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), n.fromMachines(goTo(chainGuard))},
+		{base("prerouting", nat, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), n.serviceRules(true)},
+		{base("output-nat", nat, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), n.serviceRules(false)},
+		{base("forward", filter, nftables.ChainHookForward, nftables.ChainPriorityFilter), n.forwardRules()},
+		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), n.fromMachines(goTo(chainHost))},
+		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices()},
+		{base("postrouting", nat, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), n.postroutingRules()},
+	}
+	for _, r := range all {
+		c.AddChain(r.chain)
+		c.FlushChain(r.chain)
+	}
+	for _, r := range all {
+		for _, e := range r.rules {
+			c.AddRule(&nftables.Rule{Table: n.table, Chain: r.chain, Exprs: e})
+		}
+	}
+	return c.Flush()
+}
+
+// refuseRules say no so that the other side knows at once.
+func refuseRules() [][]expr.Any {
+	return [][]expr.Any{
+		match(isProto(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
+		{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}},
+	}
+}
+
+func (n *Network) fromMachines(then []expr.Any) [][]expr.Any {
+	return [][]expr.Any{match(link(expr.MetaKeyIIFNAME, linkPrefix(n.instance), expr.CmpOpEq), then)}
+}
+
+// guardRules let through what a Machine sends from its own addresses, and neighbour discovery from link-local ones.
+func guardRules() (rules [][]expr.Any) {
+	for _, f := range families() {
+		source := []expr.Any{iif(0), saddr(1, f), in("sources" + f.suffix)}
+		rules = append(rules, match(isFamily(f), source, accept()))
+	}
+	six := families()[1]
+	icmp := match(isFamily(six), isProto(unix.IPPROTO_ICMPV6))
+	linkLocal := []expr.Any{header(0, six.saddr, 2),
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}}, equal(0, []byte{0xfe, 0x80})}
+	unspecified := []expr.Any{saddr(0, six), equal(0, make([]byte, 16))}
+	return append(rules, match(icmp, linkLocal, accept()), match(icmp, unspecified, accept()), drop())
+}
+
+// machineRules decide about what a Machine sends beyond its host.
+func (n *Network) machineRules() [][]expr.Any {
+	rules := [][]expr.Any{
+		match(known(), accept()),
+		match(ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID), drop()), // it would leave without being masqueraded
+	}
+	for _, f := range families() {
+		rules = append(rules, match(isFamily(f), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f), in("members" + f.suffix)}, accept()))
+	}
+	rules = append(rules, refuseServices()...)
+	for i, f := range families() {
+		for _, p := range n.closed(f) {
+			rules = append(rules, match(isFamily(families()[i]), within(f.daddr, p, expr.CmpOpEq), goTo(chainRefuse)))
+		}
+	}
+	return append(rules, accept())
+}
+
+// hostRules decide about what a Machine sends to its host.
+func (n *Network) hostRules() [][]expr.Any {
+	rules := [][]expr.Any{match(known(), accept()), match(translated(), accept())}
+	for _, f := range families() {
+		rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), in("hosts" + f.suffix)}, accept()))
+	}
+	const (
+		echo4, echo6                           = 8, 128
+		neighbourSolicitation, neighbourAdvert = 135, 136 // not router advertisements: the host must not route by a Machine's word
+	)
+	rules = append(rules, match(isProto(unix.IPPROTO_ICMP), isICMPType(echo4), accept()))
+	for _, t := range []byte{echo6, neighbourSolicitation, neighbourAdvert} {
+		rules = append(rules, match(isProto(unix.IPPROTO_ICMPV6), isICMPType(t), accept()))
+	}
+	return append(rules, goTo(chainRefuse))
+}
+
+func (n *Network) forwardRules() [][]expr.Any {
+	prefix := linkPrefix(n.instance)
+	to := func(then []expr.Any, more ...[]expr.Any) []expr.Any {
+		return match(link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq), match(more...), then)
+	}
+	return append(n.fromMachines(goTo(chainMachine)), to(accept(), known()), to(goTo(chainRefuse)))
+}
+
+// refuseServices refuses what is still on its way to a virtual address after translation: nothing is there.
+func refuseServices() (rules [][]expr.Any) {
+	for _, f := range families() {
+		for _, set := range []string{"ranges", "vipaddresses"} {
+			rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), in(set + f.suffix)}, goTo(chainRefuse)))
+		}
+	}
+	return rules
+}
+
+// serviceRules find the chain of a virtual port, for what comes from a Machine or from the host itself.
+func (n *Network) serviceRules(machines bool) (rules [][]expr.Any) {
+	for _, f := range families() {
+		network := []expr.Any{&expr.Immediate{Register: reg(0), Data: make([]byte, 8)}}
+		if machines {
+			network = match(link(expr.MetaKeyIIFNAME, linkPrefix(n.instance), expr.CmpOpEq), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0)})
+		}
+		port := []expr.Any{
+			daddr(2, f),
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
+			&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			vmap("vips" + f.suffix),
+		}
+		rules = append(rules, match(isFamily(f), network, port))
+	}
+	return rules
+}
+
+// postroutingRules choose the source: the gateway for a Machine that reached itself, or it would answer itself directly; the host's own
+// towards the outside world.
+func (n *Network) postroutingRules() (rules [][]expr.Any) {
+	prefix := linkPrefix(n.instance)
+	for _, f := range families() {
+		gateway, own := n.gateway4, n.plan.prefix()
+		if f.words == 4 {
+			gateway, own = n.gateway6, SixPN()
+		}
+		self := []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix),
+			&expr.Immediate{Register: reg(0), Data: gateway.AsSlice()},
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg(0)}}
+		outside := match(within(f.saddr, own, expr.CmpOpEq), within(f.daddr, own, expr.CmpOpNeq))
+		rules = append(rules,
+			match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq), translated(), self),
+			match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpNeq), link(expr.MetaKeyOIFNAME, "lo\x00", expr.CmpOpNeq), outside,
+				[]expr.Any{&expr.Masq{}}))
+	}
+	return rules
+}
+
+// addElements adds elements in pieces that fit a netlink attribute of 64 KiB.
+func addElements(c *nftables.Conn, s *nftables.Set, elements []nftables.SetElement) error {
+	return inPieces(elements, func(e []nftables.SetElement) error { return c.SetAddElements(s, e) })
+}
+
+func deleteElements(c *nftables.Conn, s *nftables.Set, elements []nftables.SetElement) error {
+	return inPieces(elements, func(e []nftables.SetElement) error { return c.SetDeleteElements(s, e) })
+}
+
+func inPieces(elements []nftables.SetElement, do func([]nftables.SetElement) error) error {
+	const piece = 300
+	for len(elements) > 0 {
+		k := min(piece, len(elements))
+		if err := do(elements[:k]); err != nil {
+			return err
+		}
+		elements = elements[k:]
+	}
+	return nil
+}
+
+func native32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
