@@ -1,0 +1,322 @@
+// Package test runs user flows against the built binary: a whole host in a network namespace of its own, `gondola up` in it, and then what a
+// person types (test/scripts/*.txtar). It needs root and bin/gondola, which `make build` makes.
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"gondola"
+)
+
+// host is one simulated machine: a network namespace, a data directory and a running `gondola up`.
+type host struct {
+	netns, data, home, bin string
+	up                     *exec.Cmd
+	log                    *os.File
+}
+
+func TestFlows(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes network namespaces and sandboxes")
+	}
+	h := newHost(t, "gdflow")
+	h.start(t, "--region", "aaa", "--region", "bbb")
+	testscript.Run(t, testscript.Params{
+		Dir: "scripts",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", h.bin+":"+os.Getenv("PATH"))
+			e.Setenv("KUBECONFIG", h.kubeconfig())
+			e.Setenv("GONDOLA_DATA", h.data)
+			e.Setenv("HOME", h.home)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"eventually": eventually,
+			"crash":      func(ts *testscript.TestScript, _ bool, _ []string) { h.crash(ts) },
+			"up":         func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(h.run(args...)) },
+			"killfile":   killFile,
+			"set":        setFromOutput,
+			"same":       same,
+			"machineof":  machineOf,
+			"pilotback":  pilotBack,
+		},
+		RequireExplicitExec: true,
+	})
+}
+
+// newHost makes the namespace and the commands that run in it, and sees to it that nothing is left of them.
+func newHost(t *testing.T, name string) *host {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(root, "bin", "gondola")
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("%v: run make build first", err)
+	}
+	dir := t.TempDir()
+	h := &host{netns: fmt.Sprintf("%s%d", name, os.Getpid()), data: filepath.Join(dir, "data"), home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "bin")}
+	for _, d := range []string{h.home, h.bin} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "ip", "netns", "add", h.netns)
+	t.Cleanup(func() { must(t, "ip", "netns", "delete", h.netns) })
+	must(t, "ip", "-n", h.netns, "link", "set", "lo", "up")
+	enter := "exec nsenter --net=/run/netns/" + h.netns + " "
+	for name, command := range map[string]string{
+		"gondola": program, "kubectl": program + " kubectl", "hello": filepath.Join(root, "bin", "gondola-hello"), "inside": "",
+	} {
+		if err := os.WriteFile(filepath.Join(h.bin, name), []byte("#!/bin/sh\n"+enter+command+" \"$@\"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+func (h *host) kubeconfig() string { return filepath.Join(h.home, "kubeconfig") }
+
+// start runs `gondola up` and purges everything when the test ends, checking that nothing is left.
+func (h *host) start(t *testing.T, args ...string) {
+	before := leftovers(t)
+	t.Cleanup(func() {
+		h.stop(t)
+		out, err := h.command("down", "--purge").CombinedOutput()
+		if err != nil {
+			t.Errorf("down --purge: %v\n%s", err, out)
+		}
+		if _, err := os.Stat(h.data); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("down --purge leaves %s", h.data)
+		}
+		after := leftovers(t)
+		for kind, now := range after {
+			if now != before[kind] {
+				t.Errorf("down --purge leaves %s:\n%s\nbefore:\n%s", kind, now, before[kind])
+			}
+		}
+		for _, look := range [][]string{{"nft", "list", "ruleset"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
+			out, _ := exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.netns}, look...)...).CombinedOutput()
+			if strings.Contains(string(out), "gondola") || strings.Contains(string(out), "10.43.") || strings.Contains(string(out), "10.64.") {
+				t.Errorf("down --purge leaves, by %s:\n%s", strings.Join(look, " "), out)
+			}
+		}
+	})
+	if err := h.run(args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *host) command(args ...string) *exec.Cmd {
+	c := exec.Command(filepath.Join(h.bin, "gondola"), args...)
+	c.Env = append(os.Environ(), "GONDOLA_DATA="+h.data, "KUBECONFIG="+h.kubeconfig(), "HOME="+h.home, "SUDO_USER=")
+	return c
+}
+
+// run starts `gondola up` and returns when it says that it is ready.
+func (h *host) run(args ...string) error {
+	log, err := os.CreateTemp(h.home, "up-*.log")
+	if err != nil {
+		return err
+	}
+	h.log, h.up = log, h.command(append([]string{"up"}, args...)...)
+	h.up.Stdout, h.up.Stderr = log, log
+	h.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := h.up.Start(); err != nil {
+		return err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- h.up.Wait() }()
+	deadline := time.After(2 * time.Minute)
+	for {
+		b, _ := os.ReadFile(log.Name())
+		if strings.Contains(string(b), "ready in") {
+			return nil
+		}
+		select {
+		case err := <-exited:
+			return fmt.Errorf("gondola up ended: %w\n%s", err, b)
+		case <-deadline:
+			return fmt.Errorf("gondola up is not ready after 2 minutes:\n%s", b)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// stop ends `gondola up` as Ctrl-C does.
+func (h *host) stop(t *testing.T) {
+	if h.up == nil {
+		return
+	}
+	_ = h.up.Process.Signal(os.Interrupt)
+	if !h.gone(30 * time.Second) {
+		t.Errorf("gondola up does not end on Ctrl-C")
+		_ = h.up.Process.Kill()
+	}
+	if t.Failed() {
+		b, _ := os.ReadFile(filepath.Join(h.data, "gondola.log"))
+		t.Logf("end of gondola.log:\n%s", b[max(0, len(b)-8000):])
+	}
+}
+
+// crash ends `gondola up` as a power failure does, for it alone.
+func (h *host) crash(ts *testscript.TestScript) {
+	ts.Check(h.up.Process.Kill())
+	if !h.gone(10 * time.Second) {
+		ts.Fatalf("gondola up is still there after SIGKILL")
+	}
+}
+
+func (h *host) gone(within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	for h.up.Process.Signal(syscall.Signal(0)) == nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return true
+}
+
+// leftovers lists what an installation could leave behind on the machine, by kind.
+func leftovers(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for kind, glob := range map[string]string{"namespaces": "/run/netns/gondola-*", "sockets": "/run/gondola/*/*", "cgroups": "/sys/fs/cgroup/*/gondola/*", "cgroups v2": "/sys/fs/cgroup/gondola/*"} {
+		m, _ := filepath.Glob(glob)
+		out[kind] = strings.Join(m, "\n")
+	}
+	var processes, mounts []string
+	dirs, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, d := range dirs {
+		if exe, err := os.Readlink(d); err == nil && strings.Contains(filepath.Base(exe), "gondola-pilot") {
+			processes = append(processes, d+" "+exe)
+		}
+	}
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	for l := range strings.Lines(string(b)) {
+		if strings.Contains(l, "/machines/") {
+			mounts = append(mounts, l)
+		}
+	}
+	out["processes"], out["mounts"] = strings.Join(processes, "\n"), strings.Join(mounts, "")
+	return out
+}
+
+func must(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// eventually DURATION REGEXP COMMAND...: runs the command again and again until it succeeds and its output matches (with !: until it does
+// not). The empty expression matches everything.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: eventually DURATION REGEXP COMMAND...")
+	}
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	re, err := regexp.Compile("(?s)" + args[1])
+	ts.Check(err)
+	deadline := time.Now().Add(d)
+	for {
+		err := ts.Exec(args[2], args[3:]...)
+		out := ts.ReadFile("stdout")
+		if (err == nil && re.MatchString(out)) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %s: %v; output:\n%s%s", d, err, out, ts.ReadFile("stderr"))
+		}
+		pause(100 * time.Millisecond)
+	}
+}
+
+func pause(d time.Duration) { <-time.After(d) }
+
+// set NAME COMMAND...: the variable NAME becomes the command's output without its last newline.
+func setFromOutput(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec(args[1], args[2:]...))
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+// same A B: the two strings are equal (with !: not).
+func same(ts *testscript.TestScript, neg bool, args []string) {
+	if (args[0] == args[1]) == neg {
+		ts.Fatalf("%q and %q", args[0], args[1])
+	}
+}
+
+// killFile SIGNAL ROLE MACHINE: sends a signal to the pilot or the sandbox of a Machine.
+func killFile(ts *testscript.TestScript, _ bool, args []string) {
+	role, id := args[0], args[1]
+	pids := processesOf(role, id)
+	if len(pids) == 0 {
+		ts.Fatalf("no %s process of Machine %s", role, id)
+	}
+	for _, pid := range pids {
+		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+	}
+}
+
+// machineOf NAME UID: the variable NAME becomes the id of the Machine of the Pod with that uid.
+func machineOf(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("gondola", "machine", "list", "--json"))
+	var machines []gondola.Machine
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &machines))
+	for _, m := range machines {
+		if m.Name == "pod-"+args[1] {
+			ts.Setenv(args[0], string(m.ID))
+			return
+		}
+	}
+	ts.Fatalf("no Machine of Pod %s", args[1])
+}
+
+// pilotBack DURATION MACHINE: a pilot of the Machine runs within that time.
+func pilotBack(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(d); len(processesOf("pilot", args[1])) == 0; pause(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("no pilot of Machine %s after %s", args[1], d)
+		}
+	}
+}
+
+// processesOf finds the pilot ("pilot") or the sandbox ("sandbox") of a Machine by its command line.
+func processesOf(role, id string) (pids []int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		b, _ := os.ReadFile(filepath.Join(d, "cmdline"))
+		args := strings.Split(string(b), "\x00")
+		if !strings.Contains(string(b), id) {
+			continue
+		}
+		isSandbox := strings.HasPrefix(args[0], "runsc-sandbox")
+		isPilot := strings.Contains(filepath.Base(args[0]), "gondola-pilot") && len(args) > 1 && args[1] == "run"
+		if role == "sandbox" && isSandbox || role == "pilot" && isPilot {
+			var pid int
+			fmt.Sscanf(filepath.Base(d), "%d", &pid)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
