@@ -1,0 +1,383 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"gondola"
+	"gondola/internal/kube/provider"
+)
+
+// How long the parts get to end in good order before they are left behind.
+const (
+	partsGrace     = 12 * time.Second
+	apiServerGrace = 15 * time.Second
+)
+
+// Cluster is the control plane of one cluster. Make it with New; it runs once.
+type Cluster struct {
+	cfg    Config
+	pki    *pki
+	market *market
+	ready  chan struct{}
+}
+
+// New returns a Cluster that does nothing until Run. ErrInvalid says what is wrong with cfg.
+func New(cfg Config) (*Cluster, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Log = cfg.Log.With("cluster", cfg.Name)
+	c := &Cluster{cfg: cfg, ready: make(chan struct{})}
+	c.pki = newPKI(&c.cfg)
+	c.market = newMarket(cfg.Platform, cfg.Log)
+	return c, nil
+}
+
+// Ready closes when kubectl gets answers, every node is Ready and cluster DNS serves.
+func (c *Cluster) Ready() <-chan struct{} { return c.ready }
+
+func (c *Cluster) String() string { return "kubernetes cluster " + c.cfg.Name }
+
+func (c *Cluster) endpoint() string {
+	return "https://" + netip.AddrPortFrom(c.cfg.Address, uint16(c.cfg.Port)).String()
+}
+
+// socket is kine's. A path in an address of its own namespace would have to be short; this one is checked in Run.
+func (c *Cluster) socket() string { return c.cfg.path("kine.sock") }
+
+// Run drives the cluster until ctx ends, then stops its parts first, the API server after them and the datastore last, within half a minute.
+// It returns nil after an orderly end, else the error of the part that gave up.
+func (c *Cluster) Run(ctx context.Context) error {
+	began := time.Now()
+	milestone := func(step string) { c.cfg.Progress(step, time.Since(began)) }
+	parts, err := c.prepare()
+	if err != nil {
+		return err
+	}
+	defer bridgeLogs(c.cfg.Log)()
+	milestone("certificates")
+
+	store, err := openDatastore(c.cfg.path("state.db"), c.socket())
+	if err != nil {
+		return err
+	}
+	defer store.stop()
+	milestone("datastore")
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		if err := <-store.failed; err != nil {
+			cancel(fmt.Errorf("datastore: %w", err))
+		}
+	}()
+	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAPI()
+	apiDone := start(apiCtx, "API server", parts.apiServer, cancel)
+	partsDone := start(ctx, "control plane", func(ctx context.Context) error { return c.runParts(ctx, parts, milestone) }, cancel)
+
+	<-ctx.Done()
+	c.await(partsDone, partsGrace, "controllers, scheduler and provider")
+	stopAPI()
+	c.await(apiDone, apiServerGrace, "the API server")
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
+	}
+	return nil
+}
+
+// start runs a part in the background. Its early end is everybody's: fail gets the reason.
+func start(ctx context.Context, name string, run part, fail context.CancelCauseFunc) (done <-chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		fail(fmt.Errorf("%s: %w", name, err))
+	}()
+	return ended
+}
+
+// await waits for the end of what was told to stop, but not for ever.
+func (c *Cluster) await(done <-chan struct{}, grace time.Duration, what string) {
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		c.cfg.Log.Warn("did not end in time and is left behind", "what", what, "after", grace)
+	}
+}
+
+// parts are Kubernetes' programs with their flags parsed.
+type parts struct{ apiServer, controllers, scheduler part }
+
+// prepare makes certificates and files and parses all flags; nothing runs yet.
+func (c *Cluster) prepare() (p parts, err error) {
+	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
+		return p, err
+	}
+	if n := len(c.socket()); n > 107 {
+		return p, gondola.Errorf(gondola.ErrInvalid, "cluster %s: the path of its socket %s has %d characters and Linux takes 107: use a shorter data directory", c.cfg.Name, c.socket(), n)
+	}
+	StampVersion()
+	if err := c.pki.ensure(); err != nil {
+		return p, err
+	}
+	for _, identity := range []string{controllerClient, schedulerClient, dnsClient} {
+		b, err := clientcmd.Write(*c.kubeconfig(identity))
+		if err != nil {
+			return p, err
+		}
+		if err := os.WriteFile(c.cfg.path(identity+".kubeconfig"), b, 0o600); err != nil {
+			return p, err
+		}
+	}
+	if p.apiServer, err = c.newAPIServer(); err != nil {
+		return p, err
+	}
+	if p.controllers, err = c.newControllers(); err != nil {
+		return p, err
+	}
+	if p.scheduler, err = c.newScheduler(); err != nil {
+		return p, err
+	}
+	return p, sealFeatures()
+}
+
+// runParts runs everything that talks to the API server, each part as soon as the API server answers it: a part that starts too early loses
+// a second or more to its own back-off.
+func (c *Cluster) runParts(ctx context.Context, p parts, milestone func(string)) error {
+	admin, err := kubernetes.NewForConfig(c.rest(adminClient))
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	bootstrapped, dnsServes := make(chan struct{}), make(chan struct{})
+	g.Go(func() error {
+		defer close(bootstrapped)
+		return retry(ctx, 5*time.Millisecond, func(ctx context.Context) error { return bootstrap(ctx, admin, &c.cfg) })
+	})
+	g.Go(func() error { // waits for "ok" by itself, but looks only once a second
+		if err := healthy(ctx, admin); err != nil {
+			return err
+		}
+		milestone("API server")
+		return part.until(p.controllers, ctx, "controllers")
+	})
+	g.Go(func() error {
+		if err := c.answered(ctx, schedulerClient, "/api/v1/nodes?limit=1"); err != nil {
+			return err
+		}
+		return part.until(p.scheduler, ctx, "scheduler")
+	})
+	g.Go(func() error { return c.market.run(ctx) })
+	g.Go(func() error {
+		if !received(ctx, bootstrapped) {
+			return nil
+		}
+		if err := c.answered(ctx, dnsClient, "/api/v1/services?limit=1"); err != nil {
+			return err
+		}
+		stop, err := startDNS(&c.cfg, c.cfg.path(dnsClient+".kubeconfig"))
+		if err != nil {
+			return err
+		}
+		defer stop()
+		close(dnsServes)
+		<-ctx.Done()
+		return nil
+	})
+	g.Go(func() error { return c.runProvider(ctx, bootstrapped, milestone) })
+	g.Go(func() error { return c.announceReady(ctx, admin, dnsServes, milestone) })
+	g.Go(func() error { return c.renew(ctx) })
+	return g.Wait()
+}
+
+// until runs a part and says which one it was when it ends although nobody asked it to.
+func (p part) until(ctx context.Context, name string) error {
+	err := p(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("ended by itself")
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// runProvider serves the nodes.
+func (c *Cluster) runProvider(ctx context.Context, bootstrapped <-chan struct{}, milestone func(string)) error {
+	if c.cfg.Platform == nil || len(c.cfg.Nodes) == 0 {
+		return nil
+	}
+	cfg, err := c.providerConfig()
+	if err != nil {
+		return err
+	}
+	p, err := provider.New(cfg)
+	if err != nil {
+		return err
+	}
+	if !received(ctx, bootstrapped) {
+		return nil
+	}
+	if err := c.answered(ctx, providerClient, "/api/v1/services?limit=1"); err != nil {
+		return err
+	}
+	return part(p.Run).until(ctx, "provider")
+}
+
+func (c *Cluster) providerConfig() (provider.Config, error) {
+	authorities, err := c.pki.authorities()
+	if err != nil {
+		return provider.Config{}, err
+	}
+	cfg := provider.Config{Cluster: c.cfg.Name, Domain: c.cfg.Domain, DNS: c.cfg.dnsAddresses(), Network: c.cfg.Network, ClientCA: authorities,
+		Admin: c.rest(providerClient), Platform: c.cfg.Platform, Apps: c.cfg.Apps, Log: c.cfg.Log}
+	for _, n := range c.cfg.Nodes {
+		serving, err := c.pki.pair(nodeServing(n.Name))
+		if err != nil {
+			return provider.Config{}, err
+		}
+		cfg.Nodes = append(cfg.Nodes, provider.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, REST: c.rest(nodeClient(n.Name)), Serving: serving})
+	}
+	return cfg, nil
+}
+
+// announceReady closes c.ready when everything that a user would try next works.
+func (c *Cluster) announceReady(ctx context.Context, admin kubernetes.Interface, dnsServes <-chan struct{}, milestone func(string)) error {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if received(ctx, dnsServes) && retry(ctx, 10*time.Millisecond, c.resolves) == nil {
+			milestone("cluster DNS")
+		}
+	})
+	wg.Go(func() {
+		if c.cfg.Platform != nil && retry(ctx, 20*time.Millisecond, func(ctx context.Context) error { return c.nodesReady(ctx, admin) }) == nil {
+			milestone("nodes")
+		}
+	})
+	err := healthy(ctx, admin)
+	wg.Wait()
+	if err == nil && ctx.Err() == nil {
+		milestone("ready")
+		close(c.ready)
+	}
+	return nil
+}
+
+// resolves asks the cluster's DNS for the API server.
+func (c *Cluster) resolves(ctx context.Context) error {
+	server := netip.AddrPortFrom(c.cfg.Address, uint16(c.cfg.DNSPort)).String()
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, server)
+	}}
+	_, err := r.LookupHost(ctx, "kubernetes.default.svc."+c.cfg.Domain+".")
+	return err
+}
+
+func (c *Cluster) nodesReady(ctx context.Context, admin kubernetes.Interface) error {
+	list, err := admin.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return err
+	}
+	waiting := map[string]bool{}
+	for _, n := range c.cfg.Nodes {
+		waiting[n.Name] = true
+	}
+	for i := range list.Items {
+		for _, cond := range list.Items[i].Status.Conditions {
+			if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
+				delete(waiting, list.Items[i].Name)
+			}
+		}
+	}
+	if len(waiting) > 0 {
+		return fmt.Errorf("%d nodes are not Ready", len(waiting))
+	}
+	return nil
+}
+
+// renew looks after the certificates once a day.
+func (c *Cluster) renew(ctx context.Context) error {
+	t := time.NewTicker(24 * time.Hour)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := c.pki.ensure(); err != nil {
+				c.cfg.Log.Error("certificates could not be renewed; tried again tomorrow", "error", err)
+			}
+		}
+	}
+}
+
+// healthy waits until the API server says that all of it is up.
+func healthy(ctx context.Context, admin kubernetes.Interface) error {
+	return retry(ctx, 20*time.Millisecond, func(ctx context.Context) error {
+		return admin.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
+// answered waits until the API server lets an identity read a path.
+func (c *Cluster) answered(ctx context.Context, identity, uri string) error {
+	client, err := kubernetes.NewForConfig(c.rest(identity))
+	if err != nil {
+		return err
+	}
+	return retry(ctx, 20*time.Millisecond, func(ctx context.Context) error {
+		return client.Discovery().RESTClient().Get().RequestURI(uri).Do(ctx).Error()
+	})
+}
+
+// retry calls f until it succeeds or ctx ends.
+func retry(ctx context.Context, pause time.Duration, f func(context.Context) error) error {
+	t := time.NewTicker(pause)
+	defer t.Stop()
+	for {
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := f(try)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w; last: %w", ctx.Err(), err)
+		case <-t.C:
+		}
+	}
+}
+
+// received waits for a channel to close; false if ctx ended first.
+func received(ctx context.Context, ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}

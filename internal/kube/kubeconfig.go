@@ -1,0 +1,166 @@
+package kube
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// ContextName is the name of a cluster's context, cluster and user in a kubeconfig.
+func ContextName(cluster string) string { return "gondola-" + cluster }
+
+// Kubeconfig returns the administrator's kubeconfig, certificates inside, with ContextName as its current context. It is there as soon as
+// Run has made the certificates.
+func (c *Cluster) Kubeconfig() ([]byte, error) {
+	k := c.kubeconfig(adminClient)
+	if err := api.FlattenConfig(k); err != nil {
+		return nil, fmt.Errorf("kubeconfig of cluster %s: %w", c.cfg.Name, err)
+	}
+	return clientcmd.Write(*k)
+}
+
+// kubeconfig names the certificates of an identity by their paths, so that whoever uses it notices renewed ones.
+func (c *Cluster) kubeconfig(identity string) *api.Config {
+	name := ContextName(c.cfg.Name)
+	k := api.NewConfig()
+	k.Clusters[name] = &api.Cluster{Server: c.endpoint(), CertificateAuthority: c.pki.file("ca.crt")}
+	k.AuthInfos[name] = &api.AuthInfo{ClientCertificate: c.pki.file(identity + ".crt"), ClientKey: c.pki.file(identity + ".key")}
+	k.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
+	k.CurrentContext = name
+	return k
+}
+
+// rest returns a client configuration of an identity, without a rate limit of its own: the API server's fairness is enough.
+func (c *Cluster) rest(identity string) *rest.Config {
+	return &rest.Config{
+		Host: c.endpoint(), QPS: -1, UserAgent: "gondola/" + identity,
+		TLSClientConfig: rest.TLSClientConfig{CAFile: c.pki.file("ca.crt"), CertFile: c.pki.file(identity + ".crt"), KeyFile: c.pki.file(identity + ".key")},
+		ContentConfig: rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf",
+			AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
+	}
+}
+
+// MergeKubeconfig puts the contexts, clusters and users of kubeconfig into the file at path, replacing those of the same name, and makes its
+// current context the current one. All else in the file stays, though comments and order are lost. The file appears at once and whole, with
+// mode 0600, owned by uid and gid where they are not negative; missing directories are made and owned likewise.
+func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) error {
+	add, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return fmt.Errorf("kubeconfig: %w", err)
+	}
+	return changeKubeconfig(path, uid, gid, func(k *api.Config) {
+		for n, v := range add.Clusters {
+			k.Clusters[n] = v
+		}
+		for n, v := range add.AuthInfos {
+			k.AuthInfos[n] = v
+		}
+		for n, v := range add.Contexts {
+			k.Contexts[n] = v
+		}
+		k.CurrentContext = add.CurrentContext
+	})
+}
+
+// RemoveFromKubeconfig takes a context out of the file at path, and its cluster and user unless another context uses them. If it was current,
+// none is. A missing file or context is no error.
+func RemoveFromKubeconfig(path, context string) error {
+	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && k.Contexts[context] == nil {
+		return nil
+	}
+	return changeKubeconfig(path, -1, -1, func(k *api.Config) {
+		gone := k.Contexts[context]
+		delete(k.Contexts, context)
+		if k.CurrentContext == context {
+			k.CurrentContext = ""
+		}
+		clusterUsed, userUsed := false, false
+		for _, other := range k.Contexts {
+			clusterUsed = clusterUsed || other.Cluster == gone.Cluster
+			userUsed = userUsed || other.AuthInfo == gone.AuthInfo
+		}
+		if !clusterUsed {
+			delete(k.Clusters, gone.Cluster)
+		}
+		if !userUsed {
+			delete(k.AuthInfos, gone.AuthInfo)
+		}
+	})
+}
+
+func changeKubeconfig(path string, uid, gid int, change func(*api.Config)) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // replace what a link leads to, not the link
+	}
+	k, err := clientcmd.LoadFromFile(path)
+	if os.IsNotExist(err) {
+		k, err = api.NewConfig(), nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be read as a kubeconfig and stays as it is; repair it or set KUBECONFIG to another file: %w", path, err)
+	}
+	change(k)
+	b, err := clientcmd.Write(*k)
+	if err != nil {
+		return err
+	}
+	if err := makeOwnedDir(filepath.Dir(path), uid, gid); err != nil {
+		return err
+	}
+	return replaceFile(path, b, uid, gid)
+}
+
+// makeOwnedDir makes dir and its missing parents; only those it makes change their owner.
+func makeOwnedDir(dir string, uid, gid int) error {
+	if exists(dir) {
+		return nil
+	}
+	if err := makeOwnedDir(filepath.Dir(dir), uid, gid); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return os.Lchown(dir, uid, gid)
+}
+
+// replaceFile writes a file of mode 0600 beside path and moves it there.
+func replaceFile(path string, b []byte, uid, gid int) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".gondola-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if uid < 0 && gid < 0 { // keep the owner of the file that is replaced
+		uid, gid = owner(path)
+	}
+	if err := f.Chown(uid, gid); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// owner returns who owns a file; -1, -1 (leave as it is) if it is not there.
+func owner(path string) (uid, gid int) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return -1, -1
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return -1, -1
+	}
+	return int(st.Uid), int(st.Gid)
+}

@@ -1,0 +1,109 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+	"k8s.io/klog/v2"
+)
+
+// The parts of the control plane log through three loggers that belong to the process: klog (Kubernetes), logrus (kine) and the standard
+// library's (CoreDNS, net/http). All three are quiet on the terminal here; their warnings and errors go to the cluster's slog.Logger.
+
+// bridgeLogs points the three loggers at l until the returned function is called.
+func bridgeLogs(l *slog.Logger) (restore func()) {
+	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(fs)
+	for name, value := range map[string]string{"logtostderr": "false", "one_output": "true", "stderrthreshold": "FATAL"} {
+		if err := fs.Set(name, value); err != nil { // cannot be: the flags are klog's own
+			panic(err)
+		}
+	}
+	klog.SetOutputBySeverity("INFO", io.Discard)
+	klog.SetOutputBySeverity("WARNING", &lineLogger{log: l, level: slog.LevelWarn, clean: afterBracket})
+	klog.SetOutputBySeverity("ERROR", &lineLogger{log: l, level: slog.LevelError, clean: afterBracket})
+	klog.SetOutputBySeverity("FATAL", &lineLogger{log: l, level: slog.LevelError, clean: afterBracket})
+
+	logrus.SetOutput(io.Discard)
+	logrus.SetLevel(logrus.WarnLevel)
+	hooks := logrus.StandardLogger().ReplaceHooks(logrus.LevelHooks{})
+	logrus.AddHook(logrusHook{l})
+
+	oldWriter, oldFlags := log.Writer(), log.Flags()
+	log.SetFlags(0)
+	log.SetOutput(&lineLogger{log: l, level: slog.LevelDebug, leveled: true, clean: strings.TrimSpace})
+	return func() {
+		log.SetFlags(oldFlags)
+		log.SetOutput(oldWriter)
+		logrus.StandardLogger().ReplaceHooks(hooks)
+	}
+}
+
+// lineLogger is an io.Writer that logs each line.
+type lineLogger struct {
+	log     *slog.Logger
+	level   slog.Level
+	leveled bool // lines may begin with their level, as CoreDNS writes it: "[WARNING] "
+	clean   func(string) string
+
+	mu sync.Mutex // writers do not take turns
+}
+
+func (w *lineLogger) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for line := range bytes.Lines(p) {
+		text, level := w.clean(string(line)), w.level
+		if w.leveled {
+			text, level = leveledLine(text, level)
+		}
+		if text != "" {
+			w.log.Log(context.Background(), level, text)
+		}
+	}
+	return len(p), nil
+}
+
+// afterBracket cuts klog's header ("E1122 01:02:03.000004      15 file.go:42] ") down to its place.
+func afterBracket(line string) string {
+	line = strings.TrimSpace(line)
+	head, text, ok := strings.Cut(line, "] ")
+	if !ok {
+		return line
+	}
+	return head[strings.LastIndexByte(head, ' ')+1:] + ": " + text
+}
+
+// leveledLine takes CoreDNS's level off a line; plain is for lines that have none.
+func leveledLine(line string, plain slog.Level) (string, slog.Level) {
+	for prefix, level := range map[string]slog.Level{"[ERROR] ": slog.LevelError, "[FATAL] ": slog.LevelError, "[WARNING] ": slog.LevelWarn,
+		"[INFO] ": slog.LevelDebug, "[DEBUG] ": slog.LevelDebug} {
+		if text, ok := strings.CutPrefix(line, prefix); ok {
+			return text, level
+		}
+	}
+	return line, plain
+}
+
+// logrusHook passes kine's warnings on.
+type logrusHook struct{ log *slog.Logger }
+
+func (h logrusHook) Levels() []logrus.Level {
+	return []logrus.Level{logrus.WarnLevel, logrus.ErrorLevel, logrus.FatalLevel, logrus.PanicLevel}
+}
+
+func (h logrusHook) Fire(e *logrus.Entry) error {
+	level := slog.LevelError
+	if e.Level == logrus.WarnLevel {
+		level = slog.LevelWarn
+	}
+	h.log.Log(context.Background(), level, "kine: "+e.Message)
+	return nil
+}
