@@ -1,0 +1,145 @@
+package client
+
+import (
+	"context"
+	"net/url"
+	"strconv"
+	"time"
+
+	"gondola"
+)
+
+// Create implements gondola.Machines.
+func (c *Client) Create(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (m gondola.Machine, err error) {
+	err = c.do(ctx, "POST", path("apps", string(app), "machines"), nil, req, &m)
+	return m, err
+}
+
+// Get implements gondola.Machines.
+func (c *Client) Get(ctx context.Context, ref gondola.Ref) (m gondola.Machine, err error) {
+	err = c.do(ctx, "GET", machine(ref), nil, nil, &m)
+	return m, err
+}
+
+// List implements gondola.Machines.
+func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFilter) ([]gondola.Machine, error) {
+	q := url.Values{}
+	if f.Region != "" {
+		q.Set("region", string(f.Region))
+	}
+	if f.State != "" {
+		q.Set("state", string(f.State))
+	}
+	if f.IncludeDeleted {
+		q.Set("include_deleted", "true")
+	}
+	for k, v := range f.Metadata {
+		q.Set("metadata."+k, v)
+	}
+	if app != "" {
+		var ms []gondola.Machine
+		err := c.do(ctx, "GET", path("apps", string(app), "machines"), q, nil, &ms)
+	return ms, err
+	}
+	var page struct {
+		Machines []gondola.Machine `json:"machines"`
+	}
+	err := c.do(ctx, "GET", path("orgs", c.org, "machines"), q, nil, &page)
+	return page.Machines, err
+}
+
+// Update implements gondola.Machines.
+func (c *Client) Update(ctx context.Context, ref gondola.Ref, req gondola.UpdateRequest) (m gondola.Machine, err error) {
+	err = c.do(ctx, "POST", machine(ref), nil, req, &m)
+	return m, err
+}
+
+// Start implements gondola.Machines.
+func (c *Client) Start(ctx context.Context, ref gondola.Ref) (res gondola.StartResult, err error) {
+	err = c.do(ctx, "POST", machine(ref, "start"), nil, nil, &res)
+	return res, err
+}
+
+// Stop implements gondola.Machines.
+func (c *Client) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequest) error {
+	return c.do(ctx, "POST", machine(ref, "stop"), nil, req, nil)
+}
+
+// Restart implements gondola.Machines.
+func (c *Client) Restart(ctx context.Context, ref gondola.Ref, req gondola.RestartRequest) error {
+	q := url.Values{"force_stop": {strconv.FormatBool(req.ForceStop)}}
+	if req.Signal != "" {
+		q.Set("signal", string(req.Signal))
+	}
+	if req.Timeout != nil {
+		q.Set("timeout", time.Duration(*req.Timeout).String())
+	}
+	return c.do(ctx, "POST", machine(ref, "restart"), q, nil, nil)
+}
+
+// Signal implements gondola.Machines.
+func (c *Client) Signal(ctx context.Context, ref gondola.Ref, sig gondola.Signal) error {
+	return c.do(ctx, "POST", machine(ref, "signal"), nil, map[string]gondola.Signal{"signal": sig}, nil)
+}
+
+// Destroy implements gondola.Machines.
+func (c *Client) Destroy(ctx context.Context, ref gondola.Ref, force bool) error {
+	f := strconv.FormatBool(force)
+	return c.do(ctx, "DELETE", machine(ref), url.Values{"force": {f}, "kill": {f}}, nil, nil)
+}
+
+// Wait implements gondola.Machines.
+func (c *Client) Wait(ctx context.Context, ref gondola.Ref, req gondola.WaitRequest) (res gondola.WaitResult, err error) {
+	q := url.Values{}
+	for _, s := range req.States {
+		q.Add("state", string(s))
+	}
+	if req.Settled {
+		q.Add("state", "settled")
+	}
+	if req.Version != "" {
+		q.Set("version", string(req.Version))
+	}
+	if req.FromEventID != "" {
+		q.Set("from_event_id", req.FromEventID)
+	}
+	switch {
+	case req.Timeout == 0:
+	case req.Timeout%time.Second == 0: // Fly.io's API takes only whole seconds
+		q.Set("timeout", strconv.Itoa(int(req.Timeout/time.Second)))
+	default:
+		q.Set("timeout", req.Timeout.String())
+	}
+	err = c.do(ctx, "GET", machine(ref, "wait"), q, nil, &res)
+	return res, err
+}
+
+// Exec implements gondola.Machines.
+func (c *Client) Exec(ctx context.Context, ref gondola.Ref, req gondola.ExecRequest) (res gondola.ExecResult, err error) {
+	err = c.do(ctx, "POST", machine(ref, "exec"), nil, req, &res)
+	return res, err
+}
+
+// Events implements gondola.Machines.
+func (c *Client) Events(ctx context.Context, ref gondola.Ref, limit int) (events []gondola.Event, err error) {
+	q := url.Values{}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	err = c.do(ctx, "GET", machine(ref, "events"), q, nil, &events)
+	return events, err
+}
+
+// Processes implements gondola.Machines.
+func (c *Client) Processes(ctx context.Context, ref gondola.Ref) (ps []gondola.ProcessStat, err error) {
+	err = c.do(ctx, "GET", machine(ref, "ps"), nil, nil, &ps)
+	return ps, err
+}
+
+// SetMetadata implements gondola.Machines.
+func (c *Client) SetMetadata(ctx context.Context, ref gondola.Ref, version gondola.Version, values map[string]*string) error {
+	return c.do(ctx, "PATCH", machine(ref, "metadata"), nil, struct {
+		Metadata map[string]*string `json:"metadata"`
+		Version  gondola.Version    `json:"machine_version,omitempty"`
+	}{values, version}, nil)
+}

@@ -1,0 +1,176 @@
+// Package api serves the Machines API over HTTP: Fly.io's public routes under /v1 and Gondola's own under /v1/gondola.
+//
+// It owns paths, access, bodies and the only map of errors to statuses, and knows nothing of placement or of how Machines run: it serves any
+// gondola.Platform, be it a whole server's or one worker's. No route works without a token or a server's certificate. Payloads of Machines
+// pass through and are in no answer and no log line.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"gondola"
+	"gondola/internal/auth"
+)
+
+// Config is what an API serves.
+type Config struct {
+	// Server does the work. Where it is a gondola.Apps and a gondola.Market too, the routes of Apps and of the platform are served; on a bare
+	// worker they answer 501.
+	Server gondola.Platform
+	Auth   Authenticator
+	Log    *slog.Logger // If nil, slog.Default().
+	// Version of the platform, told by GET /v1/gondola. If empty, "dev".
+	Version string
+	// Info is further JSON for GET /v1/gondola; if nil, none.
+	Info func() []byte
+}
+
+// Authenticator says who sent a request, or ErrUnauthorized. *auth.Authority and auth.ServersOnly are such.
+type Authenticator interface {
+	Authenticate(r *http.Request) (auth.Principal, error)
+}
+
+// API is the handler.
+type API struct {
+	server  gondola.Platform
+	apps    gondola.Apps   // nil on a worker
+	market  gondola.Market // nil on a worker
+	auth    Authenticator
+	log     *slog.Logger
+	version string
+	info    func() []byte
+	mux     *http.ServeMux
+}
+
+// New returns the handler of the API.
+func New(cfg Config) http.Handler {
+	a := &API{server: cfg.Server, auth: cfg.Auth, log: cfg.Log, version: cfg.Version, info: cfg.Info, mux: http.NewServeMux()}
+	a.apps, _ = cfg.Server.(gondola.Apps)
+	a.market, _ = cfg.Server.(gondola.Market)
+	if a.log == nil {
+		a.log = slog.Default()
+	}
+	if a.version == "" {
+		a.version = "dev"
+	}
+	for _, r := range a.routes() {
+		a.mux.Handle(r.method+" "+r.path, a.guard(r))
+	}
+	a.mux.HandleFunc("/", a.unknown)
+	return a
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begin := time.Now()
+	id := gondola.NewULID(begin)
+	w.Header().Set("fly-request-id", id)
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			a.log.Error("panic while answering", "request", id, "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			if rec.code == 0 {
+				writeError(rec, errors.New("internal error: see the log of the server for request "+id))
+			}
+		}
+		a.log.Debug("answered", "request", id, "method", r.Method, "path", r.URL.Path, "status", rec.code, "took", time.Since(begin))
+	}()
+	if len(r.URL.Path) > 1 && strings.HasSuffix(r.URL.Path, "/") {
+		r = trimSlash(r)
+	}
+	a.mux.ServeHTTP(rec, r)
+}
+
+// trimSlash returns the request without the slashes at the end of its path: clients send both forms.
+func trimSlash(r *http.Request) *http.Request {
+	u := *r.URL
+	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
+	r2 := r.WithContext(r.Context())
+	r2.URL = &u
+	return r2
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *recorder) WriteHeader(code int) {
+	if w.code == 0 {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.code == 0 {
+		w.code = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap serves http.ResponseController.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// call is one request on its way through a handler.
+type call struct {
+	*http.Request
+	w   http.ResponseWriter
+	who auth.Principal
+}
+
+func (c *call) ctx() context.Context { return c.Context() }
+
+func (c *call) app() gondola.AppName { return gondola.AppName(c.PathValue("app")) }
+
+func (c *call) ref() gondola.Ref {
+	return gondola.Ref{App: c.app(), ID: gondola.MachineID(c.PathValue("id"))}
+}
+
+// send answers with JSON.
+func (c *call) send(code int, v any) error { return writeJSON(c.w, code, v) }
+
+// ok answers what Fly.io's API does where there is nothing to say.
+func (c *call) ok() error { return c.send(http.StatusOK, map[string]bool{"ok": true}) }
+
+// guard authenticates, checks the access that the route wants, runs its handler and turns its error into an answer.
+func (a *API) guard(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := a.auth.Authenticate(r)
+		c := &call{Request: r, w: w, who: who}
+		if err == nil {
+			err = a.permit(c, rt.access)
+		}
+		if err == nil {
+			if rt.body > 0 {
+				r.Body = http.MaxBytesReader(w, r.Body, rt.body)
+			}
+			err = rt.handle(c)
+		}
+		if err == nil {
+			return
+		}
+		if code := writeError(w, err); code == http.StatusInternalServerError {
+			a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "who", who.Name, "err", err)
+		}
+	})
+}
+
+// unknown answers what no route takes; that too only to those who may ask.
+func (a *API) unknown(w http.ResponseWriter, r *http.Request) {
+	_, err := a.auth.Authenticate(r)
+	if err == nil {
+		err = noRoute{r.Method, r.URL.Path}
+	}
+	writeError(w, err)
+}

@@ -1,0 +1,67 @@
+package api
+
+import (
+	"net/http"
+
+	"gondola"
+)
+
+func (a *API) createApp(c *call) error {
+	var body struct {
+		gondola.NewApp
+		AppName gondola.AppName `json:"app_name"` // the documentation's name for it (trap 6)
+	}
+	if err := c.decode(&body); err != nil {
+		return err
+	}
+	if body.Name == "" {
+		body.Name = body.AppName
+	}
+	app, err := a.apps.CreateApp(c.ctx(), body.NewApp)
+	if err != nil {
+		return err
+	}
+	// created_at for the OpenAPI file, the whole App for fly-go.
+	return c.send(http.StatusCreated, struct {
+		gondola.App
+		CreatedAt int64 `json:"created_at"`
+	}{app, app.CreatedAt.UnixMilli()})
+}
+
+func (a *API) getApp(c *call) error {
+	app, err := a.apps.App(c.ctx(), c.app())
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, app)
+}
+
+func (a *API) listApps(c *call) error {
+	all, err := a.apps.ListApps(c.ctx(), c.query("org_slug"))
+	if err != nil {
+		return err
+	}
+	apps := []gondola.App{}
+	for _, app := range all {
+		if c.who.Sees(app.Name) && c.who.Reaches(app.Organization.Slug) {
+			apps = append(apps, app)
+		}
+	}
+	total := len(apps)
+	apps, next, err := page(c, apps, func(app gondola.App) string { return string(app.Name) })
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, struct {
+		Apps  []gondola.App `json:"apps"`
+		Next  string        `json:"next_cursor,omitempty"`
+		Total int           `json:"total_apps"`
+	}{apps, next, total})
+}
+
+func (a *API) deleteApp(c *call) error {
+	if err := a.apps.DeleteApp(c.ctx(), c.app()); err != nil {
+		return err
+	}
+	return c.send(http.StatusAccepted, map[string]bool{"ok": true})
+}

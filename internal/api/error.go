@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"gondola"
+)
+
+// errorBody is the API's ErrorResponse. Its details are ours: the kind, exactly, and what every worker answered.
+type errorBody struct {
+	Error   string       `json:"error"`
+	Status  string       `json:"status"`
+	Details errorDetails `json:"details"`
+}
+
+type errorDetails struct {
+	Kind     string            `json:"kind"`
+	Refusals []gondola.Refusal `json:"refusals,omitempty"`
+}
+
+// statuses is the only map of error kinds to HTTP statuses (https://docs.machines.dev; prefixes and codes as Fly.io's API has them).
+var statuses = []struct {
+	kind   error
+	code   int
+	status string // of the body
+	prefix string // of the text, as Connect's codes are printed
+}{
+	{gondola.ErrInvalid, http.StatusUnprocessableEntity, "unknown", ""},
+	{gondola.ErrNotFound, http.StatusNotFound, "unknown", "not_found: "},
+	{gondola.ErrNameTaken, http.StatusUnprocessableEntity, "name_taken", ""},
+	{gondola.ErrConflict, http.StatusConflict, "unknown", "aborted: "},
+	{gondola.ErrPrecondition, http.StatusPreconditionFailed, "unknown", "failed_precondition: "},
+	{gondola.ErrCapacity, http.StatusUnprocessableEntity, "insufficient_capacity", ""},
+	{gondola.ErrDeadline, http.StatusRequestTimeout, "unknown", "deadline_exceeded: "},
+	{gondola.ErrUnauthorized, http.StatusUnauthorized, "unknown", ""},
+	{gondola.ErrForbidden, http.StatusForbidden, "unknown", ""},
+	{gondola.ErrUnsupported, http.StatusNotImplemented, "unknown", ""},
+	{gondola.ErrUnavailable, http.StatusServiceUnavailable, "unknown", ""},
+	{gondola.ErrImage, http.StatusUnprocessableEntity, "unknown", ""},
+}
+
+// malformed is a request that could not be read: 400, where one that says something impossible is 422.
+type malformed struct{ message string }
+
+func (e *malformed) Error() string { return e.message }
+func (e *malformed) Unwrap() error { return gondola.ErrInvalid }
+
+func malformedf(format string, args ...any) error {
+	return &malformed{fmt.Sprintf(format, args...)}
+}
+
+// noRoute is a path that this API does not have: 404 as anywhere, but told from a thing that is not there by its kind.
+type noRoute struct{ method, path string }
+
+func (e noRoute) Error() string { return e.method + " " + e.path + " is not part of this API" }
+func (e noRoute) Unwrap() error { return gondola.ErrUnsupported }
+
+// noRoom says that ErrCapacity came from the host of a Machine that exists: not a matter of placement, so 409 in the words that flyctl knows.
+type noRoom struct{ error }
+
+func (e noRoom) Unwrap() error { return e.error }
+
+// onExisting marks an error of a call about an existing Machine.
+func onExisting(err error) error {
+	if errors.Is(err, gondola.ErrCapacity) {
+		return noRoom{err}
+	}
+	return err
+}
+
+// answerOf returns status and body for an error.
+func answerOf(err error) (int, errorBody) {
+	text := err.Error()
+	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
+		return http.StatusRequestEntityTooLarge, errorBody{fmt.Sprintf("the body is larger than the %d bytes that this call takes", tooBig.Limit), "unknown",
+			errorDetails{Kind: gondola.ErrInvalid.Error()}}
+	}
+	for _, s := range statuses {
+		if !errors.Is(err, s.kind) {
+			continue
+		}
+		code, prefix := s.code, s.prefix
+		if bad := (*malformed)(nil); errors.As(err, &bad) {
+			code = http.StatusBadRequest
+		}
+		if errors.As(err, new(noRoute)) {
+			code = http.StatusNotFound
+		}
+		body := errorBody{text, s.status, errorDetails{s.kind.Error(), gondola.Refusals(err)}}
+		if errors.As(err, new(noRoom)) {
+			code, prefix, body.Status = http.StatusConflict, "aborted: could not reserve resource for machine: ", "unknown"
+		}
+		if !strings.HasPrefix(text, prefix) && !strings.HasPrefix(text, "Could not find") {
+			body.Error = prefix + text
+		}
+		return code, body
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return http.StatusRequestTimeout, errorBody{"deadline_exceeded: " + text, "unknown", errorDetails{Kind: gondola.ErrDeadline.Error()}}
+	}
+	return http.StatusInternalServerError, errorBody{text, "unknown", errorDetails{Kind: "internal"}}
+}
+
+func writeError(w http.ResponseWriter, err error) int {
+	code, body := answerOf(err)
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	writeJSON(w, code, body)
+	return code
+}
+
+// writeJSON sends v. It has been marshalled whole before the status goes out.
+func writeJSON(w http.ResponseWriter, code int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		code, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be printed as JSON","status":"unknown"}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(code)
+	w.Write(append(b, '\n'))
+	return err
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"net/http"
+
+	"gondola"
+)
+
+// route is one line of the table: where, who may, and what then. Paths are http.ServeMux patterns.
+type route struct {
+	method, path string
+	access       access
+	body         int64 // largest body in bytes; zero: not limited, or none is read
+	handle       func(c *call) error
+}
+
+const (
+	small = 1 << 20
+	large = 64 << 20 // a Config with files, or a Payload
+)
+
+var (
+	whoever   = access{anyone, false}
+	lists     = access{listing, false}
+	makesApps = access{wholeApps, true}
+	reads     = access{oneApp, false}
+	changes   = access{oneApp, true}
+	looks     = access{platform, false}
+	runs      = access{platform, true}
+)
+
+// routes is every path of the API.
+func (a *API) routes() []route {
+	rs := append(a.publicRoutes(), a.gondolaRoutes()...)
+	return append(rs, a.missingRoutes()...)
+}
+
+// publicRoutes are Fly.io's (https://docs.machines.dev).
+func (a *API) publicRoutes() []route {
+	const app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}"
+	return []route{
+		{"GET", "/v1/apps", lists, 0, a.ofApps(a.listApps)},
+		{"POST", "/v1/apps", makesApps, small, a.ofApps(a.createApp)},
+		{"GET", app, reads, 0, a.ofApps(a.getApp)},
+		{"DELETE", app, makesApps, 0, a.ofApps(a.deleteApp)},
+
+		{"GET", app + "/machines", reads, 0, a.listMachines},
+		{"POST", app + "/machines", changes, large, a.createMachine},
+		{"GET", machine, reads, 0, a.getMachine},
+		{"POST", machine, changes, large, a.updateMachine},
+		{"DELETE", machine, changes, 0, a.destroyMachine},
+		{"POST", machine + "/start", changes, small, a.startMachine},
+		{"POST", machine + "/stop", changes, small, a.stopMachine},
+		{"POST", machine + "/restart", changes, small, a.restartMachine},
+		{"POST", machine + "/signal", changes, small, a.signalMachine},
+		{"GET", machine + "/wait", reads, 0, a.waitMachine},
+		{"POST", machine + "/exec", changes, large, a.execMachine},
+		{"GET", machine + "/events", reads, 0, a.machineEvents},
+		{"GET", machine + "/ps", reads, 0, a.machineProcesses},
+		{"GET", machine + "/metadata", reads, 0, a.getMetadata},
+		{"PUT", machine + "/metadata", changes, small, a.putMetadata},
+		{"PATCH", machine + "/metadata", changes, small, a.patchMetadata},
+		{"GET", machine + "/metadata/{key}", reads, 0, a.getMetadataKey},
+		{"POST", machine + "/metadata/{key}", changes, small, a.setMetadataKey},
+		{"DELETE", machine + "/metadata/{key}", changes, 0, a.deleteMetadataKey},
+
+		{"GET", "/v1/orgs/{org}/machines", lists, 0, a.listOrgMachines},
+		{"POST", "/v1/platform/placements", whoever, small, a.ofMarket(a.placements)},
+		{"GET", "/v1/platform/regions", whoever, 0, a.ofMarket(a.regions)},
+	}
+}
+
+// gondolaRoutes are what Fly.io's API lacks.
+func (a *API) gondolaRoutes() []route {
+	const root, machine = "/v1/gondola", "/v1/gondola/apps/{app}/machines/{id}"
+	return []route{
+		{"GET", root, whoever, 0, a.offered},
+		{"GET", root + "/watch", lists, 0, a.watch},
+		{"POST", root + "/ask", whoever, small, a.ask},
+		{"GET", machine + "/logs", reads, 0, a.logs},
+		{"GET", machine + "/exec", changes, 0, a.execStream},
+		{"GET", machine + "/attach", changes, 0, a.attach},
+		{"GET", machine + "/dial", changes, 0, a.dial},
+		{"PUT", machine + "/payload", changes, large, a.putPayload},
+		{"PUT", root + "/networks/{network}/services", runs, large, a.setServices},
+		{"POST", root + "/images", runs, 0, a.importImage},
+		{"GET", root + "/images", looks, 0, a.listImages},
+		{"DELETE", root + "/images", runs, 0, a.pruneImages},
+	}
+}
+
+// missingRoutes are public routes that are not there yet: 501, by name.
+func (a *API) missingRoutes() (rs []route) {
+	const app, machine, volume = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}", "/v1/apps/{app}/volumes/{volume}"
+	add := func(what string, want access, patterns ...[2]string) {
+		for _, p := range patterns {
+			rs = append(rs, route{p[0], p[1], want, 0, missing(what)})
+		}
+	}
+	add("certificates", changes, [2]string{"GET", app + "/certificates"}, [2]string{"POST", app + "/certificates/acme"},
+		[2]string{"POST", app + "/certificates/custom"}, [2]string{"GET", app + "/certificates/{hostname}"}, [2]string{"DELETE", app + "/certificates/{hostname}"},
+		[2]string{"DELETE", app + "/certificates/{hostname}/acme"}, [2]string{"POST", app + "/certificates/{hostname}/check"},
+		[2]string{"DELETE", app + "/certificates/{hostname}/custom"})
+	add("deploy tokens", changes, [2]string{"POST", app + "/deploy_token"})
+	add("IP assignments", changes, [2]string{"GET", app + "/ip_assignments"}, [2]string{"POST", app + "/ip_assignments"}, [2]string{"DELETE", app + "/ip_assignments/{ip}"})
+	add("cordoning", changes, [2]string{"POST", machine + "/cordon"}, [2]string{"POST", machine + "/uncordon"})
+	add("leases", changes, [2]string{"GET", machine + "/lease"}, [2]string{"POST", machine + "/lease"}, [2]string{"DELETE", machine + "/lease"})
+	add("memory limits of running machines", changes, [2]string{"GET", machine + "/memory"}, [2]string{"PUT", machine + "/memory"}, [2]string{"POST", machine + "/memory/reclaim"})
+	add("suspending", changes, [2]string{"POST", machine + "/suspend"})
+	add("lists of versions", reads, [2]string{"GET", machine + "/versions"})
+	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
+		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
+	add("app secrets", changes, [2]string{"GET", app + "/secrets"}, [2]string{"POST", app + "/secrets"}, [2]string{"GET", app + "/secrets/{name}"},
+		[2]string{"POST", app + "/secrets/{name}"}, [2]string{"DELETE", app + "/secrets/{name}"})
+	add("volumes", changes, [2]string{"GET", app + "/volumes"}, [2]string{"POST", app + "/volumes"}, [2]string{"GET", volume}, [2]string{"PUT", volume},
+		[2]string{"DELETE", volume}, [2]string{"PUT", volume + "/extend"}, [2]string{"GET", volume + "/snapshots"}, [2]string{"POST", volume + "/snapshots"})
+	add("volumes", lists, [2]string{"GET", "/v1/orgs/{org}/volumes"})
+	add("network policies", changes, [2]string{"GET", app + "/network_policies"}, [2]string{"POST", app + "/network_policies"},
+		[2]string{"DELETE", app + "/network_policies/{policy}"})
+	add("token services", whoever, [2]string{"POST", "/v1/tokens/authenticate"}, [2]string{"POST", "/v1/tokens/authorize"}, [2]string{"GET", "/v1/tokens/current"},
+		[2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
+	return rs
+}
+
+func missing(what string) func(c *call) error {
+	return func(c *call) error {
+		return gondola.Errorf(gondola.ErrUnsupported, "%s are not part of this version of gondola (%s %s)", what, c.Method, c.URL.Path)
+	}
+}
+
+func (a *API) ofApps(h func(c *call) error) func(c *call) error {
+	if a.apps != nil {
+		return h
+	}
+	return onWorker
+}
+
+func (a *API) ofMarket(h func(c *call) error) func(c *call) error {
+	if a.market != nil {
+		return h
+	}
+	return onWorker
+}
+
+func onWorker(c *call) error {
+	return gondola.Errorf(gondola.ErrUnsupported, "this is one worker, which knows no apps and no other workers: ask the server for %s %s", c.Method, c.URL.Path)
+}
+
+var _ http.Handler = (*API)(nil)
