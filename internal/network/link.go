@@ -114,7 +114,7 @@ func (n *Network) Attached() ([]gondola.MachineID, error) {
 		}
 	}
 	for _, l := range links {
-		add(l.Attrs().Alias)
+		add(l.Attrs().Alias) // one without has a namespace all the same, which build makes first
 	}
 	entries, err := os.ReadDir(netnsDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -150,7 +150,7 @@ func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
 	}
 	l, err := h.LinkByName(n.linkName(id))
 	switch {
-	case err == nil && l.Attrs().Alias == n.netnsName(id):
+	case err == nil && (l.Attrs().Alias == n.netnsName(id) || l.Attrs().Alias == ""): // none yet: build was interrupted
 		if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("delete link %s: %w", l.Attrs().Name, err)
 		}
@@ -171,11 +171,14 @@ func (n *Network) build(h *netlink.Handle, m Machine, path string, v4, v6 netip.
 	defer unix.Close(ns)
 	defer inside.Close()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Alias, attrs.HardwareAddr = n.linkName(m.ID), n.netnsName(m.ID), nextHopMAC
+	attrs.Name, attrs.HardwareAddr = n.linkName(m.ID), nextHopMAC
 	mac := MAC(m.Worker, m.Number)
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(ns)}
 	if err := h.LinkAdd(veth); err != nil {
 		return 0, fmt.Errorf("make link %s: %w", attrs.Name, err)
+	}
+	if err := h.LinkSetAlias(veth, n.netnsName(m.ID)); err != nil { // the kernel ignores an alias at creation
+		return 0, fmt.Errorf("name link %s: %w", attrs.Name, err)
 	}
 	if err := n.setUpHostSide(h, veth, mac, v4, v6); err != nil {
 		return 0, fmt.Errorf("set up link %s: %w", attrs.Name, err)

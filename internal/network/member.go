@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -147,7 +148,7 @@ func (n *Network) loadMembersLocked() error {
 	for _, l := range links {
 		index := uint32(l.Attrs().Index)
 		if m, ok := members[index]; ok {
-			m.id = gondola.MachineID(l.Attrs().Alias[len(netnsPrefix(n.instance)):])
+			m.id = gondola.MachineID(strings.TrimPrefix(l.Attrs().Alias, netnsPrefix(n.instance)))
 			n.members[index] = m
 			delete(members, index)
 		}

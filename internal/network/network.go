@@ -124,7 +124,7 @@ func shortHash(s string, chars int) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:chars]
 }
 
-// links lists this instance's links on the host.
+// links lists this instance's links on the host. One that has no alias yet counts, its name being a hash that nobody else has.
 func (n *Network) links(h *netlink.Handle) ([]netlink.Link, error) {
 	all, err := h.LinkList()
 	if err != nil {
@@ -132,7 +132,8 @@ func (n *Network) links(h *netlink.Handle) ([]netlink.Link, error) {
 	}
 	var ours []netlink.Link
 	for _, l := range all {
-		if strings.HasPrefix(l.Attrs().Alias, netnsPrefix(n.instance)) && strings.HasPrefix(l.Attrs().Name, linkPrefix(n.instance)) {
+		name, alias := l.Attrs().Name, l.Attrs().Alias
+		if strings.HasPrefix(name, linkPrefix(n.instance)) && l.Type() == "veth" && (alias == "" || strings.HasPrefix(alias, netnsPrefix(n.instance))) {
 			ours = append(ours, l)
 		}
 	}

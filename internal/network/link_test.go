@@ -1,0 +1,138 @@
+package network_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/network"
+)
+
+func TestAttach_MachinesOfANetworkReachEachOther(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7)
+	b.serve(t, "b", b.v4(), 80)
+	b.serve(t, "b", b.v6(), 80)
+	for _, proto := range []string{"tcp", "udp"} {
+		if from := a.reaches(t, proto, at(b.v4(), 80), "b"); from != a.v4().String() {
+			t.Errorf("%s: b saw %s, want %s", proto, from, a.v4())
+		}
+		if from := a.reaches(t, proto, at(b.v6(), 80), "b"); from != a.v6().String() {
+			t.Errorf("%s: b saw %s, want %s", proto, from, a.v6())
+		}
+		var host *guest
+		v4, v6 := n.Plan().Gateway()
+		if from := host.reaches(t, proto, at(b.v4(), 80), "b"); from != v4.String() {
+			t.Errorf("%s: b saw the host as %s, want %s", proto, from, v4)
+		}
+		if from := host.reaches(t, proto, at(b.v6(), 80), "b"); from != v6.String() {
+			t.Errorf("%s: b saw the host as %s, want %s", proto, from, v6)
+		}
+	}
+}
+
+func TestAttach_OtherNetworksAreClosed(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b := attach(t, n, 1, "blue", 7), attach(t, n, 2, "red", 8)
+	b.serve(t, "b", b.v4(), 80)
+	b.serve(t, "b", b.v6(), 80)
+	for _, proto := range []string{"tcp", "udp"} {
+		a.refused(t, proto, at(b.v4(), 80))
+		a.refused(t, proto, at(b.v6(), 80))
+	}
+	var host *guest
+	v4, v6 := n.Plan().Gateway()
+	host.serve(t, "host", v4, 22)
+	host.serve(t, "host", v6, 22)
+	a.refused(t, "tcp", at(v4, 22))
+	a.refused(t, "tcp", at(v6, 22))
+	a.refused(t, "tcp", "169.254.1.1:22")
+	check(t, n.EnsureHost(t.Context(), network.HostPlan{Addresses: n4n6(n)}))
+	a.reaches(t, "tcp", at(v4, 22), "host")
+	a.reaches(t, "udp", at(v6, 22), "host")
+}
+
+func TestAttach_FreshKeepsAddressesAndKeptKeepsTheNamespace(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7)
+	b.serve(t, "before", b.v4(), 80)
+	kept, err := n.Attach(t.Context(), b.Machine, false)
+	check(t, err)
+	if kept.NetNS != b.NetNS || kept.Addresses[0] != b.v4() || kept.Addresses[1] != b.v6() {
+		t.Errorf("kept %v, want %v", kept, b.Attached)
+	}
+	a.reaches(t, "tcp", at(b.v4(), 80), "before")
+
+	// Another process of the instance finds everything as it was.
+	n = open(t)
+	a.reaches(t, "tcp", at(b.v4(), 80), "before")
+	_, err = n.Attach(t.Context(), b.Machine, false)
+	check(t, err)
+	a.reaches(t, "tcp", at(b.v4(), 80), "before")
+
+	again, err := n.Attach(t.Context(), b.Machine, true)
+	check(t, err)
+	if again.Addresses[0] != b.v4() || again.Addresses[1] != b.v6() {
+		t.Errorf("made anew with %v, want %v", again.Addresses, b.Addresses)
+	}
+	if _, _, err := a.ask("tcp", at(b.v4(), 80)); err == nil {
+		t.Error("the server of the old namespace still answers")
+	}
+	b.serve(t, "after", b.v4(), 80)
+	a.reaches(t, "tcp", at(b.v4(), 80), "after")
+}
+
+func TestAttach_ManyAtOnceAreFast(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	const count = 100
+	ids := make([]gondola.MachineID, count)
+	took := make([]time.Duration, count)
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for i := range count {
+		ids[i] = gondola.NewMachineID()
+		wg.Go(func() {
+			m := network.Machine{ID: ids[i], Worker: 1, Number: uint16(i + 1), Network: "blue", NetworkID: 7}
+			begin := time.Now()
+			if _, err := n.Attach(t.Context(), m, true); err != nil {
+				t.Error(err)
+			}
+			took[i] = time.Since(begin)
+		})
+	}
+	wg.Wait()
+	all := time.Since(begin)
+	t.Logf("%d attached in %v, %v each", count, all, all/count)
+	if all > 5*time.Second {
+		t.Errorf("%d attached in %v, want under 5s", count, all)
+	}
+	attached, err := n.Attached()
+	check(t, err)
+	if len(attached) != count {
+		t.Errorf("%d are attached, want %d", len(attached), count)
+	}
+	begin = time.Now()
+	for _, id := range ids[:10] {
+		check(t, n.Detach(t.Context(), id))
+	}
+	t.Logf("detach: %v each", time.Since(begin)/10)
+	begin = time.Now()
+	for i, id := range ids[:10] {
+		_, err := n.Attach(t.Context(), network.Machine{ID: id, Worker: 1, Number: uint16(i + 1), Network: "blue", NetworkID: 7}, true)
+		check(t, err)
+	}
+	t.Logf("attach, one after the other: %v each", time.Since(begin)/10)
+}
