@@ -1,0 +1,253 @@
+// Package host implements worker.Host on a real machine: images, directories, tmpfs, networks and what is left of them after a crash.
+//
+// Everything of one Machine has a place that follows from its id, so that it is found again by whoever comes later, with or without a
+// record: <data>/machines/<id> with the name of its worker in the file "worker", a tmpfs on run/ below it, a socket
+// /run/gondola/<instance>/<id>.sock, the cgroup gondola/<instance>/<id> (made by the driver) and its network (made by internal/network).
+// The package knows no Machine's life: it makes and unmakes when told to.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"gondola"
+	"gondola/internal/image"
+	"gondola/internal/network"
+	"gondola/internal/worker"
+)
+
+// Network is what a Host needs of internal/network.
+type Network interface {
+	Attach(ctx context.Context, m network.Machine, fresh bool) (network.Attached, error)
+	Detach(ctx context.Context, id gondola.MachineID) error
+	Attached() ([]gondola.MachineID, error)
+	SetServices(ctx context.Context, network string, services []gondola.VirtualService) error
+}
+
+// Config says what a Host works with.
+type Config struct {
+	DataDir  string // of the installation. Required.
+	Instance string // of the installation. Required.
+	Images   *image.Store
+	Network  Network
+	Reserve  gondola.Resources // what Machines may not have; if zero, 512 MB or 5 % of the memory, whichever is more
+	RunRoot  string            // where directories of sockets are made; if empty, /run/gondola
+	Log      *slog.Logger      // If nil, slog.Default().
+}
+
+// Host is this machine, as all workers of a process share it.
+type Host struct {
+	places  places
+	images  *image.Store
+	network Network
+	reserve gondola.Resources
+	log     *slog.Logger
+}
+
+// Open prepares the places that Machines share.
+func Open(cfg Config) (*Host, error) {
+	p, err := newPlaces(cfg.DataDir, cfg.Instance, cfg.RunRoot)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{p.machines, p.sockets} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open host: %w", err)
+		}
+	}
+	if err := p.removeUnfinished(); err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Host{places: p, images: cfg.Images, network: cfg.Network, reserve: cfg.Reserve, log: cfg.Log}, nil
+}
+
+// Total is what all Machines of this host together may use.
+func (h *Host) Total() gondola.Resources { return total(h.reserve) }
+
+// ForWorker returns the Host of one worker. share is its part of Total, zero for all of it; ips are the host's addresses as its Machines
+// see them, IPv4 first.
+func (h *Host) ForWorker(name string, number uint16, share gondola.Resources, ips ...netip.Addr) *WorkerHost {
+	return &WorkerHost{Host: h, name: name, number: number, share: share, ips: ips}
+}
+
+// WorkerHost is a worker's view of a Host. It implements worker.Host.
+type WorkerHost struct {
+	*Host
+	name   string
+	number uint16
+	share  gondola.Resources
+	ips    []netip.Addr
+}
+
+var _ worker.Host = (*WorkerHost)(nil)
+
+// Total implements worker.Host.
+func (w *WorkerHost) Total() gondola.Resources {
+	if w.share != (gondola.Resources{}) {
+		return w.share
+	}
+	return w.Host.Total()
+}
+
+// IPs implements worker.Host.
+func (w *WorkerHost) IPs() []netip.Addr { return w.ips }
+
+// EnsureImage implements worker.Host.
+func (w *WorkerHost) EnsureImage(ctx context.Context, reference, policy string, credentials []gondola.RegistryCredential) (worker.Image, error) {
+	img, err := w.images.Ensure(ctx, reference, image.Policy(policy), credentials)
+	if err != nil {
+		return worker.Image{}, err
+	}
+	return worker.Image{
+		Reference: img.Reference, ID: img.ID, Digest: img.Digest, Tree: img.Tree, SizeBytes: img.SizeBytes,
+		Entrypoint: img.Entrypoint, Cmd: img.Cmd, Env: img.Env,
+		WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal,
+	}, nil
+}
+
+// CachedImage implements worker.Host.
+func (w *WorkerHost) CachedImage(reference string) bool { return w.images.Cached(reference) }
+
+// ImportImage implements worker.Host.
+func (w *WorkerHost) ImportImage(ctx context.Context, archive io.Reader, reference string) ([]gondola.ImageInfo, error) {
+	return w.images.Import(ctx, archive, reference)
+}
+
+// ListImages implements worker.Host.
+func (w *WorkerHost) ListImages(ctx context.Context) ([]gondola.ImageInfo, error) {
+	return w.images.List(ctx)
+}
+
+// PruneImages implements worker.Host.
+func (w *WorkerHost) PruneImages(ctx context.Context, inUse map[string]bool) (int64, error) {
+	return w.images.Prune(ctx, inUse)
+}
+
+// SetServices implements worker.Host.
+func (w *WorkerHost) SetServices(ctx context.Context, network string, services []gondola.VirtualService) error {
+	return w.network.SetServices(ctx, network, services)
+}
+
+// Prepare implements worker.Host. What a Prepare that fails has made is undone; what was there before stays.
+func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (_ worker.Prepared, err error) {
+	if err := checkID(m.ID); err != nil {
+		return worker.Prepared{}, err
+	}
+	var undo undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("prepare machine %s: %w", m.ID, err), undo.run())
+		}
+	}()
+	p := w.places
+	made, err := p.ensureMachineDir(m.ID, w.name)
+	if err != nil {
+		return worker.Prepared{}, err
+	}
+	if made {
+		undo.add(func() error { return os.RemoveAll(p.dir(m.ID)) })
+	}
+	mounted, err := ensureTmpfs(p.runDir(m.ID))
+	if err != nil {
+		return worker.Prepared{}, err
+	}
+	if mounted {
+		undo.add(func() error { return unmountBelow(p.runDir(m.ID)) })
+	}
+	// The directory of sockets is on a tmpfs that a reboot, or somebody's cleaning, empties.
+	if err := os.MkdirAll(p.sockets, 0o700); err != nil {
+		return worker.Prepared{}, err
+	}
+	a, err := w.network.Attach(ctx, network.Machine{
+		ID: m.ID, Worker: w.number, Number: m.Number, Network: m.Network, NetworkID: m.NetworkID,
+	}, fresh)
+	if err != nil {
+		return worker.Prepared{}, err
+	}
+	return worker.Prepared{
+		NetNS: a.NetNS, Addresses: a.Addresses,
+		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID),
+	}, nil
+}
+
+// Release implements worker.Host. It goes on after an error, so that one thing that cannot be undone keeps no other.
+func (w *WorkerHost) Release(ctx context.Context, id gondola.MachineID, disk bool) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	p := w.places
+	errs := []error{
+		unmountBelow(p.dir(id)),
+		w.network.Detach(ctx, id),
+		p.removeSocket(id),
+		removeCgroup(ctx, p.cgroup(id), false),
+	}
+	if disk && errs[0] == nil { // never into a mount
+		errs = append(errs, p.removeMachineDir(id))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("release machine %s: %w", id, err)
+	}
+	return nil
+}
+
+// Leftovers implements worker.Host. Things that tell no worker, left where a crash came between, are on every worker's list: whoever
+// releases them first has done it.
+func (w *WorkerHost) Leftovers(context.Context) ([]gondola.MachineID, error) {
+	attached, err := w.network.Attached()
+	if err != nil {
+		return nil, fmt.Errorf("list what is on this host: %w", err)
+	}
+	ids, err := w.places.leftovers(w.name, attached)
+	if err != nil {
+		return nil, fmt.Errorf("list what is on this host: %w", err)
+	}
+	return ids, nil
+}
+
+// undo collects how to take back what was done.
+type undo struct{ steps []func() error }
+
+func (u *undo) add(step func() error) { u.steps = append(u.steps, step) }
+
+// run takes everything back, the last first.
+func (u *undo) run() error {
+	var errs []error
+	for i := len(u.steps) - 1; i >= 0; i-- {
+		errs = append(errs, u.steps[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// Purge removes everything of an instance from this machine, with no daemon and no Machine running: mounts below dataDir, sockets, cgroups
+// (processes in them are killed), the directories of Machines and the images. Its networks are for network.Purge. The rest of dataDir is
+// the caller's.
+func Purge(ctx context.Context, dataDir, instance string) error {
+	p, err := newPlaces(dataDir, instance, "")
+	if err != nil {
+		return err
+	}
+	if err := removeCgroup(ctx, filepath.Join("gondola", instance), true); err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
+	if err := unmountBelow(p.data); err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
+	err = errors.Join(os.RemoveAll(p.sockets), os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")))
+	if err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
+	// Shared with other instances: gone only if they are.
+	_ = os.Remove(filepath.Dir(p.sockets))
+	removeEmptyCgroup("gondola")
+	return nil
+}
