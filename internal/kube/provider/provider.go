@@ -10,14 +10,27 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/kubernetes/pkg/kubelet/token"
 
 	"gondola"
 )
@@ -52,9 +65,11 @@ type Node struct {
 
 // Provider runs the nodes and Pods of one cluster. Make it with New.
 type Provider struct {
-	cfg   Config
-	log   *slog.Logger
-	ready chan struct{}
+	cfg    Config
+	log    *slog.Logger
+	engine *engine
+	admin  kubernetes.Interface
+	ready  chan struct{}
 }
 
 // New returns a Provider that does nothing until Run. ErrInvalid names what is missing in cfg.
@@ -67,28 +82,124 @@ func New(cfg Config) (*Provider, error) {
 	case cfg.Platform == nil || cfg.Apps == nil || cfg.Admin == nil:
 		return nil, gondola.Errorf(gondola.ErrInvalid, "provider: cluster %s lacks Platform, Apps or Admin", cfg.Cluster)
 	}
-	if cfg.Domain == "" {
-		cfg.Domain = "cluster.local"
-	}
-	if cfg.Network == "" {
-		cfg.Network = cfg.Cluster
-	}
-	if cfg.KubeletPort == 0 {
-		cfg.KubeletPort = 10250
-	}
-	if cfg.Refused == 0 {
-		cfg.Refused = time.Minute
-	}
+	cfg.Domain = cmp.Or(cfg.Domain, "cluster.local")
+	cfg.Network = cmp.Or(cfg.Network, cfg.Cluster)
+	cfg.KubeletPort = cmp.Or(cfg.KubeletPort, 10250)
+	cfg.Refused = cmp.Or(cfg.Refused, time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Provider{cfg: cfg, log: cfg.Log.With("cluster", cfg.Cluster), ready: make(chan struct{})}, nil
+	log := cfg.Log.With("cluster", cfg.Cluster)
+	admin, err := kubernetes.NewForConfig(unthrottled(cfg.Admin))
+	if err != nil {
+		return nil, fmt.Errorf("provider of cluster %s: %w", cfg.Cluster, err)
+	}
+	p := &Provider{cfg: cfg, log: log, engine: newEngine(cfg, log, admin), admin: admin, ready: make(chan struct{})}
+	for _, c := range cfg.Nodes {
+		if len(c.Addresses) == 0 || c.REST == nil {
+			return nil, gondola.Errorf(gondola.ErrInvalid, "provider: node %s of cluster %s lacks Addresses or REST", c.Name, cfg.Cluster)
+		}
+		client, err := kubernetes.NewForConfig(unthrottled(c.REST))
+		if err != nil {
+			return nil, fmt.Errorf("provider of cluster %s: node %s: %w", cfg.Cluster, c.Name, err)
+		}
+		p.engine.nodes[c.Name] = &node{Node: c, port: cfg.KubeletPort, client: client, engine: p.engine, dirty: make(chan struct{}, 1)}
+	}
+	return p, nil
 }
 
-// Run drives the cluster until ctx ends. Machines run on when it returns.
+// unthrottled takes client-go's own limits off: the API server has its own (Priority and Fairness).
+func unthrottled(c *rest.Config) *rest.Config {
+	c = rest.CopyConfig(c)
+	if c.QPS == 0 && c.RateLimiter == nil {
+		c.QPS = -1
+	}
+	return c
+}
+
+// Run drives the cluster until ctx ends. Machines run on when it returns. An error is returned at once where a kubelet API cannot listen.
 func (p *Provider) Run(ctx context.Context) error {
-	<-ctx.Done()
+	g, ctx := errgroup.WithContext(ctx)
+	e := p.engine
+	factory := informers.NewSharedInformerFactory(p.admin, 0)
+	e.services = factory.Core().V1().Services().Lister()
+	services := newServices(p.cfg, factory)
+	namespaces := factory.Core().V1().Namespaces().Informer()
+	_, _ = namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
+		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = d.Obj
+		}
+		if ns, ok := obj.(*corev1.Namespace); ok {
+			e.dropApp(ctx, ns.Name)
+		}
+	}})
+	synced := []cache.InformerSynced{namespaces.HasSynced, factory.Core().V1().Services().Informer().HasSynced,
+		factory.Discovery().V1().EndpointSlices().Informer().HasSynced}
+	for _, n := range e.nodes {
+		n.open(ctx)
+		inf := e.podInformer(n)
+		synced = append(synced, inf.HasSynced)
+		g.Go(func() error { inf.RunWithContext(ctx); return nil })
+		g.Go(func() error { return (&kubelet{node: n, cfg: p.cfg}).serve(ctx) })
+	}
+	factory.Start(ctx.Done())
+	machines := make(chan struct{})
+	g.Go(func() error { e.follow(ctx, sync.OnceFunc(func() { close(machines) })); return nil })
+	g.Go(func() error { return p.begin(ctx, g, synced, machines, services) })
+	err := g.Wait()
+	factory.Shutdown()
+	for _, n := range e.nodes {
+		n.objects.wg.Wait()
+	}
+	return err
+}
+
+// begin waits for the first whole pictures of Pods, Services and Machines and then sets everything to work.
+func (p *Provider) begin(ctx context.Context, g *errgroup.Group, synced []cache.InformerSynced, machines <-chan struct{}, services *services) error {
+	e := p.engine
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		return nil
+	}
+	g.Go(func() error {
+		services.run(ctx, func(err error) { p.log.Warn("virtual services could not be set: trying again", "err", err) })
+		return nil
+	})
+	select {
+	case <-machines:
+	case <-ctx.Done():
+		return nil
+	case <-time.After(10 * time.Second): // a region without its worker is shown as such
+		p.log.Warn("no worker has told its Machines yet: going on")
+	}
+	registered := make(chan struct{}, len(e.nodes))
+	for _, n := range e.nodes {
+		g.Go(func() error { return n.run(ctx, sync.OnceFunc(func() { registered <- struct{}{} })) })
+	}
+	g.Go(func() error { e.tellCapacity(ctx); return nil })
+	g.Go(func() error { e.work(ctx); return nil })
+	for range e.nodes {
+		select {
+		case <-registered:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	close(p.ready)
 	return nil
+}
+
+// open gives the node what it needs while it runs: its watches, its tokens and its voice.
+func (n *node) open(ctx context.Context) {
+	n.objects = newObjects(ctx, n.client, func(uids []types.UID) {
+		for _, uid := range uids {
+			n.engine.queue.Add(uid)
+		}
+	})
+	n.tokens = token.NewManager(n.client)
+	// A Pod may tell much in a short time; Events beyond the burst are dropped.
+	b := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{BurstSize: 100, QPS: 1}))
+	b.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: n.client.CoreV1().Events("")})
+	n.recorder = b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: n.Name})
 }
 
 // Ready closes when every Node is registered and the first lists of Pods and Machines are in.

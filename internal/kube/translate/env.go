@@ -1,0 +1,225 @@
+package translate
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	podresource "k8s.io/kubernetes/pkg/api/v1/resource"
+	podshelper "k8s.io/kubernetes/pkg/apis/core/pods"
+	"k8s.io/kubernetes/pkg/fieldpath"
+	"k8s.io/kubernetes/pkg/kubelet/envvars"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+
+	"gondola"
+)
+
+// environment returns the container's variables in the order in which they are set, and the values of those that are secret. The pilot
+// replaces references in every value, so what must stay as it is has its dollars doubled.
+func environment(pod *corev1.Pod, c *corev1.Container, in Inputs) ([]gondola.EnvVar, map[string]string, error) {
+	e := envBuilder{pod: pod, container: c, in: in, declared: map[string]bool{}, secrets: map[string]string{}}
+	e.services()
+	for _, from := range c.EnvFrom {
+		if err := e.from(from); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, v := range c.Env {
+		if err := e.variable(v); err != nil {
+			return nil, nil, err
+		}
+	}
+	return e.vars, e.secrets, nil
+}
+
+type envBuilder struct {
+	pod       *corev1.Pod
+	container *corev1.Container
+	in        Inputs
+	vars      []gondola.EnvVar
+	declared  map[string]bool
+	secrets   map[string]string
+}
+
+func (e *envBuilder) add(v gondola.EnvVar) {
+	e.vars = append(e.vars, v)
+	e.declared[v.Name] = true
+}
+
+func (e *envBuilder) addSecret(name, value string) {
+	e.secrets[name] = literal(value)
+	e.add(gondola.EnvVar{Name: name, Secret: true})
+}
+
+// services sets the variables of Kubernetes Services, as a kubelet does: kubernetes always, those of the namespace where links are wanted.
+func (e *envBuilder) services() {
+	links := e.pod.Spec.EnableServiceLinks == nil || *e.pod.Spec.EnableServiceLinks
+	byName := map[string]*corev1.Service{}
+	for _, s := range e.in.Services {
+		if s.Spec.ClusterIP == "" || s.Spec.ClusterIP == corev1.ClusterIPNone {
+			continue
+		}
+		if s.Namespace == corev1.NamespaceDefault && s.Name == "kubernetes" {
+			if byName[s.Name] == nil {
+				byName[s.Name] = s
+			}
+		} else if s.Namespace == e.pod.Namespace && links {
+			byName[s.Name] = s
+		}
+	}
+	var sorted []*corev1.Service
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		sorted = append(sorted, byName[name])
+	}
+	vars := envvars.FromServices(sorted)
+	slices.SortStableFunc(vars, func(a, b corev1.EnvVar) int { return cmp.Compare(a.Name, b.Name) })
+	for _, v := range vars {
+		e.add(gondola.EnvVar{Name: v.Name, Value: literal(v.Value)})
+	}
+}
+
+func (e *envBuilder) from(f corev1.EnvFromSource) error {
+	switch {
+	case f.ConfigMapRef != nil:
+		cm, ok := e.in.ConfigMaps[f.ConfigMapRef.Name]
+		if !ok {
+			return e.missing(f.ConfigMapRef.Optional, "configmap %q not found", f.ConfigMapRef.Name)
+		}
+		for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
+			e.add(gondola.EnvVar{Name: f.Prefix + k, Value: literal(cm.Data[k])})
+		}
+	case f.SecretRef != nil:
+		s, ok := e.in.Secrets[f.SecretRef.Name]
+		if !ok {
+			return e.missing(f.SecretRef.Optional, "secret %q not found", f.SecretRef.Name)
+		}
+		for _, k := range slices.Sorted(maps.Keys(s.Data)) {
+			e.addSecret(f.Prefix+k, string(s.Data[k]))
+		}
+	}
+	return nil
+}
+
+func (e *envBuilder) variable(v corev1.EnvVar) error {
+	if v.Value != "" || v.ValueFrom == nil {
+		e.add(gondola.EnvVar{Name: v.Name, Value: reference(v.Value, e.declared)})
+		return nil
+	}
+	switch f := v.ValueFrom; {
+	case f.FieldRef != nil:
+		return e.field(v.Name, f.FieldRef)
+	case f.ResourceFieldRef != nil:
+		value, err := resourceField(e.pod, e.container, f.ResourceFieldRef, e.in.Allocatable)
+		if err != nil {
+			return &MissingError{Container: e.container.Name, Message: err.Error()}
+		}
+		e.add(gondola.EnvVar{Name: v.Name, Value: value})
+	case f.ConfigMapKeyRef != nil:
+		r := f.ConfigMapKeyRef
+		cm, ok := e.in.ConfigMaps[r.Name]
+		if !ok {
+			return e.missing(r.Optional, "configmap %q not found", r.Name)
+		}
+		value, ok := cm.Data[r.Key]
+		if !ok {
+			return e.missing(r.Optional, "couldn't find key %v in ConfigMap %v/%v", r.Key, e.pod.Namespace, r.Name)
+		}
+		e.add(gondola.EnvVar{Name: v.Name, Value: literal(value)})
+	case f.SecretKeyRef != nil:
+		r := f.SecretKeyRef
+		s, ok := e.in.Secrets[r.Name]
+		if !ok {
+			return e.missing(r.Optional, "secret %q not found", r.Name)
+		}
+		value, ok := s.Data[r.Key]
+		if !ok {
+			return e.missing(r.Optional, "couldn't find key %v in Secret %v/%v", r.Key, e.pod.Namespace, r.Name)
+		}
+		e.addSecret(v.Name, string(value))
+	}
+	return nil
+}
+
+// runtimeFields are the fields of a Pod that are known only on its host.
+var runtimeFields = map[string]string{
+	"status.podIP": "pod_ip", "status.podIPs": "pod_ips", "status.hostIP": "host_ip", "status.hostIPs": "host_ips",
+}
+
+func (e *envBuilder) field(name string, f *corev1.ObjectFieldSelector) error {
+	path, _, err := podshelper.ConvertDownwardAPIFieldLabel(cmp.Or(f.APIVersion, "v1"), f.FieldPath, "")
+	if err != nil {
+		return &MissingError{Container: e.container.Name, Message: err.Error()}
+	}
+	if field, ok := runtimeFields[path]; ok {
+		e.add(gondola.EnvVar{Name: name, Field: field})
+		return nil
+	}
+	value, err := podField(e.pod, path)
+	if err != nil {
+		return &MissingError{Container: e.container.Name, Message: err.Error()}
+	}
+	e.add(gondola.EnvVar{Name: name, Value: literal(value)})
+	return nil
+}
+
+func (e *envBuilder) missing(optional *bool, format string, args ...any) error {
+	if isTrue(optional) {
+		return nil
+	}
+	return &MissingError{Container: e.container.Name, Message: fmt.Sprintf(format, args...)}
+}
+
+// podField reads a field that the Pod itself tells.
+func podField(pod *corev1.Pod, path string) (string, error) {
+	switch path {
+	case "spec.nodeName":
+		return pod.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return pod.Spec.ServiceAccountName, nil
+	}
+	return fieldpath.ExtractFieldPathAsString(pod, path)
+}
+
+// resourceField reads a container's request or limit; a limit that is not set is what the node has.
+func resourceField(pod *corev1.Pod, c *corev1.Container, f *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+	name := f.ContainerName
+	if name == "" {
+		name = c.Name
+	}
+	return podresource.ExtractResourceValueByContainerNameAndNodeAllocatable(f, pod, name, allocatable)
+}
+
+// literal protects a value from the replacement of references.
+func literal(s string) string {
+	if strings.Contains(s, "$(") || strings.Contains(s, "$$") {
+		return strings.ReplaceAll(s, "$", "$$")
+	}
+	return s
+}
+
+// reference keeps the references to variables that are declared and protects all others, so that only what the Pod declares is replaced and
+// never what an image brings.
+func reference(s string, declared map[string]bool) string {
+	if !strings.Contains(s, "$") {
+		return s
+	}
+	const open = "\x00" // stands for a dollar of a reference that stays one
+	out := expansion.Expand(s, func(name string) string {
+		if declared[name] {
+			return open + "(" + name + ")"
+		}
+		return "$(" + name + ")"
+	})
+	return strings.ReplaceAll(strings.ReplaceAll(out, "$", "$$"), open, "$")
+}
+
+func references(list []string, declared map[string]bool) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, reference(s, declared))
+	}
+	return out
+}

@@ -1,0 +1,52 @@
+package translate
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"gondola"
+)
+
+// security merges the Pod's and the container's security contexts. Profiles of seccomp and AppArmor are not passed on: the sandbox, not the
+// host's kernel, is what a container's system calls reach.
+func security(pod *corev1.Pod, c *corev1.Container) *gondola.Security {
+	var s gondola.Security
+	if p := pod.Spec.SecurityContext; p != nil {
+		s.User, s.Group, s.NonRoot = p.RunAsUser, p.RunAsGroup, isTrue(p.RunAsNonRoot)
+		s.Groups = slices.Clone(p.SupplementalGroups)
+		if p.FSGroup != nil && !slices.Contains(s.Groups, *p.FSGroup) {
+			s.Groups = append(s.Groups, *p.FSGroup)
+		}
+	}
+	if k := c.SecurityContext; k != nil {
+		if k.RunAsUser != nil {
+			s.User = k.RunAsUser
+		}
+		if k.RunAsGroup != nil {
+			s.Group = k.RunAsGroup
+		}
+		if k.RunAsNonRoot != nil {
+			s.NonRoot = *k.RunAsNonRoot
+		}
+		s.ReadOnlyRootfs = isTrue(k.ReadOnlyRootFilesystem)
+		s.NoNewPrivileges = k.AllowPrivilegeEscalation != nil && !*k.AllowPrivilegeEscalation
+		if caps := k.Capabilities; caps != nil {
+			s.AddCapabilities, s.DropCapabilities = capabilities(caps.Add), capabilities(caps.Drop)
+		}
+	}
+	if s.User == nil && s.Group == nil && s.Groups == nil && !s.NonRoot && !s.ReadOnlyRootfs && !s.NoNewPrivileges &&
+		s.AddCapabilities == nil && s.DropCapabilities == nil {
+		return nil
+	}
+	return &s
+}
+
+func capabilities(list []corev1.Capability) []string {
+	var out []string
+	for _, c := range list {
+		out = append(out, strings.TrimPrefix(strings.ToUpper(string(c)), "CAP_"))
+	}
+	return out
+}

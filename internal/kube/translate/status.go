@@ -1,0 +1,198 @@
+package translate
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+	kubeletstatus "k8s.io/kubernetes/pkg/kubelet/status"
+
+	"gondola"
+)
+
+// Observed is what is known of a Pod beside its object and its Machine.
+type Observed struct {
+	HostIPs []netip.Addr // of the node, where the Machine tells none
+	Now     time.Time
+	Failure *Failure // the Pod has failed as a whole, for ever
+	Waiting *Waiting // why there is no Machine yet
+	// Over says that no container will be started again whatever the restart policy: the Pod is being deleted or has failed, and its
+	// containers have ended.
+	Over bool
+}
+
+// Failure is why a Pod as a whole has failed.
+type Failure struct{ Reason, Message string }
+
+// Waiting is why containers wait: one of them, or all where Container is empty.
+type Waiting struct{ Container, Reason, Message string }
+
+// PodStatus returns the status of the Pod as its Machine (nil while there is none) makes it. What others wrote is kept: conditions that are
+// not a kubelet's, the nominated node, a terminal phase. Times of transition move only with their status.
+func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus {
+	old := pod.Status.DeepCopy()
+	s := old.DeepCopy()
+	s.ObservedGeneration = podutil.CalculatePodStatusObservedGeneration(pod)
+	s.QOSClass = old.QOSClass
+	if s.QOSClass == "" {
+		s.QOSClass = qos.ComputePodQOS(pod)
+	}
+	if s.StartTime == nil {
+		s.StartTime = ptr(metav1.NewTime(o.Now).Rfc3339Copy())
+	}
+	s.InitContainerStatuses = containerStatuses(pod, m, o, pod.Spec.InitContainers, old.InitContainerStatuses)
+	s.ContainerStatuses = containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses)
+	s.Phase = phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
+	if s.Phase != old.Phase {
+		s.Reason, s.Message = "", ""
+	}
+	if o.Failure != nil {
+		s.Phase, s.Reason, s.Message = corev1.PodFailed, o.Failure.Reason, o.Failure.Message
+	}
+	if old.Phase == corev1.PodFailed || old.Phase == corev1.PodSucceeded { // never left
+		s.Phase, s.Reason, s.Message = old.Phase, old.Reason, old.Message
+	}
+	addresses(s, m, o)
+	conditions(pod, old, s, m, o.Now)
+	return *s
+}
+
+// addresses sets the IPs. A Pod keeps its last ones when its Machine is gone.
+func addresses(s *corev1.PodStatus, m *gondola.Machine, o Observed) {
+	hosts := o.HostIPs
+	if m != nil && m.Gondola != nil {
+		if len(m.Gondola.HostIPs) > 0 {
+			hosts = m.Gondola.HostIPs
+		}
+		if len(m.Gondola.Addresses) > 0 {
+			s.PodIPs = nil
+			for _, a := range onePerFamily(m.Gondola.Addresses) {
+				s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: a.String()})
+			}
+			s.PodIP = s.PodIPs[0].IP
+		}
+	}
+	if len(hosts) > 0 {
+		s.HostIPs = nil
+		for _, a := range onePerFamily(hosts) {
+			s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: a.String()})
+		}
+		s.HostIP = s.HostIPs[0].IP
+	}
+}
+
+// onePerFamily keeps the first address of each family, in their order.
+func onePerFamily(list []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range list {
+		if !slices.ContainsFunc(out, func(b netip.Addr) bool { return b.Is4() == a.Is4() }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// conditions writes the conditions that are a kubelet's and keeps all others.
+func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, now time.Time) {
+	owned := []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
+	s.Conditions = nil
+	for _, c := range old.Conditions {
+		if !slices.Contains(owned, c.Type) {
+			s.Conditions = append(s.Conditions, c)
+		}
+	}
+	all := append(slices.Clone(s.InitContainerStatuses), s.ContainerStatuses...)
+	sandbox := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse,
+		ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.PodReadyToStartContainers)}
+	if hasSandbox(m) {
+		sandbox.Status = corev1.ConditionTrue
+	}
+	fresh := []corev1.PodCondition{
+		sandbox,
+		kubeletstatus.GeneratePodInitializedCondition(pod, old, all, s.Phase),
+		kubeletstatus.GeneratePodReadyCondition(pod, old, s.Conditions, all, s.Phase),
+		kubeletstatus.GenerateContainersReadyCondition(pod, old, all, s.Phase),
+		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue,
+			ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.PodScheduled)},
+	}
+	for _, c := range fresh {
+		c.LastTransitionTime = metav1.NewTime(now).Rfc3339Copy()
+		if _, was := podutil.GetPodConditionFromList(old.Conditions, c.Type); was != nil && was.Status == c.Status {
+			c.LastTransitionTime = was.LastTransitionTime
+			c.LastProbeTime = was.LastProbeTime
+		}
+		s.Conditions = append(s.Conditions, c)
+	}
+}
+
+// hasSandbox says whether the Machine's sandbox and network are there.
+func hasSandbox(m *gondola.Machine) bool {
+	return m != nil && m.Gondola != nil && m.Gondola.SandboxID != "" &&
+		(m.State == gondola.Starting || m.State == gondola.Started || m.State == gondola.Stopping || m.State == gondola.Suspended)
+}
+
+// phase follows the kubelet's getPhase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase.
+func phase(pod *corev1.Pod, inits, apps []corev1.ContainerStatus, over bool) corev1.PodPhase {
+	pending := 0
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		st, _ := podutil.GetContainerStatus(inits, c.Name)
+		ended := terminated(st)
+		switch {
+		case ended == nil:
+			pending++
+		case ended.ExitCode != 0 && (over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode)):
+			return corev1.PodFailed
+		case ended.ExitCode != 0: // it runs again
+			pending++
+		}
+	}
+	var running, waiting, stopped, final, succeeded int
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		st, _ := podutil.GetContainerStatus(apps, c.Name)
+		ended := terminated(st)
+		switch {
+		case st.State.Running != nil:
+			running++
+		case ended == nil:
+			waiting++
+		default:
+			stopped++
+			if over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode) {
+				final++
+			}
+			if ended.ExitCode == 0 {
+				succeeded++
+			}
+		}
+	}
+	switch {
+	case pending > 0 || waiting > 0:
+		return corev1.PodPending
+	case running > 0 || stopped != final:
+		return corev1.PodRunning
+	case stopped == 0:
+		return corev1.PodPending
+	case stopped == succeeded:
+		return corev1.PodSucceeded
+	default:
+		return corev1.PodFailed
+	}
+}
+
+// terminated returns how the container ended, now or, where it waits for its next run, the last time.
+func terminated(st corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	switch {
+	case st.State.Terminated != nil:
+		return st.State.Terminated
+	case st.State.Running != nil:
+		return nil
+	default:
+		return st.LastTerminationState.Terminated
+	}
+}
