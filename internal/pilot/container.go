@@ -1,0 +1,419 @@
+package pilot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gondola"
+)
+
+// unknownExit is how long a lost exit status waits for the news that the sandbox has died.
+const unknownExit = 5 * time.Second
+
+// supervise is the goroutine of one container: it starts it when it is its turn, and again as its policy says, until it has ended for good.
+// It returns early when ctx ends; all it knows is in the ledger.
+func (s *Supervisor) supervise(ctx context.Context, c *Container, adopted bool) {
+	rec := s.ledger.container(c.Name)
+	if adopted && rec.Begun {
+		if rec.Status.State.Kind == gondola.ContainerRunning {
+			s.takeOver(ctx, c)
+		} else {
+			s.undoStart(ctx, c)
+		}
+	}
+	clean := !adopted
+	for ctx.Err() == nil && !s.ledger.container(c.Name).Done {
+		if !s.awaitTurn(ctx, c) || !s.awaitBackoff(ctx, c) {
+			s.giveUp(ctx, c)
+			continue
+		}
+		if !clean { // the earlier pilot may have died before this
+			s.remove(ctx, c)
+		}
+		clean = true
+		s.start(ctx, c)
+	}
+}
+
+// awaitTurn waits for the dependencies; false means that the container is not to start any more.
+func (s *Supervisor) awaitTurn(ctx context.Context, c *Container) bool {
+	var t turn
+	s.ledger.await(ctx.Done(), func() bool {
+		var initializing bool
+		t, initializing = s.turn(c)
+		if t == turnWait {
+			s.showWaiting(c, initializing)
+		}
+		return t != turnWait || s.stopping()
+	})
+	return t == turnStart && !s.stopping() && ctx.Err() == nil
+}
+
+// showWaiting names what a container that never ran waits for.
+func (s *Supervisor) showWaiting(c *Container, initializing bool) {
+	if !initializing {
+		return
+	}
+	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
+		if r.Status.State.Reason != "ContainerCreating" {
+			return false
+		}
+		r.Status.State.Reason = "PodInitializing"
+		return true
+	})
+}
+
+// awaitBackoff waits until a container that has failed may start again; false means that it is not to.
+func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
+	rec := s.ledger.container(c.Name)
+	last := rec.Status.State
+	if last.Kind == gondola.ContainerWaiting && last.Reason == "CrashLoopBackOff" && rec.Status.Last != nil {
+		last = *rec.Status.Last
+	}
+	if last.Kind != gondola.ContainerExited {
+		return true
+	}
+	wait := s.backoff().Wait(rec.Row)
+	left := time.Until(last.FinishedAt.Add(wait))
+	if left <= 0 {
+		return !s.stopping()
+	}
+	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
+		if r.Status.State.Kind != gondola.ContainerExited {
+			return false
+		}
+		r.Status.Last = &last
+		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CrashLoopBackOff",
+			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, c.Name, s.spec.Machine)}
+		return true
+	}, gondola.Note{Warning: true, Reason: "BackOff",
+		Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, s.spec.Machine)})
+	return s.pause(ctx, left)
+}
+
+// pause waits for d; false if the Machine is stopped or ctx ends before.
+func (s *Supervisor) pause(ctx context.Context, d time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	stopped := s.ledger.await(ctx.Done(), s.stopping)
+	return !stopped && errors.Is(ctx.Err(), context.DeadlineExceeded)
+}
+
+// giveUp records that a container does not start any more, unless it is only the pilot that goes.
+func (s *Supervisor) giveUp(ctx context.Context, c *Container) {
+	if ctx.Err() != nil {
+		return
+	}
+	s.ledger.change(c.Name, true, func(r *containerRecord) bool {
+		r.Done = true
+		if r.Status.State.Kind == gondola.ContainerWaiting && r.Status.Last != nil {
+			r.Status.State, r.Status.Last = *r.Status.Last, nil
+		}
+		return true
+	})
+}
+
+// start runs a container once.
+func (s *Supervisor) start(ctx context.Context, c *Container) {
+	defer s.up()
+	n := s.ledger.container(c.Name).Runs
+	run, err := s.prepareRun(c, n)
+	if err != nil {
+		s.cannotConfigure(ctx, c, err)
+		return
+	}
+	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
+		if r.Status.State.Kind == gondola.ContainerExited {
+			last := r.Status.State
+			r.Status.Last = &last
+		}
+		r.Runs, r.Starts, r.Begun, r.Hooked = r.Runs+1, r.Starts+1, true, false
+		r.Status.RestartCount = r.Starts - 1
+		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+		r.Status.ContainerID = fmt.Sprintf("gondola://%s/%s/%d", s.spec.Machine, c.Name, n)
+		r.Status.Ready, r.Status.Started = false, false
+		return true
+	})
+	con, err := s.openConsole(c, &run)
+	if err == nil {
+		if err = s.rt.Start(ctx, run); err != nil && ctx.Err() == nil {
+			con.finish(gondola.ExitStatus{Code: 128})
+		} else if err != nil {
+			con.close()
+		}
+	}
+	if ctx.Err() != nil && err != nil {
+		return // the next pilot undoes what was begun
+	}
+	if err != nil {
+		s.cannotStart(ctx, c, err)
+		return
+	}
+	con.started()
+	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
+		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerRunning, StartedAt: time.Now()}
+		return true
+	}, gondola.Note{Reason: "Created", Message: "Container created"}, gondola.Note{Reason: "Started", Message: "Container started"})
+	s.up()
+	s.attend(ctx, c, con)
+}
+
+// prepareRun works out everything that a run needs but its streams.
+func (s *Supervisor) prepareRun(c *Container, n int) (Run, error) {
+	args, env, err := command(&s.spec, c, s.secrets(c.Name))
+	if err != nil {
+		return Run{}, err
+	}
+	id, home, err := identity(c)
+	if err != nil {
+		return Run{}, err
+	}
+	mounted, err := mounts(&s.spec, c, n)
+	if err != nil {
+		return Run{}, err
+	}
+	ext := c.Config.Gondola
+	return Run{Container: *c, Attempt: n, Args: args, Env: defaultEnv(env, "HOME="+home), WorkingDir: workingDir(c), Identity: id,
+		Mounts: mounted, Files: c.Config.Files, TTY: ext != nil && ext.TTY}, nil
+}
+
+func workingDir(c *Container) string {
+	if c.WorkingDir == "" {
+		return "/"
+	}
+	return c.WorkingDir
+}
+
+func (s *Supervisor) secrets(container string) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.payload.Env[container]
+}
+
+func (s *Supervisor) openConsole(c *Container, run *Run) (*console, error) {
+	log, err := openLogFile(s.spec.Dir, c.Name, run.Attempt, s.logBytes)
+	if err != nil {
+		return nil, err
+	}
+	con, err := openConsole(s.rt, s.spec, run, log)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.consoles[c.Name] = con
+	delete(s.overrun, c.Name)
+	s.mu.Unlock()
+	return con, nil
+}
+
+// cannotConfigure shows that a container cannot even be described to the Runtime, and waits before the next try.
+func (s *Supervisor) cannotConfigure(ctx context.Context, c *Container, err error) {
+	if !s.kubernetes() {
+		s.cannotStart(ctx, c, err)
+		return
+	}
+	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
+		state := gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CreateContainerConfigError", Message: err.Error()}
+		if r.Status.State.Kind == gondola.ContainerExited {
+			last := r.Status.State
+			r.Status.Last = &last
+		}
+		r.Status.State = state
+		return true
+	})
+	s.ledger.note(true, c.Name, "Failed", "Error: "+err.Error())
+	s.up()
+	s.pause(ctx, s.backoff().First)
+}
+
+// cannotStart records a run that could not be started; whether there is another try is the policy's.
+func (s *Supervisor) cannotStart(ctx context.Context, c *Container, err error) {
+	s.log.Warn("a container cannot be started", "container", c.Name, "err", err)
+	s.ledger.note(true, c.Name, "Failed", "Error: "+err.Error())
+	now := time.Now()
+	s.ended(c, gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "StartError", Message: err.Error(), ExitCode: 128,
+		StartedAt: now, FinishedAt: now})
+	s.remove(ctx, c)
+}
+
+// takeOver goes on with a container that an earlier pilot has started.
+func (s *Supervisor) takeOver(ctx context.Context, c *Container) {
+	rec := s.ledger.container(c.Name)
+	run := Run{Container: *c, Attempt: rec.run(), TTY: c.Config.Gondola != nil && c.Config.Gondola.TTY}
+	con, err := s.openConsole(c, &run)
+	if err != nil {
+		s.log.Error("the output of a container that runs cannot be read; it is started again", "container", c.Name, "err", err)
+		s.undoStart(ctx, c)
+		return
+	}
+	con.started()
+	s.attend(ctx, c, con)
+}
+
+// undoStart removes a run of which the earlier pilot did not know whether it had started.
+func (s *Supervisor) undoStart(ctx context.Context, c *Container) {
+	if err := s.rt.Signal(ctx, c.Name, "SIGKILL", true); err == nil {
+		s.rt.Wait(ctx, c.Name)
+	}
+	s.ledger.change(c.Name, true, func(r *containerRecord) bool {
+		r.Begun, r.Starts = false, max(r.Starts-1, 0)
+		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+		return true
+	})
+}
+
+func (s *Supervisor) remove(ctx context.Context, c *Container) {
+	if err := s.rt.Delete(ctx, c.Name); err != nil && ctx.Err() == nil {
+		s.log.Warn("an ended container cannot be removed", "container", c.Name, "err", err)
+	}
+}
+
+// attend stays with a container that runs, until it has ended.
+func (s *Supervisor) attend(ctx context.Context, c *Container, con *console) {
+	rec := s.ledger.container(c.Name)
+	exit, known := s.live(ctx, c)
+	s.mu.Lock()
+	delete(s.consoles, c.Name)
+	overrun := s.overrun[c.Name]
+	s.mu.Unlock()
+	if !known {
+		if context.Cause(ctx) == errLost {
+			con.finish(gondola.ExitStatus{Code: 137, Signal: 9})
+		} else {
+			con.close()
+		}
+		return
+	}
+	if overrun || exit.OOM {
+		exit = Exit{Code: 137, Signal: 9, OOM: true}
+	}
+	if dropped := con.finish(gondola.ExitStatus{Code: exit.Code, Signal: exit.Signal}); dropped > 0 {
+		s.log.Error("output of a container was lost: its log cannot be written (is the disk full?)", "container", c.Name, "bytes", dropped)
+	}
+	state := gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Completed", ExitCode: exit.Code, Signal: exit.Signal,
+		StartedAt: rec.Status.State.StartedAt, FinishedAt: time.Now(),
+		Message: lastWords(&s.spec, c, rec.run(), exit.Code != 0, con.log)}
+	switch {
+	case exit.OOM:
+		state.Reason = "OOMKilled"
+	case exit.Unknown:
+		state.Reason = "ContainerStatusUnknown"
+	case exit.Code != 0:
+		state.Reason = "Error"
+	}
+	s.ended(c, state)
+	s.remove(ctx, c)
+}
+
+// ended records the end of a run and decides whether there is another one.
+func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
+	policy := c.Config.Restart
+	s.ledger.change(c.Name, true, func(r *containerRecord) bool {
+		if state.FinishedAt.Sub(state.StartedAt) >= s.backoff().Forget {
+			r.Row = 0
+		}
+		good := state.ExitCode == 0
+		r.Done = s.stoppingLocked() || isInit(c) && good || !policy.Restart(state.ExitCode, r.Row)
+		if !r.Begun { // it never began: there is no run whose end this is, but the try counts as one
+			r.Runs, r.Starts = r.Runs+1, r.Starts+1
+			r.Status.RestartCount = r.Starts - 1
+		}
+		if !r.Done {
+			r.Row++
+		}
+		if r.Row > 0 {
+			r.Row = min(r.Row, 1<<20)
+		}
+		r.Begun = false
+		r.Status.State = state
+		r.Status.Ready, r.Status.Started = r.Done && isInit(c) && good, false
+		return true
+	})
+}
+
+// live waits for the end of a container that runs, and meanwhile runs its hooks and probes and stops it when that is due. known is false
+// when the pilot has to go, or the sandbox has died, before the container's end is known.
+func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known bool) {
+	rctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	exits := make(chan Exit, 1)
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		if e, ok := s.waitExit(ctx, c); ok {
+			exits <- e
+		}
+	}()
+	defer func() { <-waited }()
+	kills := make(chan kill, 1)
+	health := make(chan struct{})
+	go func() {
+		defer close(health)
+		s.watchRun(rctx, c, func(k kill) {
+			select {
+			case kills <- k:
+			default: // it is being killed
+			}
+		})
+	}()
+	defer func() { cancel(); <-health }()
+	turns := make(chan struct{})
+	go func() {
+		defer close(turns)
+		s.ledger.await(rctx.Done(), func() bool { return s.stopping() && !s.dependents(c) })
+	}()
+	defer func() { cancel(); <-turns }()
+	select {
+	case e := <-exits:
+		return e, true
+	case <-waited:
+		select {
+		case e := <-exits:
+			return e, true
+		default:
+			return Exit{}, false
+		}
+	case k := <-kills:
+		return s.terminate(ctx, c, k, exits)
+	case <-turns:
+		if ctx.Err() != nil {
+			return Exit{}, false
+		}
+		return s.terminate(ctx, c, kill{note: "Stopping container " + c.Name}, exits)
+	case <-ctx.Done():
+		return Exit{}, false
+	}
+}
+
+// waitExit asks the Runtime until it knows. ok is false when ctx ends first.
+func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok bool) {
+	for {
+		exit, err := s.rt.Wait(ctx, c.Name)
+		if ctx.Err() != nil {
+			return Exit{}, false
+		}
+		if err == nil && !exit.Unknown {
+			return exit, true
+		}
+		if err != nil {
+			s.log.Warn("the end of a container cannot be waited for", "container", c.Name, "err", err)
+		}
+		// Most likely the sandbox has died, and that is told separately.
+		timer := time.NewTimer(unknownExit)
+		select {
+		case <-s.rt.Gone():
+			timer.Stop()
+			return Exit{}, false
+		case <-ctx.Done():
+			timer.Stop()
+			return Exit{}, false
+		case <-timer.C:
+		}
+		if err == nil || strings.Contains(err.Error(), "not found") || errors.Is(err, gondola.ErrNotFound) {
+			return Exit{Code: 137, Unknown: true}, true
+		}
+	}
+}

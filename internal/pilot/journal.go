@@ -1,0 +1,184 @@
+package pilot
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"gondola"
+)
+
+// maxJournal is the size beyond which a journal is written anew as one entry.
+const maxJournal = 1 << 20
+
+// entry is one line of the journal: what changed. Fields that are missing did not. An entry never holds a secret.
+type entry struct {
+	Seq        uint64            `json:"seq"`
+	Version    gondola.Version   `json:"version,omitempty"` // set: everything before it but the run numbers is void
+	Phase      Phase             `json:"phase,omitempty"`
+	Message    string            `json:"message,omitempty"`
+	OOM        bool              `json:"oom,omitempty"` // with Lost: memory was the reason
+	Sandbox    *sandboxRecord    `json:"sandbox,omitempty"`
+	Stop       *stopRecord       `json:"stop,omitempty"`
+	Containers []containerRecord `json:"containers,omitempty"`
+	Notes      []gondola.Note    `json:"notes,omitempty"`
+}
+
+// sandboxRecord is the sandbox of the moment.
+type sandboxRecord struct {
+	ID        string    `json:"id"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// stopRecord is a Stop that was asked for, so that the next pilot goes on with it.
+type stopRecord struct {
+	Signal  gondola.Signal    `json:"signal,omitempty"`
+	Timeout *gondola.Duration `json:"timeout,omitempty"`
+	At      time.Time         `json:"at"`
+}
+
+// containerRecord is what is known of a container beyond its status.
+type containerRecord struct {
+	Status gondola.ContainerStatus `json:"status"`
+	Runs   int                     `json:"runs"`           // runs begun, over all Versions: the next one is number Runs
+	Starts int                     `json:"starts"`         // runs begun since the clean slate; all but the first are restarts
+	Begun  bool                    `json:"begun"`          // the present run was given to the Runtime and has not been seen to end
+	Row    int                     `json:"row"`            // restarts in a row, for the back-off
+	Done   bool                    `json:"done,omitempty"` // ended for good
+	Hooked bool                    `json:"hooked"`         // the post-start hook of the present run is through
+}
+
+// run is the number of the present or last run.
+func (c *containerRecord) run() int { return max(c.Runs-1, 0) }
+
+// journal is an append-only file of entries, one JSON object a line.
+type journal struct {
+	path string
+	f    *os.File
+	size int64
+	sync bool
+}
+
+// readJournal calls apply with every entry of the file. A last line that was not written to its end is dropped.
+func readJournal(path string, apply func(entry)) (size int64, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read journal: %w", err)
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	for {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return size, nil
+		}
+		if err != nil {
+			return size, fmt.Errorf("read journal %s: %w", path, err)
+		}
+		var e entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return size, nil // torn by a power loss: what follows was never acknowledged
+		}
+		apply(e)
+		size += int64(len(line))
+	}
+}
+
+// openJournal opens the journal in dir for appending behind the first size bytes, which readJournal found whole.
+func openJournal(dir string, size int64, sync bool) (*journal, error) {
+	path := filepath.Join(dir, "journal")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	return &journal{path: path, f: f, size: size, sync: sync}, nil
+}
+
+// append writes an entry; with durable it is on disk afterwards.
+func (j *journal) append(e entry, durable bool) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	n, err := j.f.Write(append(line, '\n'))
+	j.size += int64(n)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	if durable && j.sync {
+		if err := j.f.Sync(); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// compact replaces the file by one that holds only e.
+func (j *journal) compact(e entry) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	if err := writeFileAtomic(j.path, line, 0o600, j.sync); err != nil {
+		return fmt.Errorf("compact journal: %w", err)
+	}
+	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("compact journal: %w", err)
+	}
+	j.f.Close()
+	j.f, j.size = f, int64(len(line))
+	return nil
+}
+
+func (j *journal) close() error { return j.f.Close() }
+
+// writeFileAtomic makes path hold data, or leaves what was there.
+func writeFileAtomic(path string, data []byte, mode os.FileMode, sync bool) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return os.Chmod(path, mode)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if sync {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if !sync {
+		return nil
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,240 @@
+package pilot
+
+import (
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"gondola"
+)
+
+// maxNotes is how many notes a Status keeps.
+const maxNotes = 50
+
+// ledger is the one owner of what is known of a Machine. Every change goes through commit, which applies an entry, writes it to the journal
+// and wakes those who wait; reading the journal applies the same entries.
+type ledger struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	journal    *journal // nil once closed: changes are dropped
+	seq, notes uint64   // last used
+	version    gondola.Version
+	phase      Phase
+	message    string
+	oom        bool
+	sandbox    sandboxRecord
+	stop       *stopRecord
+	containers []containerRecord
+	recent     []gondola.Note
+	changed    chan struct{} // closed and replaced at every change
+}
+
+// readLedger reads the journal in dir.
+func readLedger(dir string, log *slog.Logger) (*ledger, int64, error) {
+	l := &ledger{log: log, changed: make(chan struct{})}
+	size, err := readJournal(filepath.Join(dir, "journal"), l.apply)
+	return l, size, err
+}
+
+// ReadStatus returns what the journal in dir says of its Machine, without a pilot. A Machine that never ran has a Status without Version.
+// The Phase is that of the last pilot: one that is not final says that it died.
+func ReadStatus(dir string) (Status, error) {
+	l, _, err := readLedger(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return Status{}, err
+	}
+	s, _ := l.status()
+	return s, nil
+}
+
+// apply makes the change that e describes.
+func (l *ledger) apply(e entry) {
+	l.seq = max(l.seq, e.Seq)
+	if e.Version != "" && e.Version != l.version {
+		l.version, l.containers, l.recent, l.stop, l.message, l.oom = e.Version, nil, nil, nil, "", false
+	}
+	if e.Phase != "" {
+		l.phase, l.message, l.oom = e.Phase, e.Message, e.OOM
+		if e.Phase != Ending {
+			l.stop = nil
+		}
+	}
+	if e.Sandbox != nil {
+		l.sandbox = *e.Sandbox
+	}
+	if e.Stop != nil {
+		l.stop = e.Stop
+	}
+	for _, c := range e.Containers {
+		if i := l.index(c.Status.Name); i >= 0 {
+			l.containers[i] = c
+		} else {
+			l.containers = append(l.containers, c)
+		}
+	}
+	for _, n := range e.Notes {
+		l.notes = max(l.notes, n.Seq)
+		l.recent = append(l.recent, n)
+	}
+	if over := len(l.recent) - maxNotes; over > 0 {
+		l.recent = slices.Delete(l.recent, 0, over)
+	}
+}
+
+func (l *ledger) index(name string) int {
+	return slices.IndexFunc(l.containers, func(c containerRecord) bool { return c.Status.Name == name })
+}
+
+// commitLocked applies and records e.
+func (l *ledger) commitLocked(e entry, durable bool) {
+	if l.journal == nil {
+		return
+	}
+	l.seq++
+	e.Seq = l.seq
+	for i := range e.Notes {
+		e.Notes[i].Seq = l.notes + 1 + uint64(i)
+		e.Notes[i].Time = time.Now()
+	}
+	l.apply(e)
+	if err := l.journal.append(e, durable); err != nil {
+		l.log.Error("the journal cannot be written; a restart of the pilot will not know what happens now", "err", err)
+	}
+	if l.journal.size > maxJournal {
+		if err := l.journal.compact(l.snapshotLocked()); err != nil {
+			l.log.Error("the journal cannot be compacted", "err", err)
+		}
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// snapshotLocked is the one entry that says everything.
+func (l *ledger) snapshotLocked() entry {
+	return entry{Seq: l.seq, Version: l.version, Phase: l.phase, Message: l.message, OOM: l.oom, Sandbox: &l.sandbox, Stop: l.stop,
+		Containers: l.containers, Notes: l.recent}
+}
+
+// open starts recording.
+func (l *ledger) open(dir string, size int64, sync bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j, err := openJournal(dir, size, sync)
+	l.journal = j
+	return err
+}
+
+// begin records that a pilot begins with spec. With clean, or for another version, all that was is void but the numbers of runs.
+func (l *ledger) begin(spec Spec, clean bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	runs := map[string]int{}
+	for _, c := range l.containers {
+		runs[c.Status.Name] = c.Runs
+	}
+	if clean || l.version != spec.Version {
+		l.version, l.containers, l.recent, l.stop = "", nil, nil, nil
+	}
+	e := entry{Version: spec.Version, Phase: Booting}
+	if l.phase == Ending && l.version == spec.Version {
+		e.Phase = Ending
+	}
+	for _, c := range spec.Containers {
+		if l.index(c.Name) >= 0 {
+			continue
+		}
+		e.Containers = append(e.Containers, containerRecord{Runs: runs[c.Name], Status: gondola.ContainerStatus{
+			Name: c.Name, Image: c.Image, ImageID: c.ImageID,
+			State: gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}}})
+	}
+	l.commitLocked(e, false)
+	return l.journal.compact(l.snapshotLocked()) // one line: what was void must not be read again
+}
+
+func (l *ledger) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.journal != nil {
+		l.journal.close()
+		l.journal = nil
+	}
+}
+
+// commit records a change of the Machine.
+func (l *ledger) commit(e entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commitLocked(e, true)
+}
+
+// note records something that happened; the same again within a minute is not news.
+func (l *ledger) note(warning bool, container, reason, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.recent {
+		if n.Container == container && n.Reason == reason && n.Message == message && time.Since(n.Time) < time.Minute {
+			return
+		}
+	}
+	l.commitLocked(entry{Notes: []gondola.Note{{Warning: warning, Container: container, Reason: reason, Message: message}}}, false)
+}
+
+// container returns what is known of a container.
+func (l *ledger) container(name string) containerRecord {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := l.index(name); i >= 0 {
+		return l.containers[i]
+	}
+	return containerRecord{Status: gondola.ContainerStatus{Name: name}}
+}
+
+// change records a change of one container, with the notes that go with it. Nothing is recorded if f returns false.
+func (l *ledger) change(name string, durable bool, f func(*containerRecord) bool, notes ...gondola.Note) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := l.index(name)
+	if i < 0 {
+		return
+	}
+	c := l.containers[i]
+	if !f(&c) {
+		return
+	}
+	for k := range notes {
+		notes[k].Container = name
+	}
+	l.commitLocked(entry{Containers: []containerRecord{c}, Notes: notes}, durable)
+}
+
+// status returns the Status, and a channel that closes when there is a newer one.
+func (l *ledger) status() (Status, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{Version: l.version, Seq: l.seq, Phase: l.phase, Message: l.message, SandboxID: l.sandbox.ID, StartedAt: l.sandbox.StartedAt,
+		Notes: slices.Clone(l.recent), Containers: make([]gondola.ContainerStatus, len(l.containers))}
+	for i, c := range l.containers {
+		s.Containers[i] = c.Status
+	}
+	return s, l.changed
+}
+
+// await waits until f is true of the containers, or ctx ends.
+func (l *ledger) await(done <-chan struct{}, f func() bool) bool {
+	for {
+		l.mu.Lock()
+		changed := l.changed
+		l.mu.Unlock()
+		if f() {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return f()
+		}
+	}
+}

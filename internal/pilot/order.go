@@ -1,0 +1,141 @@
+package pilot
+
+import (
+	"time"
+
+	"gondola"
+)
+
+// dependencies returns what a container waits for. One that names nothing waits, if there are init containers, for those before it.
+func dependencies(spec *Spec, c *Container) []gondola.Dependency {
+	if len(c.Config.DependsOn) > 0 {
+		return c.Config.DependsOn
+	}
+	var deps []gondola.Dependency
+	for i := range spec.Containers {
+		other := &spec.Containers[i]
+		if other.Name == c.Name && isInit(c) {
+			break
+		}
+		if other.Name != c.Name && isInit(other) {
+			deps = append(deps, gondola.Dependency{Name: other.Name, Condition: gondola.DependsExited})
+		}
+	}
+	return deps
+}
+
+func isInit(c *Container) bool { return c.Config.Gondola != nil && c.Config.Gondola.Init }
+
+// met says whether a dependency allows the start of its container, and whether it can never do so any more.
+func met(d gondola.Dependency, dep containerRecord) (ok, never bool) {
+	state := dep.Status.State
+	exited := dep.Done && state.Kind == gondola.ContainerExited
+	switch d.Condition {
+	case gondola.DependsHealthy:
+		ok = dep.Status.Ready && state.Kind == gondola.ContainerRunning
+	case gondola.DependsExited:
+		ok = exited && state.ExitCode == 0
+	default:
+		ok = dep.Status.Started || exited
+	}
+	return ok, dep.Done && !ok
+}
+
+// turn is what a container that waits for its dependencies is to do.
+type turn int
+
+const (
+	turnWait  turn = iota
+	turnStart      // all conditions hold
+	turnNever      // one can never hold: the container ends without having run
+)
+
+func (s *Supervisor) turn(c *Container) (t turn, initializing bool) {
+	t = turnStart
+	for _, d := range dependencies(&s.spec, c) {
+		ok, never := met(d, s.ledger.container(d.Name))
+		if never {
+			return turnNever, d.Condition == gondola.DependsExited
+		}
+		if !ok {
+			t = turnWait
+			initializing = initializing || d.Condition == gondola.DependsExited
+		}
+	}
+	return t, initializing
+}
+
+// dependents says whether containers that need c run: they are stopped before it.
+func (s *Supervisor) dependents(c *Container) bool {
+	for i := range s.spec.Containers {
+		other := &s.spec.Containers[i]
+		for _, d := range other.Config.DependsOn {
+			if d.Name == c.Name && d.Condition != gondola.DependsExited && s.ledger.container(other.Name).Begun {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sandboxMade records a new sandbox. Where an earlier one had containers, those that ran have died with it, and those that would run, with
+// the init containers before them, start anew.
+func (l *ledger) sandboxMade(spec *Spec) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	e := entry{Phase: Booting, Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now}}
+	again := map[string]bool{}
+	var need func(name string)
+	need = func(name string) {
+		if again[name] {
+			return
+		}
+		again[name] = true
+		for i := range spec.Containers {
+			if spec.Containers[i].Name == name {
+				for _, d := range dependencies(spec, &spec.Containers[i]) {
+					if d.Condition == gondola.DependsExited {
+						need(d.Name)
+					}
+				}
+			}
+		}
+	}
+	for _, c := range l.containers {
+		if !c.Done {
+			need(c.Status.Name)
+		}
+	}
+	changed := false
+	for _, c := range l.containers {
+		if again[c.Status.Name] && c.Starts > 0 {
+			e.Containers = append(e.Containers, afresh(c, l.oom, now))
+			changed = true
+		}
+	}
+	if changed {
+		e.Notes = []gondola.Note{{Reason: "SandboxChanged", Message: "Pod sandbox changed, it will be killed and re-created."}}
+	}
+	l.commitLocked(e, true)
+}
+
+// afresh is a container's record after its sandbox was lost.
+func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
+	state := c.Status.State
+	if c.Begun {
+		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now,
+			Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
+		if oom {
+			state.Reason = "OOMKilled"
+			state.Message = "The sandbox has used more memory than its limit."
+		}
+	}
+	if state.Kind == gondola.ContainerExited {
+		c.Status.Last = &state
+	}
+	c.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+	c.Status.Ready, c.Status.Started = false, false
+	c.Begun, c.Done, c.Hooked, c.Row = false, false, false, 0
+	return c
+}

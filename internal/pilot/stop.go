@@ -1,0 +1,163 @@
+package pilot
+
+import (
+	"context"
+	"time"
+
+	"gondola"
+)
+
+// kill is a reason to end a container that runs.
+type kill struct {
+	note  string         // for people; empty: none
+	grace *time.Duration // until SIGKILL; if nil, the container's own
+}
+
+// rekill is how often SIGKILL is repeated while a container does not end.
+const rekill = 5 * time.Second
+
+// defaultGrace is how long a container has to end where its Config does not say.
+const defaultGrace = 5 * time.Second
+
+func (s *Supervisor) stopping() bool {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return s.stoppingLocked()
+}
+
+func (s *Supervisor) stoppingLocked() bool { return s.ledger.phase == Ending }
+
+func (s *Supervisor) stopRequest() stopRecord {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	if s.ledger.stop == nil {
+		return stopRecord{}
+	}
+	return *s.ledger.stop
+}
+
+// deadline is when a container that was asked to end at the time began is killed. It is asked again whenever something changes, for a second
+// Stop may leave less time.
+func (s *Supervisor) deadline(c *Container, k kill, began time.Time) time.Time {
+	grace := defaultGrace
+	if c.Config.Stop != nil && c.Config.Stop.Timeout != nil {
+		grace = time.Duration(*c.Config.Stop.Timeout)
+	}
+	if k.grace != nil {
+		grace = *k.grace
+	}
+	at := began.Add(grace)
+	if !s.stopping() {
+		return at
+	}
+	req := s.stopRequest()
+	if req.Timeout == nil {
+		return at
+	}
+	asked := req.At.Add(time.Duration(*req.Timeout))
+	if k.grace != nil && at.Before(asked) {
+		return at
+	}
+	return asked
+}
+
+// terminate ends a container: pre-stop hook, stop signal, and SIGKILL when its time is over.
+func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits <-chan Exit) (Exit, bool) {
+	if k.note != "" {
+		s.ledger.note(false, c.Name, "Killing", k.note)
+	}
+	began := time.Now()
+	exit, ended := s.preStop(ctx, c, func() time.Time { return s.deadline(c, k, began) }, exits)
+	if ended || ctx.Err() != nil {
+		return exit, ended
+	}
+	signal := gondola.Signal("SIGTERM")
+	if c.Config.Stop != nil && c.Config.Stop.Signal != nil && *c.Config.Stop.Signal != "" {
+		signal = *c.Config.Stop.Signal
+	}
+	if req := s.stopRequest(); req.Signal != "" {
+		signal = req.Signal
+	}
+	if err := s.rt.Signal(ctx, c.Name, signal, false); err != nil && ctx.Err() == nil {
+		s.log.Warn("a container cannot be asked to end", "container", c.Name, "err", err)
+	}
+	for {
+		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return s.deadline(c, k, began) }); ended || ctx.Err() != nil {
+			return exit, ended
+		}
+		if err := s.rt.Signal(ctx, c.Name, "SIGKILL", true); err != nil && ctx.Err() == nil {
+			s.log.Warn("a container cannot be killed", "container", c.Name, "err", err)
+		}
+		again := time.Now().Add(rekill)
+		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return again }); ended || ctx.Err() != nil {
+			return exit, ended
+		}
+	}
+}
+
+// awaitExit waits for the end of a run until the deadline, which may move.
+func (s *Supervisor) awaitExit(ctx context.Context, exits <-chan Exit, deadline func() time.Time) (Exit, bool) {
+	for {
+		_, changed := s.ledger.status()
+		left := time.Until(deadline())
+		if left <= 0 {
+			select {
+			case e := <-exits:
+				return e, true
+			default:
+				return Exit{}, false
+			}
+		}
+		timer := time.NewTimer(left)
+		select {
+		case e := <-exits:
+			timer.Stop()
+			return e, true
+		case <-timer.C:
+		case <-changed:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return Exit{}, false
+		}
+	}
+}
+
+// preStop runs the pre-stop hook, whose time counts as the container's. A hook that fails is noted and changes nothing.
+func (s *Supervisor) preStop(ctx context.Context, c *Container, deadline func() time.Time, exits <-chan Exit) (exit Exit, ended bool) {
+	ext := c.Config.Gondola
+	if ext == nil || ext.PreStop == nil || time.Until(deadline()) <= 0 {
+		return Exit{}, false
+	}
+	hctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.hook(hctx, c, ext.PreStop) }()
+	for {
+		_, changed := s.ledger.status()
+		timer := time.NewTimer(max(0, time.Until(deadline())))
+		select {
+		case e := <-exits:
+			timer.Stop()
+			cancel()
+			<-done
+			return e, true
+		case err := <-done:
+			timer.Stop()
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("a pre-stop hook failed", "container", c.Name, "err", err)
+				s.ledger.note(true, c.Name, "FailedPreStopHook", "PreStopHook failed")
+			}
+			return Exit{}, false
+		case <-timer.C:
+			if time.Until(deadline()) <= 0 {
+				cancel()
+				<-done
+				s.ledger.note(true, c.Name, "FailedPreStopHook", "PreStopHook did not end in time")
+				return Exit{}, false
+			}
+		case <-changed:
+			timer.Stop()
+		}
+	}
+}

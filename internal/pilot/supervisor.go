@@ -1,0 +1,267 @@
+package pilot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gondola"
+)
+
+// SupervisorConfig says what a Supervisor supervises.
+type SupervisorConfig struct {
+	Spec    Spec
+	Runtime Runtime
+	Log     *slog.Logger // If nil, nothing is logged.
+
+	// LogBytes is the size at which a container's log is rotated. If zero, 10 MiB.
+	LogBytes int64
+	// Volatile leaves out the fsyncs: after a power loss the journal may be older than what happened. For tests and simulations.
+	Volatile bool
+}
+
+// Supervisor runs one Machine: it implements API in this process. Run does the work; methods called before it wait for it.
+type Supervisor struct {
+	spec     Spec
+	rt       Runtime
+	log      *slog.Logger
+	logBytes int64
+	volatile bool
+	prober   *prober
+
+	opened chan struct{} // closed when the ledger is there
+	done   chan struct{} // closed when Run returns
+	ledger *ledger
+
+	mu       sync.Mutex
+	payload  gondola.Payload
+	consoles map[string]*console // container → its streams while it runs
+	overrun  map[string]bool     // container → it was killed for its memory
+}
+
+// NewSupervisor returns a Supervisor that does nothing until Run.
+func NewSupervisor(cfg SupervisorConfig) *Supervisor {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cfg.LogBytes,
+		volatile: cfg.Volatile, opened: make(chan struct{}), done: make(chan struct{}), consoles: map[string]*console{},
+		overrun: map[string]bool{}}
+	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
+	return s
+}
+
+// errLost is why the containers' goroutines end when the sandbox has died.
+var errLost = errors.New("the sandbox has died")
+
+// Run supervises until a final Phase, and returns nil then. When ctx ends before, it lets go of everything at once and returns the context's
+// error: the containers run on, and a later Supervisor takes them over.
+func (s *Supervisor) Run(ctx context.Context) error {
+	defer close(s.done)
+	adopted, err := s.boot(ctx)
+	if err != nil {
+		return err
+	}
+	if phase := s.phase(); phase.Final() {
+		return nil
+	}
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i := range s.spec.Containers {
+		wg.Go(func() { s.supervise(inner, &s.spec.Containers[i], adopted) })
+	}
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	stopWatch := s.watchMemory(inner)
+	defer stopWatch()
+	select {
+	case <-ended:
+	case <-s.rt.Gone():
+		cancel(errLost)
+		<-ended
+	case <-ctx.Done():
+		<-ended
+	}
+	defer s.ledger.close()
+	if s.allDone() {
+		return s.finish(Ended, "", false)
+	}
+	if context.Cause(inner) == errLost {
+		return s.finish(Lost, "the sandbox has died", s.rt.OOM())
+	}
+	return ctx.Err()
+}
+
+// boot reads journal and payload and makes or takes over the sandbox.
+func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
+	l, size, err := readLedger(s.spec.Dir, s.log)
+	if err != nil {
+		return false, err
+	}
+	last := l.phase
+	if err := l.open(s.spec.Dir, size, !s.volatile); err != nil {
+		return false, err
+	}
+	same := l.version == s.spec.Version
+	if err := l.begin(s.spec, last == Ended); err != nil {
+		l.close()
+		return false, err
+	}
+	s.ledger = l
+	close(s.opened)
+	if err := s.prepare(); err != nil {
+		return false, s.fail(err)
+	}
+	if adopted, err = s.rt.Boot(ctx, s.spec); err != nil {
+		return false, s.fail(err)
+	}
+	if adopted && !same { // what runs is of an old Version
+		if err := s.rt.Destroy(ctx, s.spec); err != nil {
+			return false, s.fail(err)
+		}
+		if adopted, err = s.rt.Boot(ctx, s.spec); err != nil {
+			return false, s.fail(err)
+		}
+	}
+	if adopted {
+		if s.phase() != Ending {
+			s.ledger.commit(entry{Phase: Running})
+		}
+		return true, nil
+	}
+	if s.phase() == Ending && last == Ending { // the stop that was under way came to its end with the sandbox; this is a new start
+		if err := s.ledger.begin(s.spec, true); err != nil {
+			return false, s.fail(err)
+		}
+	}
+	s.ledger.sandboxMade(&s.spec)
+	return false, nil
+}
+
+// prepare makes the files that containers see.
+func (s *Supervisor) prepare() error {
+	p, err := readPayload(s.spec.RunDir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.payload = p
+	s.mu.Unlock()
+	if err := writeEtc(s.spec); err != nil {
+		return err
+	}
+	return writeVolumes(s.spec, p)
+}
+
+// fail ends the Machine because its sandbox cannot be made, unless the pilot itself was told to go.
+func (s *Supervisor) fail(err error) error {
+	defer s.ledger.close()
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	s.log.Error("the sandbox cannot be made", "err", err)
+	return s.finish(Failed, err.Error(), false)
+}
+
+// finish undoes the sandbox and records the final phase.
+func (s *Supervisor) finish(phase Phase, message string, oom bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := s.rt.Destroy(ctx, s.spec)
+	if err != nil {
+		err = fmt.Errorf("end the sandbox: %w", err)
+		s.log.Error("the sandbox left something behind", "err", err)
+	}
+	s.ledger.commit(entry{Phase: phase, Message: message, OOM: oom})
+	return err
+}
+
+func (s *Supervisor) phase() Phase {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return s.ledger.phase
+}
+
+func (s *Supervisor) allDone() bool {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	for _, c := range s.ledger.containers {
+		if !c.Done {
+			return false
+		}
+	}
+	return true
+}
+
+// up records that the Machine runs: its first container has been started, or has failed to.
+func (s *Supervisor) up() {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	if s.ledger.phase == Booting {
+		s.ledger.commitLocked(entry{Phase: Running}, true)
+	}
+}
+
+// backoff is the Machine's way to wait before restarts.
+func (s *Supervisor) backoff() gondola.Backoff {
+	if s.kubernetes() {
+		return gondola.KubernetesBackoff
+	}
+	return gondola.FlyBackoff
+}
+
+func (s *Supervisor) kubernetes() bool { return s.spec.RestartBackoff == "kubernetes" }
+
+// watchMemory kills containers that use more memory than their own limit. The returned function ends it.
+func (s *Supervisor) watchMemory(ctx context.Context) (stop func()) {
+	limits := map[string]int64{}
+	for _, c := range s.spec.Containers {
+		if ext := c.Config.Gondola; ext != nil && ext.Limits != nil && ext.Limits.MemoryBytes > 0 {
+			limits[c.Name] = ext.Limits.MemoryBytes
+		}
+	}
+	if len(limits) == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.checkMemory(ctx, limits)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+func (s *Supervisor) checkMemory(ctx context.Context, limits map[string]int64) {
+	usage, err := s.rt.Usage(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("memory of containers cannot be read", "err", err)
+		}
+		return
+	}
+	for name, used := range usage {
+		limit, ok := limits[name]
+		if !ok || used <= limit || s.ledger.container(name).Status.State.Kind != gondola.ContainerRunning {
+			continue
+		}
+		s.mu.Lock()
+		s.overrun[name] = true
+		s.mu.Unlock()
+		if err := s.rt.Signal(ctx, name, "SIGKILL", true); err != nil && ctx.Err() == nil {
+			s.log.Warn("a container over its memory limit cannot be killed", "container", name, "err", err)
+		}
+	}
+}
