@@ -59,6 +59,8 @@ func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 		kill := p.c.Sandbox.SignalProcess(p.c.ID, pid, unix.SIGKILL, false)
 		if kill != nil {
 			r.cfg.Log.Info("could not kill a command", "container", name, "err", kill)
+		} else {
+			<-waited
 		}
 		output()
 		return gondola.ExitStatus{}, ctx.Err()
@@ -156,8 +158,12 @@ func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.
 		from *os.File
 	}
 	var outputs []copying
-	for fd, w := range map[int]io.Writer{1: streams.Stdout, 2: streams.Stderr} {
+	for fd, w := range []io.Writer{1: streams.Stdout, 2: streams.Stderr} {
 		if w == nil {
+			continue
+		}
+		if fd == 2 && same(w, streams.Stdout) { // two copies at once would mix in it
+			fds[2] = fds[1]
 			continue
 		}
 		read, write := pipe()
@@ -206,4 +212,10 @@ func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.
 		}
 		closeAll(ours)
 	}, nil
+}
+
+// same says whether a and b are one writer.
+func same(a, b io.Writer) bool {
+	defer func() { recover() }() // of types that cannot be compared
+	return a == b
 }

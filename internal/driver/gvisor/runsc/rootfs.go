@@ -112,6 +112,7 @@ func unmountBelow(dir string) error {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var points []string
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20) // an overlay's options can be long
 	for lines.Scan() {
 		if fields := strings.Fields(lines.Text()); len(fields) > 4 {
 			if p := unescape.Replace(fields[4]); p == dir || strings.HasPrefix(p, dir+"/") {

@@ -128,6 +128,10 @@ func (r *Runtime) flags() []string {
 		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
 		flags = append(flags, "--network=sandbox", "--gofer-network-namespace="+r.spec.NetNS)
 	}
+	if r.volumes.binds() {
+		// Without it a unix socket in a bind exists for the container alone that made it.
+		flags = append(flags, "--host-uds=all")
+	}
 	if r.cfg.Debug {
 		flags = append(flags, "--debug", "--debug-log="+filepath.Join(r.spec.Dir, "runsc")+"/")
 	}

@@ -72,7 +72,14 @@ func boot(t *testing.T, change func(*pilot.Spec)) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(runDir) })
-	spec := pilot.Spec{Machine: id, Instance: "gvt", Dir: t.TempDir(), RunDir: runDir, Hostname: "probe", Cgroup: "gvt/" + string(id)}
+	netns := "gvt-" + string(id)
+	for _, args := range [][]string{{"netns", "add", netns}, {"-n", netns, "link", "set", "lo", "up"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() { exec.Command("ip", "netns", "del", netns).Run() })
+	spec := pilot.Spec{Machine: id, NetNS: "/run/netns/" + netns, Instance: "gvt", Dir: t.TempDir(), RunDir: runDir, Hostname: "probe", Cgroup: "gvt/" + string(id)}
 	for _, name := range []string{"one", "two"} {
 		spec.Containers = append(spec.Containers, pilot.Container{Name: name, Image: "probe", Tree: tree})
 	}
@@ -352,18 +359,31 @@ func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
 		}
 	}
 	for _, v := range []string{"disk", "memory", "sized"} {
-		listening := make(chan struct{})
-		go func() {
-			m.exec("one", "unix-serve", "/"+v+"/s")
-			close(listening)
-		}()
-		out, st := m.exec("two", "unix-get", "/"+v+"/s")
-		t.Logf("unix socket in %s: %q %+v", v, out, st)
-		out, st = m.exec("two", "fifo", "/"+v+"/p")
-		t.Logf("fifo in %s: %q %+v", v, out, st)
+		ctx, cancel := context.WithCancel(t.Context())
+		serve := func(args ...string) {
+			go m.Exec(ctx, "one", pilot.Exec{Args: append([]string{"/bin/probe"}, args...)}, gondola.ExecIO{})
+		}
+		serve("unix-serve", "/"+v+"/s")
+		if out, _ := m.exec("two", "unix-get", "/"+v+"/s"); out != "over unix" {
+			t.Errorf("unix socket in %s: %q", v, out)
+		}
+		if v != "sized" { // binds have no FIFOs between containers
+			serve("fifo-write", "/"+v+"/p")
+			if out, _ := m.exec("two", "fifo-read", "/"+v+"/p"); out != "over fifo" {
+				t.Errorf("fifo in %s: %q", v, out)
+			}
+		}
+		cancel()
 	}
-	u, err := m.Usage(t.Context())
-	t.Logf("usage %v %v", u, err)
+	for _, dir := range []string{"/tmp", "/sized"} {
+		if out, _ := m.exec("one", "peer", dir+"/peer"); out != "0 true through" {
+			t.Errorf("unix socket to itself in %s: peer %q, want uid 0, its own pid, and the file passed", dir, out)
+		}
+	}
+	usage, err := m.Usage(t.Context())
+	if err != nil || usage["one"] < 1<<20 || usage["one"] > 100<<20 {
+		t.Errorf("Usage = %v, %v", usage, err)
+	}
 }
 
 func TestSandbox_GoneAndBootAnew(t *testing.T) {

@@ -18,14 +18,15 @@ type volume struct {
 	index int
 	// sentry: a tmpfs of the sandbox, shared by its containers, in which unix sockets and FIFOs connect. A bind would give each container a
 	// view of its own, with regular files only.
-	sentry bool
-	source string // on the host. Of a sentry volume on disk it is where its contents are swapped to; of one in memory only a name
-	memory bool
-	sizeMB int
+	sentry           bool
+	source           string // on the host. Of a sentry volume on disk it is where its contents are swapped to; of one in memory only a name
+	memory, readOnly bool
+	sizeMB           int
 }
 
 // placeVolumes decides for each volume of a Machine. Disk volumes without a size are sentry volumes backed by a file on disk; those with a
-// size, and those of which only a part is mounted somewhere, are binds.
+// size, and those of which only a part is mounted somewhere, are binds: what is in them outlives the sandbox, unix sockets connect (by way of
+// the host), but FIFOs and file locks do not reach the other containers.
 func placeVolumes(spec pilot.Spec) volumes {
 	parts := map[string]bool{} // volume → some container mounts a part of it
 	for _, c := range spec.Containers {
@@ -44,6 +45,7 @@ func placeVolumes(spec pilot.Spec) volumes {
 			p.sentry = !parts[v.Name]
 			p.source = filepath.Join(spec.RunDir, "volumes", v.Name)
 		case pilot.VolumePayload:
+			p.readOnly = true
 			p.source = filepath.Join(spec.RunDir, "payload", v.Name)
 		default:
 			p.sentry = v.SizeMB == 0 && !parts[v.Name]
@@ -52,6 +54,16 @@ func placeVolumes(spec pilot.Spec) volumes {
 		out[v.Name] = p
 	}
 	return out
+}
+
+// binds says whether a volume that containers write to is a bind.
+func (vs volumes) binds() bool {
+	for _, v := range vs {
+		if !v.sentry && !v.readOnly {
+			return true
+		}
+	}
+	return false
 }
 
 // prepareVolumes makes the directories behind the volumes.
@@ -113,7 +125,7 @@ func (vs volumes) mount(m pilot.Mount) specs.Mount {
 			out.Type, out.Options = "tmpfs", []string{"rw"}
 		}
 	}
-	if m.ReadOnly || m.Volume != nil && m.Volume.Kind == pilot.VolumePayload {
+	if m.ReadOnly || m.Volume != nil && vs[m.Volume.Name].readOnly {
 		out.Options[len(out.Options)-1] = "ro"
 	}
 	return out

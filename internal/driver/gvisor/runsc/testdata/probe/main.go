@@ -96,6 +96,37 @@ func main() {
 		var u syscall.Rusage
 		syscall.Getrusage(0, &u)
 		fmt.Println((u.Utime.Nano() + u.Stime.Nano()) / 1e6)
+	case "peer": // connects to itself through a unix socket; prints who the peer is, and sends a file
+		l, err := net.Listen("unix", args[0])
+		check(err)
+		c, err := net.Dial("unix", args[0])
+		check(err)
+		a, err := l.Accept()
+		check(err)
+		f, err := a.(*net.UnixConn).File()
+		check(err)
+		cred, err := syscall.GetsockoptUcred(int(f.Fd()), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+		check(err)
+		r, w, err := os.Pipe()
+		check(err)
+		_, _, err = c.(*net.UnixConn).WriteMsgUnix([]byte("x"), syscall.UnixRights(int(w.Fd())), nil)
+		check(err)
+		b, oob := make([]byte, 1), make([]byte, 64)
+		_, n, _, _, err := a.(*net.UnixConn).ReadMsgUnix(b, oob)
+		check(err)
+		msgs, err := syscall.ParseSocketControlMessage(oob[:n])
+		check(err)
+		if len(msgs) == 0 {
+			fmt.Println("no file came")
+			return
+		}
+		got, err := syscall.ParseUnixRights(&msgs[0])
+		check(err)
+		w.Close()
+		syscall.Write(got[0], []byte("through"))
+		syscall.Close(got[0])
+		rest, _ := io.ReadAll(r)
+		fmt.Println(cred.Uid, cred.Pid == int32(os.Getpid()), string(rest))
 	case "tty":
 		tty()
 	default:
