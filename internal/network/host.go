@@ -41,10 +41,21 @@ func (n *Network) EnsureHost(ctx context.Context, p HostPlan) error {
 			return err
 		}
 	}
-	c := n.conn()
+	if err := n.transact(func(c *nftables.Conn) error { return n.addHost(c, p) }); err != nil {
+		return fmt.Errorf("add host addresses and Service ranges to the firewall: %w", err)
+	}
+	for _, r := range p.ServiceRanges {
+		if err := n.ensureRoute(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Network) addHost(c *nftables.Conn, p HostPlan) error {
 	for _, f := range families() {
 		hosts, ranges := hostElements(p, f)
-		present, err := n.conn().GetSetElements(n.set(setRanges, f))
+		present, err := reading().GetSetElements(n.set(setRanges, f))
 		if err != nil {
 			return fmt.Errorf("read Service ranges: %w", err)
 		}
@@ -58,14 +69,6 @@ func (n *Network) EnsureHost(ctx context.Context, p HostPlan) error {
 			return err
 		}
 	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("add host addresses and Service ranges to the firewall: %w", err)
-	}
-	for _, r := range p.ServiceRanges {
-		if err := n.ensureRoute(r); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -76,23 +79,7 @@ func (n *Network) ReleaseHost(ctx context.Context, p HostPlan) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c := n.conn()
-	for _, f := range families() {
-		hosts, ranges := hostElements(p, f)
-		for name, elements := range map[string][]nftables.SetElement{setHosts: hosts, setRanges: ranges} {
-			present, err := n.conn().GetSetElements(n.set(name, f))
-			if err != nil {
-				return fmt.Errorf("read %s: %w", n.set(name, f).Name, err)
-			}
-			elements = slices.DeleteFunc(elements, func(e nftables.SetElement) bool {
-				return !slices.ContainsFunc(present, func(p nftables.SetElement) bool { return slices.Equal(p.Key, e.Key) && p.IntervalEnd == e.IntervalEnd })
-			})
-			if err := deleteElements(c, n.set(name, f), elements); err != nil {
-				return err
-			}
-		}
-	}
-	if err := c.Flush(); err != nil {
+	if err := n.transact(func(c *nftables.Conn) error { return n.deleteHost(c, p) }); err != nil {
 		return fmt.Errorf("take host addresses and Service ranges out of the firewall: %w", err)
 	}
 	for _, r := range p.ServiceRanges {
@@ -103,6 +90,25 @@ func (n *Network) ReleaseHost(ctx context.Context, p HostPlan) error {
 	for _, a := range p.Addresses {
 		if err := n.removeAddress(a); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (n *Network) deleteHost(c *nftables.Conn, p HostPlan) error {
+	for _, f := range families() {
+		hosts, ranges := hostElements(p, f)
+		for name, elements := range map[string][]nftables.SetElement{setHosts: hosts, setRanges: ranges} {
+			present, err := reading().GetSetElements(n.set(name, f))
+			if err != nil {
+				return fmt.Errorf("read %s: %w", n.set(name, f).Name, err)
+			}
+			elements = slices.DeleteFunc(elements, func(e nftables.SetElement) bool {
+				return !slices.ContainsFunc(present, func(p nftables.SetElement) bool { return slices.Equal(p.Key, e.Key) && p.IntervalEnd == e.IntervalEnd })
+			})
+			if err := deleteElements(c, n.set(name, f), elements); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

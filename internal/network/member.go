@@ -60,25 +60,25 @@ func (n *Network) admit(link int, m member) error {
 	if n.members[index] == m {
 		return nil
 	}
-	c := n.conn()
 	var stale []uint32 // what is known of this link, or of another that had the addresses
-	for i, old := range n.members {
-		if i != index && old.v4 != m.v4 && old.v6 != m.v6 {
-			continue
-		}
-		stale = append(stale, i)
-		for _, ch := range n.memberChanges(i, old) {
-			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+	err := n.transact(func(c *nftables.Conn) error {
+		for i, old := range n.members {
+			if i != index && old.v4 != m.v4 && old.v6 != m.v6 {
+				continue
+			}
+			stale = append(stale, i)
+			if err := n.deleteMember(c, i, old); err != nil {
 				return err
 			}
 		}
-	}
-	for _, ch := range n.memberChanges(index, m) {
-		if err := c.SetAddElements(ch.set, ch.elements); err != nil {
-			return err
+		for _, ch := range n.memberChanges(index, m) {
+			if err := c.SetAddElements(ch.set, ch.elements); err != nil {
+				return err
+			}
 		}
-	}
-	if err := c.Flush(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("admit %s to the firewall: %w", m.id, err)
 	}
 	for _, i := range stale {
@@ -96,13 +96,7 @@ func (n *Network) dismiss(id gondola.MachineID) error {
 		if m.id != id {
 			continue
 		}
-		c := n.conn()
-		for _, ch := range n.memberChanges(index, m) {
-			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
-				return err
-			}
-		}
-		if err := c.Flush(); err != nil {
+		if err := n.transact(func(c *nftables.Conn) error { return n.deleteMember(c, index, m) }); err != nil {
 			return fmt.Errorf("take %s out of the firewall: %w", id, err)
 		}
 		delete(n.members, index)
@@ -110,10 +104,19 @@ func (n *Network) dismiss(id gondola.MachineID) error {
 	return nil
 }
 
+func (n *Network) deleteMember(c *nftables.Conn, index uint32, m member) error {
+	for _, ch := range n.memberChanges(index, m) {
+		if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // loadMembersLocked reads what an earlier process admitted, and dismisses the links that are gone.
 func (n *Network) loadMembersLocked() error {
 	members := map[uint32]member{}
-	elements, err := n.conn().GetSetElements(n.set(setNetworks, family{}))
+	elements, err := reading().GetSetElements(n.set(setNetworks, family{}))
 	if err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (n *Network) loadMembersLocked() error {
 		members[binary.NativeEndian.Uint32(e.Key)] = member{network: networkKey(e.Val)}
 	}
 	for _, f := range families() {
-		elements, err := n.conn().GetSetElements(n.set(setSources, f))
+		elements, err := reading().GetSetElements(n.set(setSources, f))
 		if err != nil {
 			return err
 		}
@@ -153,15 +156,14 @@ func (n *Network) loadMembersLocked() error {
 			delete(members, index)
 		}
 	}
-	c := n.conn()
-	for index, m := range members {
-		for _, ch := range n.memberChanges(index, m) {
-			if err := c.SetDeleteElements(ch.set, ch.elements); err != nil {
+	return n.transact(func(c *nftables.Conn) error {
+		for index, m := range members {
+			if err := n.deleteMember(c, index, m); err != nil {
 				return err
 			}
 		}
-	}
-	return c.Flush()
+		return nil
+	})
 }
 
 // closed are the destinations beyond the host that a Machine may not reach unless a rule before says so: Machines of other networks, and

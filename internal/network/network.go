@@ -50,7 +50,8 @@ type Network struct {
 
 	attaching keyed // one Attach or Detach at a time per Machine
 
-	mu       sync.Mutex // guards what follows and every change of the nftables table
+	mu       sync.Mutex     // guards what follows and every change of the nftables table
+	changes  *nftables.Conn // If nil, not connected.
 	members  map[uint32]member
 	vips     map[vipKey]string         // virtual port → its chain
 	owners   map[netip.Addr]networkKey // virtual address → whose it is
@@ -77,7 +78,7 @@ func Open(cfg Config) (*Network, error) {
 	if err := n.openTable(); err != nil {
 		return nil, err
 	}
-	return n, nil
+	return n, n.deleteRetired()
 }
 
 func newNetwork(cfg Config) (*Network, error) {

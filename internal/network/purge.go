@@ -67,12 +67,7 @@ func (n *Network) purgeTable() error {
 	if err != nil || !found {
 		return err
 	}
-	c := n.conn()
-	c.DelTable(n.table)
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("delete nftables table %s: %w", n.table.Name, err)
-	}
-	return nil
+	return n.deleteTable()
 }
 
 func (n *Network) purgeHost() error {
@@ -121,7 +116,7 @@ func restoreSysctl(path, value string) error {
 }
 
 func (n *Network) otherInstances() (names []string, err error) {
-	tables, err := n.conn().ListTables()
+	tables, err := reading().ListTables()
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}

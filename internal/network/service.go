@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -61,14 +62,8 @@ func (n *Network) SetServices(ctx context.Context, network string, services []go
 	if err != nil {
 		return fmt.Errorf("services of network %s: %w", network, err)
 	}
-	c := n.conn()
-	if err := n.writeServices(c, d); err != nil {
-		return fmt.Errorf("services of network %s: %w", network, err)
-	}
-	if err := n.writeAddresses(c, d); err != nil {
-		return fmt.Errorf("services of network %s: %w", network, err)
-	}
-	if err := c.Flush(); err != nil {
+	err = n.transact(func(c *nftables.Conn) error { return errors.Join(n.writeServices(c, d), n.writeAddresses(c, d)) })
+	if err != nil {
 		return fmt.Errorf("services of network %s: %w", network, err)
 	}
 	for k := range d.remove {
@@ -219,7 +214,7 @@ func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs
 
 // clientsOf reads which clients of a sticky chain have a backend that the target has too.
 func (n *Network) clientsOf(chain string, t target) ([]nftables.SetElement, error) {
-	elements, err := n.conn().GetSetElements(n.stickySet(chain, t.family, t.affinity))
+	elements, err := reading().GetSetElements(n.stickySet(chain, t.family, t.affinity))
 	if err != nil {
 		return nil, fmt.Errorf("read clients of %s: %w", chain, err)
 	}
@@ -363,7 +358,7 @@ func (n *Network) writeAddresses(c *nftables.Conn, d serviceDiff) error {
 // loadServicesLocked reads the virtual services that an earlier process set.
 func (n *Network) loadServicesLocked() error {
 	for _, f := range families() {
-		elements, err := n.conn().GetSetElements(n.set(setVIPAddrs, f))
+		elements, err := reading().GetSetElements(n.set(setVIPAddrs, f))
 		if err != nil {
 			return err
 		}
@@ -373,7 +368,7 @@ func (n *Network) loadServicesLocked() error {
 			hex.Decode(owner[:], []byte(e.Comment))
 			n.owners[a] = owner
 		}
-		if elements, err = n.conn().GetSetElements(n.set(setVIPs, f)); err != nil {
+		if elements, err = reading().GetSetElements(n.set(setVIPs, f)); err != nil {
 			return err
 		}
 		for _, e := range elements {

@@ -72,15 +72,13 @@ func (n *Network) openTable() error {
 	if err != nil {
 		return err
 	}
-	err = n.writeTable()
+	err = n.transact(n.writeTable)
 	if err != nil && found {
 		n.log.Warn("firewall table does not fit this version, making it anew", "table", n.table.Name, "error", err)
-		c := n.conn()
-		c.DelTable(n.table)
-		if err := c.Flush(); err != nil {
-			return fmt.Errorf("delete nftables table %s: %w", n.table.Name, err)
+		if err := n.deleteTable(); err != nil {
+			return err
 		}
-		err, found = n.writeTable(), false
+		err, found = n.transact(n.writeTable), false
 	}
 	if err != nil {
 		return fmt.Errorf("make nftables table %s: %w", n.table.Name, err)
@@ -97,8 +95,19 @@ func (n *Network) openTable() error {
 	return nil
 }
 
+func (n *Network) deleteTable() error {
+	err := n.transact(func(c *nftables.Conn) error {
+		c.DelTable(n.table)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete nftables table %s: %w", n.table.Name, err)
+	}
+	return nil
+}
+
 func (n *Network) tableExists() (bool, error) {
-	tables, err := n.conn().ListTablesOfFamily(n.table.Family)
+	tables, err := reading().ListTablesOfFamily(n.table.Family)
 	if err != nil {
 		return false, fmt.Errorf("list nftables tables: %w", err)
 	}
@@ -110,22 +119,44 @@ func (n *Network) tableExists() (bool, error) {
 	return false, nil
 }
 
-// conn returns a connection for one transaction: after one that failed, a connection may still have answers waiting.
-func (n *Network) conn() *nftables.Conn { return newConn() }
+// transact changes the table in one transaction; n.mu must be held. The connection is kept: closing one waits until what its transactions
+// deleted is gone, some 10 ms. It is given up after an error, when it may still have messages or answers waiting.
+func (n *Network) transact(build func(c *nftables.Conn) error) error {
+	if n.changes == nil {
+		c, err := newConn(nftables.AsLasting())
+		if err != nil {
+			return fmt.Errorf("connect to nftables: %w", err)
+		}
+		n.changes = c
+	}
+	err := build(n.changes)
+	if err == nil {
+		err = n.changes.Flush()
+	}
+	if err != nil {
+		n.changes.CloseLasting()
+		n.changes = nil
+	}
+	return err
+}
 
-func newConn() *nftables.Conn {
+// reading returns a connection for questions.
+func reading() *nftables.Conn {
+	c, _ := newConn() // fails only for lasting connections
+	return c
+}
+
+func newConn(opts ...nftables.ConnOption) (*nftables.Conn, error) {
 	const buffer = 64 << 20 // a transaction of thousands of messages, and as many answers, must fit
-	c, _ := nftables.New(nftables.WithSockOptions(func(c *mdlayher.Conn) error {
+	return nftables.New(append(opts, nftables.WithSockOptions(func(c *mdlayher.Conn) error {
 		if err := c.SetReadBuffer(buffer); err != nil {
 			return err
 		}
 		return c.SetWriteBuffer(buffer)
-	})) // fails only for lasting connections
-	return c
+	}))...)
 }
 
-func (n *Network) writeTable() error {
-	c := n.conn()
+func (n *Network) writeTable(c *nftables.Conn) error {
 	c.AddTable(n.table)
 	for _, s := range n.sets() {
 		if err := c.AddSet(s, nil); err != nil {
@@ -163,7 +194,7 @@ func (n *Network) writeTable() error {
 			c.AddRule(&nftables.Rule{Table: n.table, Chain: r.chain, Exprs: e})
 		}
 	}
-	return c.Flush()
+	return nil
 }
 
 // refuseRules say no so that the other side knows at once.

@@ -11,7 +11,7 @@ import (
 // Warnings says what else on this host may stop Machines' packets, each with a remedy: chains of other tables that drop by default. In
 // nftables an accept ends only the chain it is in, so the instance's own table cannot overrule them.
 func Warnings() ([]string, error) {
-	chains, err := newConn().ListChains()
+	chains, err := reading().ListChains()
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
@@ -30,7 +30,7 @@ func Warnings() ([]string, error) {
 				"accept there what comes from links named g*", where))
 		}
 	}
-	tables, err := newConn().ListTables()
+	tables, err := reading().ListTables()
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
