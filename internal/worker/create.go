@@ -1,0 +1,250 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gondola"
+	"gondola/internal/store"
+)
+
+var (
+	machineNameRE = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$`)
+	machineIDRE   = regexp.MustCompile(`^[0-9a-f]{14}$`)
+)
+
+// Create commits capacity, number and row of a Machine in one step and starts it unless req.SkipLaunch. The id is req.Gondola.ID where the
+// server chose one. It never sells more than the worker has: ErrCapacity carries the Refusal, whose reason is the message.
+func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (gondola.Machine, error) {
+	if err := w.awaitRun(ctx); err != nil {
+		return gondola.Machine{}, err
+	}
+	row, payload, err := w.newRow(app, req)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	w.creating.Lock()
+	defer w.creating.Unlock()
+	if m, err := w.twin(ctx, row, req.Name != ""); m != nil || err != nil {
+		if err != nil {
+			return gondola.Machine{}, err
+		}
+		return *m, nil
+	}
+	for w.nameTaken(name{app, row.Name}) { // made up: make up another
+		row.Name = gondola.NewMachineName()
+	}
+	if err := w.commitCapacity(&row, req.SkipLaunch); err != nil {
+		return gondola.Machine{}, err
+	}
+	sealed, err := w.key.seal(row.ID, payload)
+	if err == nil {
+		err = w.insert(ctx, &row, sealed)
+	}
+	if err != nil {
+		w.ledger.release(row.ID, row.Number)
+		return gondola.Machine{}, err
+	}
+	return *w.hub.view(row.ID), nil
+}
+
+// insert records the Machine and starts its goroutine.
+func (w *Worker) insert(ctx context.Context, row *store.Machine, sealed []byte) error {
+	m, err := newMachine(w, *row, nil)
+	if err != nil {
+		return err
+	}
+	events := m.eventsOf(gondola.Created, []event{{kind: "launch", status: "pending", source: "flyd"}, {kind: "launch", source: "user"}})
+	m.events = events
+	if err := w.store.Create(ctx, *row, sealed, events...); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	if w.base.Err() != nil {
+		w.mu.Unlock()
+		return gondola.Errorf(gondola.ErrUnavailable, "worker %s is going down: ask again when it is back", w.cfg.Name)
+	}
+	w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
+	w.mu.Unlock()
+	m.show()
+	w.offerChanged()
+	w.tasks.Go(func() { m.run(w.base) })
+	return nil
+}
+
+// newRow validates a request and makes the row that it asks for.
+func (w *Worker) newRow(app gondola.AppName, req gondola.CreateRequest) (store.Machine, *gondola.Payload, error) {
+	if err := app.Validate(); err != nil {
+		return store.Machine{}, nil, err
+	}
+	config := req.Config
+	if err := w.validate(&config); err != nil {
+		return store.Machine{}, nil, err
+	}
+	now := time.Now().UTC()
+	row := store.Machine{ID: gondola.NewMachineID(), App: app, Name: req.Name, Network: gondola.DefaultNetwork, State: gondola.Created,
+		Target: gondola.Started, Version: gondola.NewVersion(now), Config: &config, CreatedAt: now, UpdatedAt: now}
+	if req.SkipLaunch {
+		row.Target = gondola.Created
+	}
+	if row.Name == "" {
+		row.Name = gondola.NewMachineName()
+	} else if len(row.Name) > 253 || !machineNameRE.MatchString(row.Name) {
+		return row, nil, gondola.Errorf(gondola.ErrInvalid, "name %q: use 1 to 253 letters, digits, dots, dashes and underscores", row.Name)
+	}
+	var payload *gondola.Payload
+	if x := req.Gondola; x != nil {
+		if x.ID != "" {
+			if row.ID = x.ID; !machineIDRE.MatchString(string(x.ID)) {
+				return row, nil, gondola.Errorf(gondola.ErrInvalid, "gondola.id %q: want 14 lower-case hexadecimal characters", x.ID)
+			}
+		}
+		if x.Network != "" {
+			row.Network = x.Network
+		}
+		row.NetworkID, payload = x.NetworkID, x.Payload
+	}
+	var err error
+	row.Detail, err = json.Marshal(detail{Driver: w.driverOf(&config)})
+	return row, payload, err
+}
+
+func (w *Worker) driverOf(c *gondola.Config) string {
+	if c.Gondola != nil && c.Gondola.Driver != "" {
+		return c.Gondola.Driver
+	}
+	return w.cfg.DefaultDriver
+}
+
+// validate refuses what the Config must not be, and what this worker cannot do, before anything is made.
+func (w *Worker) validate(c *gondola.Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	name := w.driverOf(c)
+	d, ok := w.cfg.Drivers[name]
+	if !ok {
+		return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver %q is not on worker %s: it has %s", name, w.cfg.Name, strings.Join(w.offered().drivers, ", "))
+	}
+	can := d.Capabilities()
+	unsupported := func(field, why string) error { return gondola.Errorf(gondola.ErrUnsupported, "%s: %s", field, why) }
+	switch {
+	case len(c.Containers) > 1 && !can.MultiContainer:
+		return unsupported("config.containers", "driver "+name+" runs one container per machine")
+	case len(c.Mounts) > 0:
+		return unsupported("config.mounts", "this worker has no volumes of the platform; use config.volumes with temp_dir for scratch space")
+	case len(c.Processes) > 1:
+		return unsupported("config.processes", "use config.containers for several processes")
+	case len(c.Processes) == 1:
+		return unsupported("config.processes", "use config.init for the one process")
+	case c.Guest != nil && c.Guest.GPUs > 0:
+		return unsupported("config.guest.gpus", "this worker has none")
+	case c.Schedule != "":
+		return unsupported("config.schedule", "this platform starts machines only when asked")
+	case len(c.Standbys) > 0:
+		return unsupported("config.standbys", "this platform starts machines only when asked")
+	}
+	for _, v := range c.Volumes {
+		if v.Image != "" {
+			return unsupported("config.volumes "+v.Name, "a volume from an image cannot be mounted yet; use temp_dir")
+		}
+	}
+	for _, k := range c.AllContainers() {
+		if k.Gondola != nil && k.Gondola.TTY && !can.TTY {
+			return unsupported("container "+k.Name, "driver "+name+" has no terminals")
+		}
+		if len(k.Secrets) > 0 {
+			return unsupported("container "+k.Name+": secrets", "this platform keeps no app secrets; use env or files")
+		}
+		for _, f := range k.Files {
+			if f.SecretName != "" || f.ImageConfig != "" {
+				return unsupported("container "+k.Name+": file "+f.GuestPath, "only raw_value is supported")
+			}
+		}
+		for _, e := range k.EnvFrom {
+			if !slices.Contains([]string{"id", "version", "app_name", "private_ip", "region", "image"}, e.FieldRef) {
+				return gondola.Errorf(gondola.ErrInvalid, "container %s: env_from.field_ref %q: use id, version, app_name, private_ip, region or image", k.Name, e.FieldRef)
+			}
+		}
+		if k.Gondola != nil && !slices.Contains([]string{"", "always", "if_not_present", "never"}, k.Gondola.PullPolicy) {
+			return gondola.Errorf(gondola.ErrInvalid, "container %s: pull_policy %q: use always, if_not_present or never", k.Name, k.Gondola.PullPolicy)
+		}
+	}
+	return nil
+}
+
+// twin finds the Machine that row would be: the same id, or the same explicit name, and an equal Config. A different one is an error.
+func (w *Worker) twin(ctx context.Context, row store.Machine, named bool) (*gondola.Machine, error) {
+	w.mu.Lock()
+	id := row.ID
+	m := w.machines[id]
+	if m == nil && named {
+		id = w.names[name{row.App, row.Name}]
+		m = w.machines[id]
+	}
+	w.mu.Unlock()
+	if m == nil {
+		if old, err := w.store.Machine(ctx, row.ID); err == nil {
+			return nil, gondola.Errorf(gondola.ErrConflict, "machine %s was destroyed at %s: create one with another id", row.ID, old.DestroyedAt.Format(time.RFC3339))
+		}
+		return nil, nil
+	}
+	view := w.hub.view(id)
+	if view == nil || m.app != row.App {
+		return nil, gondola.Errorf(gondola.ErrConflict, "machine id %s is taken by another app or being destroyed", id)
+	}
+	if sameConfig(view.Config, row.Config) && (!named || view.Name == row.Name) {
+		return view, nil
+	}
+	if id == row.ID {
+		return nil, gondola.Errorf(gondola.ErrConflict, "machine %s exists with another name or config: update it instead", id)
+	}
+	return nil, gondola.Errorf(gondola.ErrNameTaken, "Name has already been taken: machine %s of app %s is called %q", id, row.App, row.Name)
+}
+
+func (w *Worker) nameTaken(n name) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, taken := w.names[n]
+	return taken
+}
+
+func sameConfig(a, b *gondola.Config) bool {
+	x, err1 := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// commitCapacity takes what the Machine needs out of the ledger and gives it a number, or refuses as a Bid would.
+func (w *Worker) commitCapacity(row *store.Machine, skip bool) error {
+	want, _ := row.Config.Requests()
+	if skip {
+		want = gondola.Resources{}
+	}
+	o := w.offered()
+	if skip {
+		o.free = o.capacity // takes nothing yet
+	}
+	if _, refusal := computeBid(o, gondola.Ask{Requests: want}); refusal != nil {
+		return refused(*refusal)
+	}
+	if free, ok := w.ledger.take(row.ID, want); !ok {
+		o.free = free
+		_, refusal := computeBid(o, gondola.Ask{Requests: want})
+		if refusal == nil {
+			refusal = &gondola.Refusal{Worker: o.worker, Region: o.region, Reason: want.String() + " wanted, somebody else was faster", Free: free, Capacity: o.capacity}
+		}
+		return refused(*refusal)
+	}
+	row.Allocated = want
+	if row.Number = w.ledger.number(row.ID); row.Number == 0 {
+		w.ledger.release(row.ID, 0)
+		return refused(gondola.Refusal{Worker: o.worker, Region: o.region, Reason: "insufficient IPs", Free: o.free, Capacity: o.capacity})
+	}
+	return nil
+}

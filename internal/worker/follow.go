@@ -1,0 +1,202 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// maxNotes is how many notes a Machine shows.
+const maxNotes = 50
+
+// heard takes in what the pilot tells.
+func (m *machine) heard(st pilot.Status) {
+	m.status, m.pulling, m.conn.heard = &st, nil, true
+	m.notes.heard(st)
+	if st.Phase == pilot.Running {
+		m.failures = 0
+	}
+	m.show()
+}
+
+// hungUp decides what the end of the pilot's stream means, by the last that it told.
+func (m *machine) hungUp() {
+	phase := pilot.Booting
+	if m.conn.heard {
+		phase = m.status.Phase
+	}
+	m.disconnect()
+	m.ended(phase)
+}
+
+// ended takes in how a pilot, or the journal of one, ended.
+func (m *machine) ended(phase pilot.Phase) {
+	down := m.rec.State == gondola.Stopping || m.rec.State == gondola.Restarting || m.rec.State == gondola.Updating
+	switch {
+	case !phase.Final():
+		// The pilot is gone, perhaps without its sandbox: the next launch finds out.
+	case down || phase == pilot.Ended:
+		m.outcome = &outcome{state: gondola.Stopped}
+	case phase == pilot.Failed:
+		m.outcome = &outcome{state: gondola.Failed, reason: "SandboxFailed", message: m.status.Message}
+	case phase == pilot.Lost:
+		m.lost()
+	}
+}
+
+// lost follows the death of the sandbox: the Machine starts again in place, the first time at once.
+func (m *machine) lost() {
+	m.note(gondola.Note{Reason: "SandboxChanged", Message: "Pod sandbox changed, it will be killed and re-created."})
+	if m.rec.State == gondola.Started {
+		m.rec.State = gondola.Starting // as after a crash of the worker: the record follows with the next step
+		m.show()
+	}
+	if m.failures > 0 {
+		m.pauseTo = time.Now().Add(gondola.FlyBackoff.Wait(m.failures))
+	}
+	m.failures++
+}
+
+// settle goes to the state that follows once nothing of the Machine is on the host.
+func (m *machine) settle(ctx context.Context) error {
+	r, out := &m.rec, m.outcome
+	m.asked, m.killAt, m.failures = false, time.Time{}, 0
+	clear := func(r *record) { r.Stop, r.Kill = nil, false }
+	switch r.State {
+	case gondola.Stopping:
+		return m.commit(ctx, func(r *record) {
+			clear(r)
+			r.State, r.Allocated, r.Reason, r.Message = gondola.Stopped, gondola.Resources{}, "", ""
+		}, m.exitEvent(true))
+	case gondola.Restarting:
+		return m.commit(ctx, func(r *record) { clear(r); r.State = gondola.Starting }, event{kind: "restart", source: "flyd"})
+	case gondola.Updating:
+		want, _ := r.Config.Requests()
+		return m.commit(ctx, func(r *record) {
+			clear(r)
+			switch r.Target {
+			case gondola.Started:
+				r.State, r.Allocated = gondola.Starting, want
+			case gondola.Created:
+				r.State, r.Allocated = gondola.Created, gondola.Resources{}
+			default:
+				r.State, r.Target, r.Allocated = gondola.Stopped, gondola.Stopped, gondola.Resources{}
+			}
+		})
+	case gondola.Starting, gondola.Started:
+		if out == nil {
+			return nil
+		}
+		e := m.exitEvent(false)
+		if out.state != gondola.Stopped {
+			e = event{kind: "start", source: "flyd"}
+		}
+		return m.commit(ctx, func(r *record) {
+			clear(r)
+			r.State, r.Target, r.Allocated, r.Reason, r.Message = out.state, gondola.Stopped, gondola.Resources{}, out.reason, out.message
+			if r.Config.AutoDestroy && out.state == gondola.Stopped {
+				r.Target = gondola.Destroyed
+			}
+		}, e)
+	default:
+		return nil
+	}
+}
+
+// exitEvent tells how the main container ended.
+func (m *machine) exitEvent(requested bool) event {
+	d := gondola.ExitDetails{GuestSignal: -1, Signal: -1, RequestedStop: requested, ExitedAt: time.Now().UTC()}
+	restarts := 0
+	if c := m.mainContainer(); c != nil && c.State.Kind == gondola.ContainerExited {
+		d.ExitCode, d.GuestExitCode = c.State.ExitCode, c.State.ExitCode
+		d.OOMKilled = c.State.Reason == "OOMKilled"
+		if c.State.Signal != 0 {
+			d.GuestSignal = c.State.Signal
+		}
+		if !c.State.FinishedAt.IsZero() {
+			d.ExitedAt = c.State.FinishedAt
+		}
+		restarts = c.RestartCount
+	}
+	return event{kind: "exit", source: "flyd", request: gondola.ExitEvent{ExitEvent: d, RestartCount: restarts}}
+}
+
+// mainContainer is the status of the first container that is not an init container.
+func (m *machine) mainContainer() *gondola.ContainerStatus {
+	st := m.status
+	if st == nil {
+		st = m.rec.Final
+	}
+	if st == nil {
+		return nil
+	}
+	for _, k := range m.rec.Config.AllContainers() {
+		if k.Gondola != nil && k.Gondola.Init {
+			continue
+		}
+		if i := slices.IndexFunc(st.Containers, func(c gondola.ContainerStatus) bool { return c.Name == k.Name }); i >= 0 {
+			return &st.Containers[i]
+		}
+		return nil
+	}
+	return nil
+}
+
+// note adds a note of the worker's own. It reaches the disk with the next step.
+func (m *machine) note(n gondola.Note) {
+	n = m.notes.add(n)
+	own := append(slices.Clone(m.rec.Notes), n)
+	m.rec.Notes = own[max(0, len(own)-maxNotes):]
+	m.show()
+}
+
+// notes merges the worker's and the pilot's notes of a Machine in the order in which they came. Their numbers are their times in nanoseconds,
+// so that they grow over restarts of both and need no record of their own.
+type notes struct {
+	all  []gondola.Note
+	last uint64 // number given last
+	seen uint64 // pilot's number of the last note taken in
+}
+
+func (n *notes) add(note gondola.Note) gondola.Note {
+	if note.Time.IsZero() {
+		note.Time = time.Now().UTC()
+	}
+	note.Seq = max(n.last+1, uint64(note.Time.UnixNano()))
+	n.last = note.Seq
+	n.all = append(n.all, note)
+	if over := len(n.all) - maxNotes; over > 0 {
+		n.all = slices.Clone(n.all[over:]) // views share the old one
+	}
+	return note
+}
+
+// heard takes in the pilot's notes that are new.
+func (n *notes) heard(st pilot.Status) {
+	for _, note := range st.Notes {
+		if note.Seq > n.seen {
+			n.seen = note.Seq
+			n.add(note)
+		}
+	}
+}
+
+// restore begins with what is on record: the worker's own notes, and the pilot's as far as the last run has ended.
+func (n *notes) restore(own []gondola.Note, final *pilot.Status) {
+	n.all = slices.Clone(own)
+	if final != nil {
+		for _, note := range final.Notes {
+			n.seen = max(n.seen, note.Seq)
+			note.Seq = uint64(note.Time.UnixNano())
+			n.all = append(n.all, note)
+		}
+	}
+	slices.SortStableFunc(n.all, func(a, b gondola.Note) int { return a.Time.Compare(b.Time) })
+	n.all = n.all[max(0, len(n.all)-maxNotes):]
+	for _, note := range n.all {
+		n.last = max(n.last, note.Seq)
+	}
+}

@@ -1,0 +1,312 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver"
+	"gondola/internal/pilot"
+)
+
+// launch begins the job that ends with a connection to the Machine's pilot. It finds the one that runs; where only the sandbox does, it starts
+// another pilot for it; where neither does, it makes the sandbox anew if that is wanted.
+func (m *machine) launch(ctx context.Context, anew bool) {
+	rec, base := m.rec, ctx
+	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
+		l := &launcher{m: m, w: m.w, rec: rec, driver: m.driver()}
+		err := l.find(ctx)
+		if errors.Is(err, pilot.ErrGone) && anew && l.final == nil {
+			err = l.make(ctx)
+		}
+		var conn *connection
+		if err == nil && l.api != nil {
+			conn, err = connect(base, l.api)
+		}
+		return func(ctx context.Context) { m.launched(ctx, l, conn, err) }
+	})
+}
+
+// connect watches a pilot.
+func connect(ctx context.Context, api pilot.API) (*connection, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	updates, err := api.Watch(ctx)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("watch the pilot: %w", err)
+	}
+	return &connection{api: api, updates: updates, cancel: cancel}, nil
+}
+
+// launched takes in what came of a launch.
+func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, err error) {
+	m.w.pins.release(m.id)
+	down := m.rec.State != gondola.Starting && m.rec.State != gondola.Started
+	var refused *imageError
+	switch {
+	case conn != nil:
+		m.conn, m.pulling = conn, nil
+	case l.final != nil: // it ended while nobody looked
+		m.status = l.final
+		m.notes.heard(*l.final)
+		m.ended(l.final.Phase)
+	case errors.Is(err, pilot.ErrGone) && down:
+		m.outcome = &outcome{state: gondola.Stopped}
+	case ctx.Err() != nil || errors.Is(err, context.Canceled):
+		// Interrupted: the record says what is next.
+	case errors.As(err, &refused):
+		state := gondola.LaunchFailed
+		if m.rec.Ran || errors.Is(err, gondola.ErrUnavailable) {
+			state = gondola.Failed
+		}
+		m.outcome = &outcome{state: state, reason: "ImageFailed", message: err.Error()}
+	case down:
+		m.retry(err, "find the pilot")
+	case m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
+		m.note(gondola.Note{Warning: true, Reason: "FailedCreatePodSandBox", Message: "Failed to create pod sandbox: " + err.Error()})
+		m.retry(err, "launch")
+	default:
+		m.log.Error("launch failed", "err", err)
+		m.outcome = &outcome{state: gondola.Failed, reason: "LaunchFailed", message: err.Error()}
+	}
+}
+
+// imageError is the failure of an image, as opposed to one of the host.
+type imageError struct{ err error }
+
+func (e *imageError) Error() string { return e.err.Error() }
+func (e *imageError) Unwrap() error { return e.err }
+
+// launcher is the work of one launch, beside the Machine's goroutine. rec is its copy of the record.
+type launcher struct {
+	m      *machine
+	w      *Worker
+	rec    record
+	driver driver.Driver
+
+	api   pilot.API
+	final *pilot.Status // the run ended by itself, its pilot is gone
+}
+
+// find connects to what runs: pilot.ErrGone if nothing does.
+func (l *launcher) find(ctx context.Context) error {
+	spec := l.rec.Spec
+	if l.rec.Step != stepRun || spec == nil {
+		return pilot.ErrGone
+	}
+	api, err := l.driver.Adopt(ctx, *spec)
+	if err == nil {
+		l.api = api
+		return nil
+	}
+	if !errors.Is(err, pilot.ErrGone) {
+		return err
+	}
+	alive, err := l.driver.Alive(ctx, *spec)
+	if err != nil {
+		return err
+	}
+	if alive {
+		payload, err := l.w.payload(ctx, l.rec.ID)
+		if err != nil {
+			return err
+		}
+		l.api, err = l.driver.Launch(ctx, *spec, payload)
+		return err
+	}
+	st, err := pilot.ReadStatus(spec.Dir)
+	if err != nil {
+		return err
+	}
+	if st.Version == spec.Version && st.Seq > l.rec.DoneSeq && (st.Phase == pilot.Ended || st.Phase == pilot.Failed) && !l.rec.Halting {
+		l.final = &st
+	}
+	return pilot.ErrGone
+}
+
+// make makes network and sandbox anew. After a crash of the sandbox the images are there and the spec is what it was.
+func (l *launcher) make(ctx context.Context) error {
+	payload, err := l.w.payload(ctx, l.rec.ID)
+	if err != nil {
+		return err
+	}
+	spec := l.rec.Spec
+	digests := l.rec.Digests
+	var images map[string]Image
+	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version; !again {
+		if images, err = l.pull(ctx, payload); err != nil {
+			return &imageError{err}
+		}
+		digests = digestsOf(images)
+	}
+	select {
+	case l.w.slots <- struct{}{}:
+		defer func() { <-l.w.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	prepared, err := l.w.cfg.Host.Prepare(ctx, hostMachine(l.rec), true)
+	if err != nil {
+		return fmt.Errorf("prepare the host: %w", err)
+	}
+	if images != nil {
+		s, err := l.w.buildSpec(l.rec, images, prepared)
+		if err != nil {
+			return &imageError{err}
+		}
+		spec = &s
+	}
+	err = l.record(ctx, images != nil, func(r *record) {
+		r.Step, r.Spec, r.Digests, r.Halting, r.Final = stepRun, spec, digests, false, nil
+		r.Reason, r.Message = "", ""
+	})
+	if err != nil {
+		return err
+	}
+	l.api, err = l.driver.Launch(ctx, *spec, payload)
+	if err != nil {
+		return fmt.Errorf("start the sandbox: %w", err)
+	}
+	return nil
+}
+
+// record commits a change on the Machine's goroutine, unless it is to stop by now. first says that the run is not a continued one.
+func (l *launcher) record(ctx context.Context, first bool, change func(*record)) error {
+	return l.m.do(ctx, func(ctx context.Context) error {
+		if l.m.rec.State != gondola.Starting && l.m.rec.State != gondola.Started {
+			return context.Canceled
+		}
+		if first {
+			l.m.status = nil // of an earlier run; after a crash it is shown until there is news
+		}
+		return l.m.commit(ctx, change)
+	})
+}
+
+// pull brings the images and shows how that goes.
+func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (map[string]Image, error) {
+	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff,
+		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
+	if payload != nil {
+		p.credentials = payload.Credentials
+	}
+	p.tell = func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note) {
+		l.m.do(ctx, func(context.Context) error {
+			l.m.tell(containers, waiting, notes)
+			return nil
+		})
+	}
+	images, err := p.all(ctx, l.rec.ID, l.rec.Config)
+	if err == nil {
+		l.w.imagesChanged(ctx)
+	}
+	return images, err
+}
+
+// tell shows what a pull says about containers.
+func (m *machine) tell(containers []string, waiting *gondola.ContainerState, notes []gondola.Note) {
+	pulling := map[string]gondola.ContainerState{}
+	for name, s := range m.pulling {
+		pulling[name] = s
+	}
+	for _, name := range containers {
+		delete(pulling, name)
+		if waiting != nil {
+			pulling[name] = *waiting
+		}
+	}
+	m.pulling, m.status = pulling, nil
+	for _, name := range containers {
+		for _, n := range notes {
+			n.Container = name
+			m.note(n)
+		}
+	}
+	m.show()
+}
+
+func hostMachine(r record) HostMachine {
+	return HostMachine{ID: r.ID, Number: r.Number, Network: r.Network, NetworkID: r.NetworkID}
+}
+
+func digestsOf(images map[string]Image) []string {
+	var ds []string
+	seen := map[string]bool{}
+	for _, img := range images {
+		if !seen[img.Digest] {
+			seen[img.Digest] = true
+			ds = append(ds, img.Digest)
+		}
+	}
+	return ds
+}
+
+// payload opens the sealed payload of a Machine, nil if there is none.
+func (w *Worker) payload(ctx context.Context, id gondola.MachineID) (*gondola.Payload, error) {
+	sealed, err := w.store.Sealed(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return w.key.open(id, sealed)
+}
+
+// clean begins the job that ends sandbox and network, and with disk the Machine itself; what follows is settled afterwards.
+func (m *machine) clean(ctx context.Context, disk bool) {
+	m.disconnect()
+	rec := m.rec
+	m.begin(ctx, "clean", func(ctx context.Context) func(context.Context) {
+		err := m.undo(ctx, rec, disk)
+		return func(ctx context.Context) {
+			if err == nil {
+				err = m.cleaned(ctx, disk)
+			}
+			if err != nil && ctx.Err() == nil {
+				m.retry(err, "clean-up")
+			}
+		}
+	})
+}
+
+// undo takes everything of the Machine off the host. It can be done again.
+func (m *machine) undo(ctx context.Context, rec record, disk bool) error {
+	if rec.Spec != nil {
+		if err := m.driver().Kill(ctx, *rec.Spec); err != nil {
+			return fmt.Errorf("end the sandbox: %w", err)
+		}
+	}
+	if err := m.w.cfg.Host.Release(ctx, rec.ID, disk); err != nil {
+		return fmt.Errorf("release the host: %w", err)
+	}
+	return nil
+}
+
+// cleaned records that nothing of the Machine is on the host, together with the State that follows.
+func (m *machine) cleaned(ctx context.Context, disk bool) error {
+	if m.rec.State == gondola.Destroying && disk {
+		m.outcome = nil
+		return m.commit(ctx, func(r *record) {
+			r.State, r.Target, r.Step, r.Allocated, r.DestroyedAt = gondola.Destroyed, gondola.Destroyed, stepNone, gondola.Resources{}, time.Now().UTC()
+			r.Spec, r.Digests = nil, nil
+			r.keepFinal(m.status)
+		}, event{kind: "destroy", source: "flyd"})
+	}
+	before := m.rec
+	m.rec.Step, m.rec.Halting = stepNone, false
+	m.rec.keepFinal(m.status)
+	if err := m.settle(ctx); err != nil {
+		m.rec = before
+		return err
+	}
+	m.outcome, m.status, m.failures = nil, nil, 0
+	return nil
+}
+
+// keepFinal remembers how the run ended.
+func (r *record) keepFinal(st *pilot.Status) {
+	if st == nil {
+		return
+	}
+	r.Final, r.DoneSeq = st, max(r.DoneSeq, st.Seq)
+}

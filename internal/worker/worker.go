@@ -1,0 +1,287 @@
+// Package worker is the source of truth about the Machines of one host.
+//
+// Each Machine is owned by a goroutine (machine.go): requests are sent to it, and what it decides is recorded in the worker's file (what the
+// Machine should come to, and the step begun) before it is done. Every step can be done again, so a worker that boots after kill -9 or a power
+// cut reads its file, finds its running pilots and goes on, with nothing remote. Capacity and a Machine's row are committed together: a worker
+// never sells what it does not have. It knows no Apps, no other worker and no placement.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver"
+	"gondola/internal/store"
+)
+
+// Config is what a Worker is made of.
+type Config struct {
+	Name     gondola.WorkerName // If empty, the region's.
+	Region   gondola.Region     // If empty, gondola.DefaultRegion.
+	Number   uint16             // within the fleet, given at joining
+	Instance string             // of the installation, for pilot.Spec
+	Dir      string             // holds worker.db and the key that seals payloads
+	Host     Host
+
+	Drivers       map[string]driver.Driver // by name
+	DefaultDriver string                   // for Machines that name none; with one driver, that one
+	Capacity      gondola.Resources        // If zero, Host.Total().
+	DNS           gondola.DNSConfig        // for Machines that say nothing: nameservers, searches, options
+
+	PullBackoff gondola.Backoff // between pulls that failed; if zero, the kubelet's
+	KeepImages  uint64          // free bytes on the disk of Dir above which unused images stay; if zero, 5 GiB
+	Log         *slog.Logger    // If nil, none.
+}
+
+// Worker runs Machines. It implements gondola.Platform for them; a Ref without App means any. Methods that change something wait until Run
+// has found the Machines of before; those that read, and StopAll, work from Open on.
+type Worker struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Worker
+	key     sealer
+	hub     *hub
+	ledger  *ledger
+	running chan struct{} // closed once every Machine on record has its goroutine
+	ready   chan struct{} // closed once each has been found again or started anew
+	slots   chan struct{} // bounds how many Machines are being started at a time
+	pins    *pins
+
+	cordoned atomic.Bool
+	images   atomic.Pointer[[]string] // references in the host's store
+
+	creating sync.Mutex // held while a Machine's name, number and capacity are committed
+
+	mu       sync.Mutex
+	machines map[gondola.MachineID]*machine // those not destroyed
+	names    map[name]gondola.MachineID
+	base     context.Context // of Run; nil before
+	tasks    sync.WaitGroup
+}
+
+// name is what is unique among the Machines that are there.
+type name struct {
+	app  gondola.AppName
+	name string
+}
+
+var _ gondola.Platform = (*Worker)(nil)
+
+// Open opens the worker's file and key in cfg.Dir, made if missing, and reads its Machines. Nothing happens to them before Run.
+func Open(cfg Config) (*Worker, error) {
+	if cfg.Region == "" {
+		cfg.Region = gondola.DefaultRegion
+	}
+	if cfg.Name == "" {
+		cfg.Name = gondola.WorkerName(cfg.Region)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Capacity == (gondola.Resources{}) {
+		cfg.Capacity = cfg.Host.Total()
+	}
+	if cfg.PullBackoff == (gondola.Backoff{}) {
+		cfg.PullBackoff = gondola.KubernetesBackoff
+	}
+	if cfg.KeepImages == 0 {
+		cfg.KeepImages = 5 << 30
+	}
+	if cfg.DefaultDriver == "" && len(cfg.Drivers) == 1 {
+		for name := range cfg.Drivers {
+			cfg.DefaultDriver = name
+		}
+	}
+	if _, ok := cfg.Drivers[cfg.DefaultDriver]; !ok {
+		return nil, gondola.Errorf(gondola.ErrInvalid, "worker %s: its default driver %q is not one of its drivers", cfg.Name, cfg.DefaultDriver)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
+	}
+	key, err := openKey(filepath.Join(cfg.Dir, "key"))
+	if err != nil {
+		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
+	}
+	db, err := store.OpenWorker(filepath.Join(cfg.Dir, "worker.db"))
+	if err != nil {
+		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
+	}
+	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
+		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, 16), pins: newPins(),
+		machines: map[gondola.MachineID]*machine{}, names: map[name]gondola.MachineID{}}
+	if err := w.load(context.Background()); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
+	}
+	return w, nil
+}
+
+// load reads the Machines on record.
+func (w *Worker) load(ctx context.Context) error {
+	cordoned, _, err := w.store.Setting(ctx, "cordoned")
+	if err != nil {
+		return err
+	}
+	w.cordoned.Store(cordoned == "true")
+	rows, err := w.store.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		events, err := w.store.Events(ctx, row.ID, shownEvents)
+		if err != nil {
+			return err
+		}
+		m, err := newMachine(w, row, events)
+		if err != nil {
+			return err
+		}
+		w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
+		w.ledger.restore(row.ID, row.Number, row.Allocated)
+		m.show()
+	}
+	return nil
+}
+
+// Close lets go of the worker's file; Machines run on. Call it after Run has returned.
+func (w *Worker) Close() error { return w.store.Close() }
+
+// String returns the worker's name, for logs.
+func (w *Worker) String() string { return "worker " + string(w.cfg.Name) }
+
+// Ready closes once Run has found every Machine on record again: adopted, started anew, or told why not.
+func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// Run owns the Machines until ctx ends, and leaves them running then. It is called once.
+func (w *Worker) Run(ctx context.Context) error {
+	w.mu.Lock()
+	if w.base != nil {
+		w.mu.Unlock()
+		return errors.New("worker: Run was called twice")
+	}
+	w.base = ctx
+	var found sync.WaitGroup
+	for _, m := range w.machines {
+		found.Add(1)
+		m.found = sync.OnceFunc(found.Done)
+		w.tasks.Go(func() { m.run(ctx) })
+	}
+	w.mu.Unlock()
+	close(w.running)
+	w.tasks.Go(func() { w.collectLoop(ctx) })
+	w.tasks.Go(func() { w.heartbeatLoop(ctx) })
+	w.tasks.Go(func() {
+		found.Wait()
+		close(w.ready)
+	})
+	<-ctx.Done()
+	w.tasks.Wait()
+	w.hub.close()
+	return nil
+}
+
+// awaitRun waits until requests can be taken.
+func (w *Worker) awaitRun(ctx context.Context) error {
+	select {
+	case <-w.running:
+		return nil
+	case <-ctx.Done():
+		return gondola.Errorf(gondola.ErrUnavailable, "worker %s is not up yet: try again", w.cfg.Name)
+	}
+}
+
+// Cordon says whether the worker takes no new Machines. It is remembered.
+func (w *Worker) Cordon(ctx context.Context, on bool) error {
+	if err := w.store.SetSetting(ctx, "cordoned", fmt.Sprint(on)); err != nil {
+		return err
+	}
+	w.cordoned.Store(on)
+	w.offerChanged()
+	return nil
+}
+
+// lookup returns the Machine that ref names, nil if it is not there or is destroyed.
+func (w *Worker) lookup(ref gondola.Ref) *machine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := w.machines[ref.ID]
+	if m == nil || ref.App != "" && m.app != ref.App {
+		return nil
+	}
+	return m
+}
+
+// machine is lookup for requests: it waits for Run and returns ErrNotFound, or ErrPrecondition for a Machine that was destroyed.
+func (w *Worker) machine(ctx context.Context, ref gondola.Ref) (*machine, error) {
+	if err := w.awaitRun(ctx); err != nil {
+		return nil, err
+	}
+	if m := w.lookup(ref); m != nil {
+		return m, nil
+	}
+	if _, err := w.destroyed(ctx, ref); err != nil {
+		return nil, err
+	}
+	return nil, gondola.Errorf(gondola.ErrPrecondition, "machine %s is destroyed: create another", ref.ID)
+}
+
+// destroyed returns a destroyed Machine that is still on record, or ErrNotFound.
+func (w *Worker) destroyed(ctx context.Context, ref gondola.Ref) (gondola.Machine, error) {
+	row, err := w.store.Machine(ctx, ref.ID)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	if ref.App != "" && row.App != ref.App || row.DestroyedAt.IsZero() && row.State != gondola.Destroyed {
+		return gondola.Machine{}, gondola.Errorf(gondola.ErrNotFound, "machine not found: there is none with id %q in app %q", ref.ID, ref.App)
+	}
+	events, err := w.store.Events(ctx, ref.ID, shownEvents)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	m, err := newMachine(w, row, events)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	return *m.view(), nil
+}
+
+// forget takes a destroyed Machine off the maps.
+func (w *Worker) forget(m *machine, n string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.machines, m.id)
+	if w.names[name{m.app, n}] == m.id {
+		delete(w.names, name{m.app, n})
+	}
+}
+
+// all returns the Machines that are there.
+func (w *Worker) all() []*machine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ms := make([]*machine, 0, len(w.machines))
+	for _, m := range w.machines {
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// pause waits, and says whether ctx is still good.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
