@@ -1,14 +1,59 @@
+// Gondola-pilot supervises one Machine beside its sandbox. It is a binary of its own because every Machine runs it several times over: it
+// starts in a few milliseconds, being free of Kubernetes and SQL.
+//
+//	gondola-pilot run [--platform=systrap] <dir>   supervise the Machine whose spec.json is in dir, until it has ended
+//	gondola-pilot runsc …                          be gVisor's runsc
+//
+// It is built with CGO_ENABLED=0 and -ldflags "-s -w".
 package main
 
 import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"gondola/internal/driver/gvisor/runsc"
+	"gondola/internal/pilot"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "runsc" {
-		os.Args = append([]string{"runsc"}, os.Args[2:]...)
+	if runsc.Called() {
+		runsc.Main()
 	}
-	runsc.Main()
+	if len(os.Args) < 2 || os.Args[1] != "run" {
+		fmt.Fprintln(os.Stderr, "usage: gondola-pilot run <dir> | gondola-pilot runsc …")
+		os.Exit(2)
+	}
+	if err := run(os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "gondola-pilot:", err)
+		os.Exit(1)
+	}
+}
+
+// run supervises a Machine until it has ended or SIGTERM comes, which leaves its containers running for the next pilot.
+func run(args []string) error {
+	flags := flag.NewFlagSet("run", flag.ExitOnError)
+	platform := flags.String("platform", "", "gVisor's platform: systrap, ptrace or kvm")
+	debug := flags.Bool("debug", false, "let runsc log what it does, below <dir>/runsc")
+	flags.Parse(args)
+	if flags.NArg() != 1 {
+		return fmt.Errorf("run wants one directory, has %d arguments", flags.NArg())
+	}
+	spec, err := pilot.ReadSpec(flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	if spec.Cgroup != "" {
+		if err := enterCgroup(spec.Cgroup + "/pilot"); err != nil {
+			return err
+		}
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("machine", spec.Machine)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return pilot.Serve(ctx, spec, runsc.New(runsc.Config{Platform: *platform, Debug: *debug, Log: log}), log)
 }

@@ -29,8 +29,11 @@ func (r *Runtime) writeBundle(name string, spec *specs.Spec) (string, error) {
 }
 
 // pauseSpec describes the sandbox's root. It alone carries the limits: they are the whole Machine's.
-func (r *Runtime) pauseSpec(root string) *specs.Spec {
+func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	spec := r.baseSpec(pauseName, root)
+	spec.Annotations["dev.gvisor.spec.rootfs.source"] = image
+	spec.Annotations["dev.gvisor.spec.rootfs.type"] = "erofs"
+	spec.Mounts = nil
 	spec.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
 	spec.Root.Readonly = true
 	spec.Process = &specs.Process{Args: []string{"/pause"}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: rlimits(), NoNewPrivileges: true}

@@ -70,15 +70,15 @@ func lastError(logFile string) string {
 
 // startPause makes the sandbox, with the pause program as its root.
 func (r *Runtime) startPause(ctx context.Context) error {
-	root := r.rootfs("pause")
-	if err := os.MkdirAll(root, 0o755); err != nil {
+	dir := r.bundle(r.id(pauseName))
+	image := filepath.Join(dir, "pause.erofs")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(root, "pause"), pauseProgram(), 0o755); err != nil {
+	if err := os.WriteFile(image, pauseImage(), 0o600); err != nil {
 		return err
 	}
-	dir, err := r.writeBundle(pauseName, r.pauseSpec(root))
-	if err != nil {
+	if _, err := r.writeBundle(pauseName, r.pauseSpec(dir, image)); err != nil {
 		return err
 	}
 	return r.run(ctx, dir, r.id(pauseName), [3]*os.File{})

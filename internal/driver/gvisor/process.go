@@ -1,0 +1,109 @@
+package gvisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pilotRecord   = "pilot.json"   // in Spec.Dir: the pilot's process and binary
+	sandboxRecord = "sandbox.json" // in Spec.RunDir: the sandbox's process, written by gvisor/runsc
+)
+
+// process is one process of this host, told apart from a later one with the same number by its start time.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"`          // field 22 of /proc/<pid>/stat
+	Path  string `json:"path,omitempty"` // of its binary, which is kept while it runs
+}
+
+// recordProcess writes down which process pid is.
+func recordProcess(file string, pid int, path string) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(process{pid, start, path})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o600)
+}
+
+func readProcess(file string) (process, error) {
+	var p process
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fmt.Errorf("%s: %w", file, err)
+	}
+	return p, nil
+}
+
+func (p process) alive() bool {
+	start, err := startTime(p.PID)
+	return err == nil && start == p.Start
+}
+
+// startTime returns when a process started, in ticks since boot; one that has ended (also a zombie) is an error.
+func startTime(pid int) (uint64, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name in parentheses and may hold anything.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	if state := fields[0][0]; state == 'Z' || state == 'X' {
+		return 0, fmt.Errorf("process %d has ended", pid)
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// killRecorded kills the recorded process and waits for its end. Without a record, or when it has ended, there is nothing to do.
+func killRecorded(ctx context.Context, file string) error {
+	p, err := readProcess(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	if !p.alive() { // asked only now, when the number can no longer become another's
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for process %d: %w", p.PID, err)
+		}
+	}
+	return fmt.Errorf("process %d does not end after SIGKILL", p.PID)
+}
