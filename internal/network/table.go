@@ -179,10 +179,12 @@ func (n *Network) writeTable(c *nftables.Conn) error {
 		{plain(chainHost), n.hostRules()},
 		{base("prerouting-guard", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), n.fromMachines(goTo(chainGuard))},
 		{base("prerouting", nat, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), n.serviceRules(true)},
+		// Here and not in forward: IPv6 has no routes to lo for what is forwarded. After translation, which makes priority -90.
+		{base("prerouting-refuse", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-90)), refuseServices(n.fromMachines(nil)[0])},
 		{base("output-nat", nat, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), n.serviceRules(false)},
 		{base("forward", filter, nftables.ChainHookForward, nftables.ChainPriorityFilter), n.forwardRules()},
 		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), n.fromMachines(goTo(chainHost))},
-		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices()},
+		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices(nil)},
 		{base("postrouting", nat, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), n.postroutingRules()},
 	}
 	for _, r := range all {
@@ -232,7 +234,6 @@ func (n *Network) machineRules() [][]expr.Any {
 	for _, f := range families() {
 		rules = append(rules, match(isFamily(f), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f), in("members" + f.suffix)}, accept()))
 	}
-	rules = append(rules, refuseServices()...)
 	for i, f := range families() {
 		for _, p := range n.closed(f) {
 			rules = append(rules, match(isFamily(families()[i]), within(f.daddr, p, expr.CmpOpEq), goTo(chainRefuse)))
@@ -267,10 +268,10 @@ func (n *Network) forwardRules() [][]expr.Any {
 }
 
 // refuseServices refuses what is still on its way to a virtual address after translation: nothing is there.
-func refuseServices() (rules [][]expr.Any) {
+func refuseServices(when []expr.Any) (rules [][]expr.Any) {
 	for _, f := range families() {
 		for _, set := range []string{"ranges", "vipaddresses"} {
-			rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), in(set + f.suffix)}, goTo(chainRefuse)))
+			rules = append(rules, match(isFamily(f), when, []expr.Any{daddr(0, f), in(set + f.suffix)}, goTo(chainRefuse)))
 		}
 	}
 	return rules
