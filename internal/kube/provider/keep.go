@@ -99,7 +99,7 @@ func (e *engine) terminate(ctx context.Context, n *node, pod *corev1.Pod, m *gon
 			return 0, err
 		}
 		if found != nil {
-			e.putMachine(found, "")
+			e.putMachine(found)
 			return 0, nil
 		}
 	}

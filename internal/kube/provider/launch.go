@@ -21,7 +21,7 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		}
 		if found == nil {
 			w.failure = &translate.Failure{Reason: "MachineDestroyed", Message: "The Machine of this Pod was destroyed from outside; a Pod never gets a second one."}
-		} else if e.putMachine(found, ""); true {
+		} else if e.putMachine(found); true {
 			return 0, nil
 		}
 	}
@@ -46,7 +46,7 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	}
 	w.refused, w.waiting, w.tries = time.Time{}, nil, 0
 	w.payload, w.createdHere = digest(req.Gondola.Payload), true
-	e.putMachine(&made, "")
+	e.putMachine(&made)
 	return 0, nil
 }
 
@@ -115,7 +115,7 @@ func (e *engine) refused(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 		if ferr != nil || found == nil {
 			return 0, errors.Join(err, ferr)
 		}
-		e.putMachine(found, "")
+		e.putMachine(found)
 		return 0, nil
 	case errors.Is(err, gondola.ErrInvalid), errors.Is(err, gondola.ErrUnsupported):
 		w.failure = &translate.Failure{Reason: "Unsupported", Message: err.Error()}

@@ -40,6 +40,7 @@ func (e *engine) watchOnce(ctx context.Context, synced func()) error {
 	}
 	began := time.Now()
 	seen := map[gondola.WorkerName]map[gondola.MachineID]bool{}
+	told := map[gondola.WorkerName]bool{} // workers whose picture is complete
 	for c := range stream {
 		switch {
 		case c.Machine != nil:
@@ -47,15 +48,17 @@ func (e *engine) watchOnce(ctx context.Context, synced func()) error {
 				seen[c.Worker] = map[gondola.MachineID]bool{}
 			}
 			seen[c.Worker][c.Machine.ID] = true
-			e.putMachine(c.Machine, c.Worker)
+			e.take(c.Machine, c.Worker, !told[c.Worker])
 		case c.Offer != nil:
 			e.offers.put(*c.Offer)
 		case c.Synced:
+			told[c.Worker] = true
 			e.sweep(c.Worker, seen[c.Worker], began)
 			synced()
 		case c.Lost:
 			began = time.Now()
 			delete(seen, c.Worker) // what follows is a new beginning
+			delete(told, c.Worker)
 			e.offers.lose(c.Worker)
 			e.log.Warn("worker does not answer", "worker", c.Worker)
 		case c.Heartbeat:
@@ -77,7 +80,7 @@ func (e *engine) poll(ctx context.Context, synced func()) {
 			seen := map[gondola.MachineID]bool{}
 			for i := range list {
 				seen[list[i].ID] = true
-				e.putMachine(&list[i], "")
+				e.take(&list[i], "", true)
 			}
 			e.sweep("", seen, began)
 			synced()
@@ -90,15 +93,19 @@ func (e *engine) clusterMetadata() map[string]string {
 	return map[string]string{translate.MetadataCluster: e.cfg.Cluster}
 }
 
-// putMachine takes a Machine's newest state; an older one than what is known changes nothing.
-func (e *engine) putMachine(m *gondola.Machine, worker gondola.WorkerName) {
+// putMachine takes a Machine as an answer of the platform told it.
+func (e *engine) putMachine(m *gondola.Machine) { e.take(m, "", false) }
+
+// take takes a Machine's newest state; an older one than what is known changes nothing, except where it is part of a picture that is the
+// whole truth.
+func (e *engine) take(m *gondola.Machine, worker gondola.WorkerName, truth bool) {
 	uid := uidOf(m)
 	if uid == "" {
 		return
 	}
 	e.mu.Lock()
 	t := e.trackLocked(uid)
-	if t.machine != nil && t.machine.ID == m.ID && seq(m) < seq(t.machine) {
+	if !truth && t.machine != nil && t.machine.ID == m.ID && seq(m) < seq(t.machine) {
 		e.mu.Unlock()
 		return
 	}

@@ -127,7 +127,7 @@ func (e *engine) refresh(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 		if err != nil {
 			return 0, fmt.Errorf("update machine %s of pod %s/%s: %w", m.ID, pod.Namespace, pod.Name, err)
 		}
-		e.putMachine(&updated, "")
+		e.putMachine(&updated)
 		return 0, nil
 	}
 	in, renew, err := e.inputs(ctx, n, pod)

@@ -18,7 +18,7 @@ import (
 )
 
 // environment returns the container's variables in the order in which they are set, and the values of those that are secret. The pilot
-// replaces references in every value, so what must stay as it is has its dollars doubled.
+// replaces references in every value of the Config, so what must stay as it is has its dollars doubled.
 func environment(pod *corev1.Pod, c *corev1.Container, in Inputs) ([]gondola.EnvVar, map[string]string, error) {
 	e := envBuilder{pod: pod, container: c, in: in, declared: map[string]bool{}, secrets: map[string]string{}}
 	e.services()
@@ -50,7 +50,7 @@ func (e *envBuilder) add(v gondola.EnvVar) {
 }
 
 func (e *envBuilder) addSecret(name, value string) {
-	e.secrets[name] = literal(value)
+	e.secrets[name] = value // the pilot takes it as it is
 	e.add(gondola.EnvVar{Name: name, Secret: true})
 }
 

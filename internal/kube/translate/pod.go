@@ -118,9 +118,6 @@ func container(pod *corev1.Pod, c *corev1.Container, in Inputs, init bool) (gond
 			},
 		},
 	}
-	if out.Entrypoint != nil && out.Cmd == nil {
-		out.Cmd = []string{} // a command of the Pod drops the image's arguments too
-	}
 	if l := c.Lifecycle; l != nil {
 		out.Gondola.PostStart, out.Gondola.PreStop = hook(l.PostStart, c), hook(l.PreStop, c)
 		if l.StopSignal != nil {
