@@ -24,8 +24,8 @@ func shown(m gondola.Machine) gondola.Machine {
 
 // allowExtension refuses what only a server may tell a worker.
 func (c *call) allowExtension(x *gondola.CreateExtension) error {
-	if x != nil && !c.who.Server && (x.ID != "" || x.NetworkID != 0) {
-		return gondola.Errorf(gondola.ErrForbidden, "gondola.id and gondola.network_id are chosen by the server: leave them out and use the machine's name")
+	if x != nil && !c.who.Server && (x.ID != "" || x.Network != "" || x.NetworkID != 0) {
+		return gondola.Errorf(gondola.ErrForbidden, "gondola.id, gondola.network and gondola.network_id are chosen by the server: leave them out and use the machine's name")
 	}
 	return nil
 }

@@ -1,0 +1,202 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"gondola"
+	"gondola/internal/store"
+)
+
+// Create implements gondola.Machines. The row of the Machine is written before the worker hears of it, so that doing it again by the same
+// name reaches the same worker with the same id. A worker's refusal moves the row to the next Bid in hand; silence never does.
+func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (gondola.Machine, error) {
+	unlock, err := m.apps.use(ctx, app)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	defer unlock()
+	of, err := m.index.App(ctx, app)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	if err := req.Config.Validate(); err != nil {
+		return gondola.Machine{}, err
+	}
+	p := &purchase{m: m, app: of, req: req, begin: time.Now()}
+	p.ws, _ = m.current()
+	if p.wanted, err = parseRegions(req.Region, regionsOf(p.ws)); err != nil {
+		return gondola.Machine{}, err
+	}
+	p.ask.Requests, _ = req.Config.Requests()
+	p.ask.Image = req.Config.AllContainers()[0].Image
+	if req.Config.Gondola != nil {
+		p.ask.Driver = req.Config.Gondola.Driver
+	}
+	e, found, err := p.existing(ctx)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	if found {
+		return p.again(ctx, e)
+	}
+	return p.buy(ctx)
+}
+
+// purchase is one Create on its way.
+type purchase struct {
+	m      *Market
+	app    gondola.App
+	req    gondola.CreateRequest
+	ws     []Worker
+	wanted map[gondola.Region]int
+	ask    gondola.Ask
+	begin  time.Time
+}
+
+// existing returns the row that the request's id or name has already.
+func (p *purchase) existing(ctx context.Context) (e store.Entry, found bool, err error) {
+	switch {
+	case p.req.Gondola != nil && p.req.Gondola.ID != "":
+		e, err = p.m.index.Lookup(ctx, p.app.Name, p.req.Gondola.ID)
+	case p.req.Name != "":
+		e, err = p.m.index.LookupName(ctx, p.app.Name, p.req.Name)
+	default:
+		return e, false, nil
+	}
+	if errors.Is(err, gondola.ErrNotFound) {
+		return e, false, nil
+	}
+	return e, err == nil, err
+}
+
+// again goes to the worker that has, or was to have, the Machine of this name. Only that one can tell whether it is the same.
+func (p *purchase) again(ctx context.Context, e store.Entry) (gondola.Machine, error) {
+	w, err := p.m.worker(e.Worker)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	if p.m.removeIfGone(ctx, w, gondola.Ref{App: e.App, ID: e.ID}) {
+		if p.req.Gondola != nil && p.req.Gondola.ID != "" {
+			return gondola.Machine{}, gondola.Errorf(gondola.ErrConflict, "machine %s has been destroyed: its id cannot be used again", e.ID)
+		}
+		return p.buy(ctx)
+	}
+	mach, err := p.send(ctx, w, e)
+	if !refusedForSure(err) {
+		return mach, err
+	}
+	// It never came to be, and its worker says that it shall not: the row may move.
+	return p.sell(ctx, e, err)
+}
+
+// buy holds the auction and reserves the row for a Machine that nobody has heard of.
+func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
+	a, err := p.m.auction(ctx, in(p.ws, p.wanted), p.ask, p.wanted, p.m.deadline)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	if len(a.Bids) == 0 {
+		return gondola.Machine{}, p.refusal(ctx, a.Refusals)
+	}
+	id := gondola.NewMachineID()
+	if x := p.req.Gondola; x != nil && x.ID != "" {
+		id = x.ID
+	}
+	for {
+		name := p.req.Name
+		if name == "" {
+			name = gondola.NewMachineName()
+		}
+		e, fresh, err := p.m.index.Reserve(ctx, p.app.Name, name, id, a.Bids[0].Worker)
+		switch {
+		case err != nil:
+			return gondola.Machine{}, err
+		case fresh:
+			return p.offer(ctx, e, a.Bids, a.Refusals)
+		case p.req.Name != "" || e.ID == id:
+			return p.again(ctx, e) // somebody was faster
+		}
+		// A made-up name that is there already: make up another.
+	}
+}
+
+// sell finds another place for a row whose worker refused.
+func (p *purchase) sell(ctx context.Context, e store.Entry, refused error) (gondola.Machine, error) {
+	a, err := p.m.auction(ctx, in(p.ws, p.wanted), p.ask, p.wanted, p.m.deadline)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	bids := slices.DeleteFunc(a.Bids, func(b gondola.Bid) bool { return b.Worker == e.Worker })
+	refusals := a.Refusals
+	if len(bids) < len(a.Bids) { // it bids by now, but has just refused
+		refusals = append(refusals, gondola.Refusals(refused)...)
+	}
+	return p.offer(ctx, e, bids, refusals)
+}
+
+// offer tries the Bids in hand, one after the other, until a worker takes the Machine.
+func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid, refusals []gondola.Refusal) (gondola.Machine, error) {
+	for _, b := range bids {
+		w, err := p.m.worker(b.Worker)
+		if err != nil {
+			continue // it has left since it bid
+		}
+		if e.Worker != b.Worker {
+			if err := p.m.index.Move(ctx, e.ID, b.Worker); err != nil {
+				return gondola.Machine{}, err
+			}
+			e.Worker = b.Worker
+		}
+		mach, err := p.send(ctx, w, e)
+		switch {
+		case err == nil:
+			return mach, nil
+		case refusedForSure(err):
+			refusals = append(refusals, gondola.Refusals(err)...)
+		case mayExist(err):
+			return gondola.Machine{}, err
+		default:
+			p.forget(ctx, e)
+			return gondola.Machine{}, err
+		}
+	}
+	p.forget(ctx, e)
+	return gondola.Machine{}, p.refusal(ctx, refusals)
+}
+
+// forget drops the row of a Machine that no worker has. It must not depend on a caller's patience.
+func (p *purchase) forget(ctx context.Context, e store.Entry) {
+	if err := p.m.index.Forget(context.WithoutCancel(ctx), e.ID); err != nil {
+		p.m.log.Warn("the row of a machine that was refused stays until its worker is read again", "machine", e.ID, "err", err)
+	}
+}
+
+// send asks a worker to create the Machine of a row.
+func (p *purchase) send(ctx context.Context, w Worker, e store.Entry) (gondola.Machine, error) {
+	req := p.req
+	x := gondola.CreateExtension{}
+	if req.Gondola != nil {
+		x = *req.Gondola
+	}
+	x.ID, x.Network, x.NetworkID = e.ID, p.app.Network, p.app.NetworkID
+	req.Gondola, req.Name, req.Region = &x, e.Name, string(w.Region)
+	mach, err := w.Create(ctx, p.app.Name, req)
+	if err != nil && mayExist(err) && p.req.Name != "" {
+		kind := gondola.ErrUnavailable
+		if errors.Is(err, gondola.ErrDeadline) {
+			kind = gondola.ErrDeadline
+		}
+		err = gondola.Errorf(kind, "worker %s: %w; machine %s may exist: ask again with the same name", w.Name, err, e.Name)
+	}
+	return mach, err
+}
+
+// refusal is the error of a purchase that nobody takes.
+func (p *purchase) refusal(ctx context.Context, refusals []gondola.Refusal) error {
+	left := p.m.deadline - time.Since(p.begin)
+	others := p.m.elsewhere(ctx, p.ws, p.ask, p.wanted, max(left, p.m.deadline/5))
+	return refusal(p.wanted, p.ask.Requests, refusals, others)
+}

@@ -1,0 +1,122 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gondola"
+	"gondola/internal/store"
+)
+
+// listWithin bounds how long a list waits for a worker that does not answer.
+const listWithin = 5 * time.Second
+
+// List implements gondola.Machines. The Machines of a worker that does not answer are listed as they were last seen, with host_status
+// "unreachable".
+func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFilter) ([]gondola.Machine, error) {
+	if app != "" {
+		if _, err := m.index.App(ctx, app); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := m.index.ByApp(ctx, app, f.IncludeDeleted)
+	if err != nil {
+		return nil, err
+	}
+	rows := map[gondola.WorkerName][]store.Entry{}
+	for _, e := range entries {
+		rows[e.Worker] = append(rows[e.Worker], e)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var all []gondola.Machine
+	var errs []error
+	for name, rows := range rows {
+		wg.Go(func() {
+			ms, err := m.listOf(ctx, name, app, f, rows)
+			mu.Lock()
+			defer mu.Unlock()
+			all, errs = append(all, ms...), append(errs, err)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b gondola.Machine) int {
+		if d := a.CreatedAt.Compare(b.CreatedAt); d != 0 {
+			return d
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return all, nil
+}
+
+// listOf asks one worker, or says what is known of its Machines.
+func (m *Market) listOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, f gondola.ListFilter, rows []store.Entry) ([]gondola.Machine, error) {
+	w, err := m.worker(name)
+	if err == nil {
+		within, cancel := context.WithTimeout(ctx, listWithin)
+		defer cancel()
+		var ms []gondola.Machine
+		if ms, err = w.List(within, app, f); err == nil {
+			return ms, nil
+		}
+	}
+	if ctx.Err() != nil || !errors.Is(err, gondola.ErrUnavailable) && !errors.Is(err, gondola.ErrDeadline) {
+		return nil, err
+	}
+	var ms []gondola.Machine
+	for _, e := range rows {
+		mach := m.unreachable(e, w.Region)
+		if matches(mach, f) {
+			ms = append(ms, mach)
+		}
+	}
+	return ms, nil
+}
+
+// unreachable is a Machine of which only the index, and what its worker last said, can tell.
+func (m *Market) unreachable(e store.Entry, region gondola.Region) gondola.Machine {
+	m.mu.RLock()
+	mach, ok := m.seen[e.ID]
+	m.mu.RUnlock()
+	if !ok {
+		mach = gondola.Machine{ID: e.ID, Name: e.Name, State: gondola.Created, Region: region, CreatedAt: e.CreatedAt, UpdatedAt: e.CreatedAt,
+			Gondola: &gondola.MachineExtension{App: e.App, Worker: e.Worker}}
+		if !e.RemovedAt.IsZero() {
+			mach.State = gondola.Destroyed
+		}
+	}
+	mach.HostStatus = "unreachable"
+	return mach
+}
+
+func matches(mach gondola.Machine, f gondola.ListFilter) bool {
+	if f.Region != "" && mach.Region != f.Region || f.State != "" && mach.State != f.State {
+		return false
+	}
+	for k, v := range f.Metadata {
+		if mach.Config == nil || mach.Config.Metadata[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// short is a Machine without what is not needed to list it while its worker is away.
+func short(mach gondola.Machine) gondola.Machine {
+	out := gondola.Machine{ID: mach.ID, Name: mach.Name, State: mach.State, Region: mach.Region, InstanceID: mach.InstanceID, Version: mach.Version,
+		PrivateIP: mach.PrivateIP, ImageRef: mach.ImageRef, CreatedAt: mach.CreatedAt, UpdatedAt: mach.UpdatedAt, Cordoned: mach.Cordoned}
+	if mach.Config != nil {
+		out.Config = &gondola.Config{Image: mach.Config.Image, Guest: mach.Config.Guest, Metadata: mach.Config.Metadata}
+	}
+	if x := mach.Gondola; x != nil {
+		out.Gondola = &gondola.MachineExtension{App: x.App, Worker: x.Worker, Addresses: x.Addresses, Seq: x.Seq}
+	}
+	return out
+}
