@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/kube/kubectl":                  {},
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
 	"internal/kube/translate":                {"gondola"},
-	"internal/market":                        {"gondola"},
+	"internal/market":                        {"gondola", "internal/store"},
 	"internal/network":                       {"gondola"},
 	"internal/pilot":                         {"gondola", "internal/stream"},
 	"internal/store":                         {"gondola"},
