@@ -239,3 +239,26 @@ func serviceChains(t *testing.T) (names []string) {
 	}
 	return names
 }
+
+// newNetNS makes a network namespace and mounts it at path.
+func newNetNS(t *testing.T, path string) netns.NsHandle {
+	t.Helper()
+	check(t, os.WriteFile(path, nil, 0o444))
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+		}
+		made <- err
+	}()
+	check(t, <-made)
+	ns, err := netns.GetFromPath(path)
+	check(t, err)
+	return ns
+}
+
+func routeVia(to netip.Addr, via string) error {
+	return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())}, Gw: net.ParseIP(via)})
+}

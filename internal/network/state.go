@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,7 +47,10 @@ func (s *hostState) update(change func(*hostRecord)) error {
 func (s *hostState) read() (hostRecord, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.is, s.loadLocked()
+	if err := s.loadLocked(); err != nil {
+		return hostRecord{}, err
+	}
+	return hostRecord{maps.Clone(s.is.Sysctls), slices.Clone(s.is.Addresses), slices.Clone(s.is.Routes)}, nil
 }
 
 func (s *hostState) loadLocked() error {

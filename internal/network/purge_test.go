@@ -1,0 +1,152 @@
+package network_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	"gondola"
+	"gondola/internal/network"
+)
+
+// inventory is all of a host's network, as lines.
+func inventory(t *testing.T) (lines []string) {
+	t.Helper()
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	c, err := nftables.New()
+	check(t, err)
+	tables, err := c.ListTables()
+	check(t, err)
+	for _, table := range tables {
+		add("table %s", table.Name)
+	}
+	links, err := netlink.LinkList()
+	check(t, err)
+	for _, l := range links {
+		add("link %s %s", l.Attrs().Name, l.Attrs().Alias)
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	check(t, err)
+	for _, a := range addrs {
+		add("address %s", a)
+	}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		check(t, err)
+		for _, r := range routes {
+			add("route %s", r)
+		}
+	}
+	entries, _ := os.ReadDir("/run/netns")
+	for _, e := range entries {
+		add("netns %s", e.Name())
+	}
+	for _, s := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding", "ipv4/conf/all/accept_redirects"} {
+		b, err := os.ReadFile("/proc/sys/net/" + s)
+		check(t, err)
+		add("sysctl %s %s", s, strings.TrimSpace(string(b)))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func TestPurge_LeavesTheHostAsItWas(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	check(t, network.Purge(t.Context(), config())) // nothing is there
+	before := inventory(t)
+	s := withServices(t)
+	s.set(t, 60, append(ports(s.b, 8080), ports(s.c, 8081)...)...)
+	check(t, s.Detach(t.Context(), s.c.ID))
+	check(t, s.Detach(t.Context(), s.c.ID))
+	_, err := os.Stat("/tmp/network.json")
+	check(t, err)
+	for range 2 {
+		check(t, network.Purge(t.Context(), config())) // by another process, which knows nothing
+	}
+	if after := inventory(t); !slices.Equal(before, after) {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+	if _, err := os.Stat("/tmp/network.json"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the state file is still there: %v", err)
+	}
+}
+
+func TestPurge_LeavesOtherInstancesAlone(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7)
+	b.serve(t, "b", b.v6(), 80)
+	other := config()
+	other.Instance, other.StateFile, other.Range = "other567", "/tmp/other.json", netip.MustParsePrefix("10.128.0.0/10")
+	o, err := network.Open(other)
+	check(t, err)
+	c := attach(t, o, 1, "blue", 7)
+	c.serve(t, "c", c.v6(), 80)
+	c.serve(t, "c", c.v4(), 80)
+	a.refused(t, "tcp", at(c.v6(), 80)) // networks are an instance's own
+	a.refused(t, "tcp", at(c.v4(), 80))
+	ids, err := n.Attached()
+	check(t, err)
+	if len(ids) != 2 || slices.Contains(ids, c.ID) {
+		t.Errorf("attached %v, want those of the instance", ids)
+	}
+	check(t, o.Purge(t.Context()))
+	a.reaches(t, "tcp", at(b.v6(), 80), "b")
+	if ids, err := o.Attached(); err != nil || len(ids) != 0 {
+		t.Errorf("attached to the purged one: %v, %v", ids, err)
+	}
+}
+
+func TestCheckRange_ProposesAnotherOne(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	attach(t, n, 1, "blue", 7)
+	check(t, n.CheckRange(network.DefaultRange())) // its own routes do not count
+	lo, err := netlink.LinkByName("lo")
+	check(t, err)
+	vpn, err := netlink.ParseIPNet("10.70.0.0/16")
+	check(t, err)
+	check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: vpn}))
+	err = n.CheckRange(network.DefaultRange())
+	if want := "address range 10.64.0.0/10 overlaps the route to 10.70.0.0/16 on this host; 10.128.0.0/10 is free"; !errors.Is(err, gondola.ErrConflict) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	p, err := network.ProposeRange(config())
+	check(t, err)
+	check(t, n.CheckRange(p))
+}
+
+func TestWarnings_NameChainsThatDrop(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	open(t)
+	if w, err := network.Warnings(); err != nil || len(w) != 0 {
+		t.Errorf("warnings %v, %v on a host with nothing else", w, err)
+	}
+	c, err := nftables.New()
+	check(t, err)
+	policy := nftables.ChainPolicyDrop
+	filter := c.AddTable(&nftables.Table{Name: "filter", Family: nftables.TableFamilyIPv4})
+	c.AddChain(&nftables.Chain{Table: filter, Name: "FORWARD", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+		Priority: nftables.ChainPriorityFilter, Policy: &policy})
+	check(t, c.Flush())
+	w, err := network.Warnings()
+	check(t, err)
+	if len(w) != 1 || !strings.Contains(w[0], "chain FORWARD of nftables table ip filter") || !strings.Contains(w[0], "DOCKER-USER") {
+		t.Errorf("warnings %q, want one about Docker's FORWARD", w)
+	}
+}
