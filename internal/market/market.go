@@ -97,6 +97,13 @@ func (m *Market) AddWorker(w Worker) {
 	m.setLocked(ws)
 }
 
+// RemoveWorker lets a worker go; its Machines are listed as unreachable until one of its name comes.
+func (m *Market) RemoveWorker(name gondola.WorkerName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.setLocked(slices.DeleteFunc(slices.Clone(m.workers), func(w Worker) bool { return w.Name == name }))
+}
+
 func (m *Market) setLocked(ws []Worker) {
 	m.workers = ws
 	close(m.changed)
