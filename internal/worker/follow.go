@@ -14,6 +14,9 @@ const maxNotes = 50
 
 // heard takes in what the pilot tells.
 func (m *machine) heard(st pilot.Status) {
+	if st.Seq <= m.conn.stale {
+		return
+	}
 	m.status, m.pulling, m.conn.heard = &st, nil, true
 	m.notes.heard(st)
 	if st.Phase == pilot.Running {

@@ -23,7 +23,9 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 		}
 		var conn *connection
 		if err == nil && l.api != nil {
-			conn, err = connect(base, l.api)
+			if conn, err = connect(base, l.api); err == nil {
+				conn.stale = l.stale
+			}
 		}
 		return func(ctx context.Context) { m.launched(ctx, l, conn, err) }
 	})
@@ -88,6 +90,7 @@ type launcher struct {
 
 	api   pilot.API
 	final *pilot.Status // the run ended by itself, its pilot is gone
+	stale uint64        // a pilot that was started tells of the run before up to this Seq
 }
 
 // find connects to what runs: pilot.ErrGone if nothing does.
@@ -159,12 +162,17 @@ func (l *launcher) make(ctx context.Context) error {
 		spec = &s
 	}
 	err = l.record(ctx, images != nil, func(r *record) {
-		r.Step, r.Spec, r.Digests, r.Halting, r.Final = stepRun, spec, digests, false, nil
+		r.State, r.Step, r.Spec, r.Digests, r.Halting, r.Final = gondola.Starting, stepRun, spec, digests, false, nil
 		r.Reason, r.Message = "", ""
 	})
 	if err != nil {
 		return err
 	}
+	before, err := pilot.ReadStatus(spec.Dir)
+	if err != nil {
+		return err
+	}
+	l.stale = before.Seq
 	l.api, err = l.driver.Launch(ctx, *spec, payload)
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)

@@ -56,7 +56,8 @@ type connection struct {
 	api     pilot.API
 	updates <-chan pilot.Status
 	cancel  context.CancelFunc
-	heard   bool // at least one Status came
+	stale   uint64 // what is not later than this Seq is of an earlier run
+	heard   bool   // at least one Status of the present run came
 }
 
 // outcome says how a run ended, before everything is given back.
