@@ -135,13 +135,7 @@ func (c *Client) Watch(ctx context.Context) (<-chan Status, error) {
 
 // Stop implements API.
 func (c *Client) Stop(ctx context.Context, req gondola.StopRequest) error {
-	return c.call(ctx, http.MethodPost, "/v1/stop", stopWire{req.Signal, req.Timeout}, nil)
-}
-
-// stopWire is a StopRequest whose empty signal is left out, for it is not one to parse.
-type stopWire struct {
-	Signal  gondola.Signal    `json:"signal,omitempty"`
-	Timeout *gondola.Duration `json:"timeout,omitempty"`
+	return c.call(ctx, http.MethodPost, "/v1/stop", req, nil)
 }
 
 // Signal implements API.

@@ -24,7 +24,7 @@ type ledger struct {
 	version    gondola.Version
 	phase      Phase
 	message    string
-	oom        bool
+	oom        bool // the sandbox has died for want of memory
 	sandbox    sandboxRecord
 	stop       *stopRecord
 	containers []containerRecord
@@ -57,14 +57,15 @@ func (l *ledger) apply(e entry) {
 		l.version, l.containers, l.recent, l.stop, l.message, l.oom = e.Version, nil, nil, nil, "", false
 	}
 	if e.Phase != "" {
-		l.phase, l.message, l.oom = e.Phase, e.Message, e.OOM
+		l.phase, l.message = e.Phase, e.Message
 		if e.Phase != Ending {
 			l.stop = nil
 		}
 	}
-	if e.Sandbox != nil {
-		l.sandbox = *e.Sandbox
+	if e.Sandbox != nil && e.Sandbox.ID != l.sandbox.ID {
+		l.sandbox, l.oom = *e.Sandbox, false
 	}
+	l.oom = l.oom || e.OOM
 	if e.Stop != nil {
 		l.stop = e.Stop
 	}

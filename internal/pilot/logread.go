@@ -314,7 +314,11 @@ func (r *logReader) wait() error {
 		r.watch = newLogWatch(r.dir)
 		return nil // look again: what happened before the watch was not told
 	}
-	timer := time.NewTimer(time.Second)
+	patience := time.Second
+	if len(r.files) == 0 {
+		patience = 50 * time.Millisecond // there may be no directory to watch yet
+	}
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-r.watch.changed:

@@ -16,10 +16,14 @@ var _ API = (*Supervisor)(nil)
 func (s *Supervisor) ready(ctx context.Context) error {
 	select {
 	case <-s.opened:
-	case <-s.done:
-		return ErrGone
+	case <-s.done: // perhaps both
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case <-s.opened:
+	default:
+		return ErrGone
 	}
 	select {
 	case <-s.done:

@@ -29,7 +29,7 @@ const lastWordsTime = 3 * time.Second
 // final Phase (nil) or the end of ctx, with which it leaves the containers running. Only one pilot can serve a spec.Dir at a time: another
 // one gets gondola.ErrConflict.
 func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
-	unlock, err := lockDir(spec.Dir)
+	unlock, err := lockDir(ctx, spec.Dir)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,8 @@ func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
 	if err := os.Chmod(spec.Socket, 0o600); err != nil {
 		return fmt.Errorf("serve machine %s: %w", spec.Machine, err)
 	}
-	sup := NewSupervisor(SupervisorConfig{Spec: spec, Runtime: rt, Log: log})
+	// Who has seen a final Phase must not reach this pilot any more when asking for the next one.
+	sup := NewSupervisor(SupervisorConfig{Spec: spec, Runtime: rt, Log: log, Final: func() { listener.Close() }})
 	h := &handler{api: sup}
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -56,6 +57,8 @@ func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
 	if ctx.Err() != nil {
 		cancel()
 	}
+	listener.Close()
+	unlock() // the next pilot need not wait for the last words of this one
 	bye, done := context.WithTimeout(context.Background(), lastWordsTime)
 	defer done()
 	server.Shutdown(bye) // waits for those that watch
@@ -66,17 +69,30 @@ func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
 	return err
 }
 
-// lockDir makes sure that this process is the only pilot in dir.
-func lockDir(dir string) (unlock func(), err error) {
+// lockPatience is how long a pilot waits for the one before it to end.
+const lockPatience = 5 * time.Second
+
+// lockDir makes sure that this process is the only pilot in dir. unlock may be called again.
+func lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, gondola.Errorf(gondola.ErrConflict, "another pilot runs in %s: %w", dir, err)
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return func() { f.Close() }, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			f.Close()
+			return nil, gondola.Errorf(gondola.ErrConflict, "another pilot runs in %s: %w", dir, err)
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // handler serves an API. Paths are only ever added to.

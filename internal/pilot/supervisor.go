@@ -17,6 +17,8 @@ type SupervisorConfig struct {
 	Runtime Runtime
 	Log     *slog.Logger // If nil, nothing is logged.
 
+	// Final, if set, is called just before a final Phase is recorded, when nothing of the Machine is left.
+	Final func()
 	// LogBytes is the size at which a container's log is rotated. If zero, 10 MiB.
 	LogBytes int64
 	// Volatile leaves out the fsyncs: after a power loss the journal may be older than what happened. For tests and simulations.
@@ -30,6 +32,7 @@ type Supervisor struct {
 	log      *slog.Logger
 	logBytes int64
 	volatile bool
+	final    func()
 	prober   *prober
 
 	opened chan struct{} // closed when the ledger is there
@@ -48,7 +51,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cfg.LogBytes,
-		volatile: cfg.Volatile, opened: make(chan struct{}), done: make(chan struct{}), consoles: map[string]*console{},
+		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), consoles: map[string]*console{},
 		overrun: map[string]bool{}}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s
@@ -175,6 +178,9 @@ func (s *Supervisor) finish(phase Phase, message string, oom bool) error {
 	if err != nil {
 		err = fmt.Errorf("end the sandbox: %w", err)
 		s.log.Error("the sandbox left something behind", "err", err)
+	}
+	if s.final != nil {
+		s.final()
 	}
 	s.ledger.commit(entry{Phase: phase, Message: message, OOM: oom})
 	return err

@@ -44,7 +44,8 @@ func keyOf(spec pilot.Spec) key { return key{spec.Instance, spec.Machine} }
 type running struct {
 	*pilot.Supervisor
 	cancel context.CancelFunc
-	done   chan struct{}
+	over   chan struct{} // closed when the Machine has come to a final phase
+	done   chan struct{} // closed when the pilot has returned
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -71,8 +72,9 @@ func (d *Driver) program(args []string) (Program, error) {
 	if len(args) == 0 {
 		return nil, gondola.Errorf(gondola.ErrInvalid, "no command")
 	}
-	p, ok := d.Programs[path.Base(args[0])]
-	if !ok {
+	dir, name := path.Split(args[0])
+	p, ok := d.Programs[name]
+	if !ok || dir != "" && dir != "/" && dir != "/bin/" && dir != "/usr/bin/" {
 		return nil, gondola.Errorf(gondola.ErrNotFound, "exec: %q: executable file not found in $PATH", args[0])
 	}
 	return p, nil
@@ -87,12 +89,27 @@ func (d *Driver) Capabilities() driver.Capabilities {
 }
 
 // Launch implements driver.Driver.
-func (d *Driver) Launch(_ context.Context, spec pilot.Spec, payload *gondola.Payload) (pilot.API, error) {
+func (d *Driver) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.Payload) (pilot.API, error) {
+	k := keyOf(spec)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k := keyOf(spec)
-	if r := d.pilots[k]; r.alive() {
-		return r, nil
+	for d.pilots[k] != nil {
+		r := d.pilots[k]
+		if r.alive() {
+			return r, nil
+		}
+		d.mu.Unlock()
+		select { // it has nothing to do any more but to return
+		case <-r.done:
+		case <-ctx.Done():
+		}
+		d.mu.Lock()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if d.pilots[k] == r {
+			delete(d.pilots, k)
+		}
 	}
 	if payload != nil {
 		if err := pilot.WritePayload(spec.RunDir, *payload); err != nil {
@@ -100,8 +117,9 @@ func (d *Driver) Launch(_ context.Context, spec pilot.Spec, payload *gondola.Pay
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{cancel: cancel, done: make(chan struct{}), Supervisor: pilot.NewSupervisor(pilot.SupervisorConfig{
-		Spec: spec, Runtime: &runtime{driver: d, key: k}, Log: d.Log, LogBytes: d.LogBytes, Volatile: true})}
+	r := &running{cancel: cancel, done: make(chan struct{}), over: make(chan struct{})}
+	r.Supervisor = pilot.NewSupervisor(pilot.SupervisorConfig{Spec: spec, Runtime: &runtime{driver: d, key: k}, Log: d.Log,
+		LogBytes: d.LogBytes, Volatile: true, Final: func() { close(r.over) }})
 	d.pilots[k] = r
 	go func() {
 		defer close(r.done)
@@ -118,6 +136,8 @@ func (r *running) alive() bool {
 	}
 	select {
 	case <-r.done:
+		return false
+	case <-r.over:
 		return false
 	default:
 		return true

@@ -1,0 +1,324 @@
+// Package drivertest is the suite that every driver.Driver passes: what a Machine's user can see of it, from the order of containers to what
+// is left after a crash. It launches real pilots through the Driver; what runs in the containers is package program.
+package drivertest
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver"
+	"gondola/internal/pilot"
+)
+
+// Fixture is a Driver and what the suite needs around it.
+type Fixture struct {
+	Driver driver.Driver
+	// Spec returns a Spec that is ready to be launched: directories and, if the driver has one, network are there. Its containers all have
+	// the image of package program, at /program. Name, Args, Config and what else is set in containers is kept. The fixture undoes it all
+	// at the end of the test; the suite kills what it launches.
+	Spec func(t *testing.T, containers []pilot.Container, volumes []pilot.Volume) pilot.Spec
+	// Renew prepares the host for another sandbox of spec, after one has ended: what a sandbox uses up, such as the network. If nil, there
+	// is nothing to do.
+	Renew func(t *testing.T, spec pilot.Spec)
+	// Reopen returns the Driver of a worker that was started anew. If nil, Driver goes on.
+	Reopen func(t *testing.T) driver.Driver
+	// KillSandbox and KillPilot are kill -9. If nil, the tests that need them are skipped.
+	KillSandbox, KillPilot func(t *testing.T, spec pilot.Spec)
+	// Patience is how long a wait may take. If zero, 15 s.
+	Patience time.Duration
+}
+
+// Run runs the suite; newFixture is called for every test.
+func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
+	for _, test := range []struct {
+		name  string
+		needs func(driver.Capabilities) string // what is missing, empty if nothing
+		run   func(*testing.T, Fixture)
+	}{
+		{"Container_ExitCodeIsKept", nil, exitCodeIsKept},
+		{"Container_StartErrorIsTold", nil, startErrorIsTold},
+		{"Container_SeesEnvironmentDirectoryAndUser", nil, seesEnvironment},
+		{"Container_FilesAreThereBeforeItStarts", nil, filesAreThere},
+		{"Container_TerminationMessageIsRead", nil, terminationMessage},
+		{"Order_InitContainersRunOneAfterTheOther", needs(multi), initOrder},
+		{"Order_FailedInitEndsTheMachine", needs(multi), failedInit},
+		{"Restart_OnlyTheFailedContainer", needs(multi), restartInPlace},
+		{"Stop_SignalThenExit", nil, stopSignal},
+		{"Stop_KillsAfterGrace", nil, stopKills},
+		{"Signal_ReachesTheContainer", nil, signalReaches},
+		{"Exec_CodeOutputAndInput", nil, execPlain},
+		{"Exec_EndsWithItsContext", nil, execCancelled},
+		{"Exec_Terminal", needs(tty), execTerminal},
+		{"Attach_OutputAndInput", nil, attach},
+		{"Logs_StreamsTimestampsTail", nil, logs},
+		{"Logs_PreviousAndFollow", nil, logsPrevious},
+		{"Logs_NothingIsLost", nil, logsWhole},
+		{"Memory_OverrunOfOneContainer", needs(multi, memory), memoryOverrun},
+		{"Memory_OverrunOfTheSandbox", needs(memory), sandboxOverrun},
+		{"Payload_RefreshIsSeenLive", nil, payloadRefresh},
+		{"Payload_VariablesOfSecrets", nil, payloadEnv},
+		{"Volume_SharedBetweenContainers", needs(multi), sharedVolume},
+		{"Volume_UnixSocketBetweenContainers", needs(multi), sharedSocket},
+		{"Volume_ReadOnlyAndSubPath", nil, subPath},
+		{"Dial_ReachesLoopback", needs(forward), dialLoopback},
+		{"Probe_ExecMakesReady", nil, probeExec},
+		{"Probe_LivenessRestarts", nil, probeLiveness},
+		{"Crash_WorkerFindsMachine", nil, workerCrash},
+		{"Crash_PilotLeavesContainersRunning", needs(adoption), pilotCrash},
+		{"Crash_SandboxIsMadeAnew", nil, sandboxCrash},
+		{"Kill_LeavesNothingRunning", nil, killAll},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t)
+			if f.Patience == 0 {
+				f.Patience = 15 * time.Second
+			}
+			if test.needs != nil {
+				if missing := test.needs(f.Driver.Capabilities()); missing != "" {
+					t.Skipf("driver %s has no %s", f.Driver.Name(), missing)
+				}
+			}
+			test.run(t, f)
+		})
+	}
+}
+
+// needs joins capabilities that a test cannot do without.
+func needs(all ...func(driver.Capabilities) (bool, string)) func(driver.Capabilities) string {
+	return func(c driver.Capabilities) string {
+		for _, has := range all {
+			if ok, name := has(c); !ok {
+				return name
+			}
+		}
+		return ""
+	}
+}
+
+func multi(c driver.Capabilities) (bool, string)    { return c.MultiContainer, "several containers" }
+func tty(c driver.Capabilities) (bool, string)      { return c.TTY, "terminals" }
+func memory(c driver.Capabilities) (bool, string)   { return c.MemoryLimit, "memory limits" }
+func forward(c driver.Capabilities) (bool, string)  { return c.PortForward, "port forwarding" }
+func adoption(c driver.Capabilities) (bool, string) { return c.Adoption, "adoption" }
+
+// machine is a launched Machine.
+type machine struct {
+	t      *testing.T
+	f      Fixture
+	driver driver.Driver
+	spec   pilot.Spec
+	api    pilot.API
+}
+
+// container returns a container that runs the program with args and does not restart.
+func container(name string, args ...string) pilot.Container {
+	c := pilot.Container{Name: name, Args: append([]string{"/program"}, args...)}
+	c.Config.Name = name
+	c.Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartNo}
+	return c
+}
+
+// ext is the extension of a container, made if need be.
+func ext(c *pilot.Container) *gondola.ContainerExtension {
+	if c.Config.Gondola == nil {
+		c.Config.Gondola = &gondola.ContainerExtension{}
+	}
+	return c.Config.Gondola
+}
+
+// launch launches a Machine of these containers.
+func launch(t *testing.T, f Fixture, volumes []pilot.Volume, containers ...pilot.Container) *machine {
+	t.Helper()
+	return launchSpec(t, f, f.Spec(t, containers, volumes), nil)
+}
+
+func launchSpec(t *testing.T, f Fixture, spec pilot.Spec, p *gondola.Payload) *machine {
+	t.Helper()
+	m := &machine{t: t, f: f, driver: f.Driver, spec: spec}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := m.driver.Kill(ctx, m.spec); err != nil {
+			t.Errorf("Kill = %v", err)
+		}
+	})
+	m.launch(p)
+	return m
+}
+
+func (m *machine) launch(p *gondola.Payload) {
+	m.t.Helper()
+	api, err := m.driver.Launch(m.t.Context(), m.spec, p)
+	if err != nil {
+		m.t.Fatalf("Launch = %v", err)
+	}
+	m.api = api
+}
+
+// relaunch launches again after the sandbox has ended.
+func (m *machine) relaunch() {
+	m.t.Helper()
+	if m.f.Renew != nil {
+		m.f.Renew(m.t, m.spec)
+	}
+	m.launch(nil)
+}
+
+// await waits until f is true of the Status.
+func (m *machine) await(what string, f func(pilot.Status) bool) pilot.Status {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), m.f.Patience)
+	defer cancel()
+	ch, err := m.api.Watch(ctx)
+	if err != nil {
+		m.t.Fatalf("Watch = %v while waiting for %s", err, what)
+	}
+	var last pilot.Status
+	for s := range ch {
+		if last = s; f(s) {
+			return s
+		}
+	}
+	m.t.Fatalf("%s did not come; the last status was %s", what, show(last))
+	return last
+}
+
+func show(s pilot.Status) string {
+	var b strings.Builder
+	b.WriteString(string(s.Phase) + " " + s.Message)
+	for _, c := range s.Containers {
+		b.WriteString("\n  " + c.Name + ": " + string(c.State.Kind) + " " + c.State.Reason + " " + c.State.Message)
+	}
+	for _, n := range s.Notes {
+		b.WriteString("\n  note " + n.Container + " " + n.Reason + ": " + n.Message)
+	}
+	return b.String()
+}
+
+func (m *machine) ended() pilot.Status {
+	m.t.Helper()
+	return m.await("the end", func(s pilot.Status) bool { return s.Phase == pilot.Ended })
+}
+
+// status returns the status of a container.
+func status(s pilot.Status, name string) gondola.ContainerStatus {
+	for _, c := range s.Containers {
+		if c.Name == name {
+			return c
+		}
+	}
+	return gondola.ContainerStatus{}
+}
+
+// running waits until a container runs.
+func (m *machine) running(name string) pilot.Status {
+	m.t.Helper()
+	return m.await(name+" to run", func(s pilot.Status) bool { return status(s, name).State.Kind == gondola.ContainerRunning })
+}
+
+// log returns what a container has written so far.
+func (m *machine) log(opts gondola.LogOptions) string {
+	m.t.Helper()
+	r, err := pilot.OpenLog(m.t.Context(), m.spec.Dir, opts)
+	if err != nil {
+		m.t.Fatalf("OpenLog = %v", err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		m.t.Fatalf("read log: %v", err)
+	}
+	return string(data)
+}
+
+// awaitLog waits until the log of a container has the text, and returns the log.
+func (m *machine) awaitLog(name, text string) string {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), m.f.Patience)
+	defer cancel()
+	r, err := pilot.OpenLog(ctx, m.spec.Dir, gondola.LogOptions{Container: name, Follow: true})
+	if err != nil {
+		m.t.Fatalf("OpenLog = %v", err)
+	}
+	defer r.Close()
+	var all []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		all = append(all, buf[:n]...)
+		if strings.Contains(string(all), text) {
+			return string(all)
+		}
+		if err != nil {
+			m.t.Fatalf("the log of %s has no %q: %q (%v)", name, text, all, err)
+		}
+	}
+}
+
+// exec runs the program in a container and returns its output.
+func (m *machine) exec(name string, args ...string) (gondola.ExitStatus, string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), m.f.Patience)
+	defer cancel()
+	var out output
+	st, err := m.api.Exec(ctx, gondola.ExecOptions{Container: name, Command: append([]string{"/program"}, args...)},
+		gondola.ExecIO{Stdout: &out, Stderr: &out})
+	if err != nil {
+		m.t.Fatalf("Exec %q = %v", args, err)
+	}
+	return st, out.String()
+}
+
+// output collects what is written to it, and tells those who wait for some text.
+type output struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	wake chan struct{}
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.b.Write(p)
+	if o.wake != nil {
+		close(o.wake)
+		o.wake = nil
+	}
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// await waits until the text was written.
+func (o *output) await(t *testing.T, patience time.Duration, text string) {
+	t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		o.mu.Lock()
+		got := o.b.String()
+		if o.wake == nil {
+			o.wake = make(chan struct{})
+		}
+		wake := o.wake
+		o.mu.Unlock()
+		if strings.Contains(got, text) {
+			return
+		}
+		select {
+		case <-wake:
+		case <-timer.C:
+			t.Fatalf("no %q in the output %q", text, got)
+		}
+	}
+}
