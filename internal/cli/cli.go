@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -108,22 +107,19 @@ func (e *env) connect() (*client.Client, error) {
 	if token == "" {
 		token = os.Getenv("GONDOLA_TOKEN")
 	}
-	if url == "" {
-		up, err := readUp(e.data)
+	if url == "" || token == "" {
+		local, err := client.Local(e.data)
 		if err != nil {
 			return nil, err
 		}
-		url = up.API
-	}
-	if token == "" {
-		b, err := os.ReadFile(filepath.Join(e.data, "token"))
-		if errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("%s cannot be read: use sudo, or pass --token", filepath.Join(e.data, "token"))
+		if url == "" {
+			url = local.API
 		}
-		if err != nil {
-			return nil, fmt.Errorf("no token: %w; pass --token, or start the platform with: gondola up", err)
+		if token == "" {
+			if token, err = local.Token(); err != nil {
+				return nil, err
+			}
 		}
-		token = strings.TrimSpace(string(b))
 	}
 	return client.New(client.Config{URL: url, Token: token})
 }

@@ -1,52 +1,14 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gondola"
+	"gondola/client"
 )
-
-// UpFile is the file in the data directory in which a running platform says where it is; `status --json` prints it.
-const UpFile = "up.json"
-
-// Up is the content of UpFile.
-type Up struct {
-	API       string           `json:"api"`        // URL
-	TokenFile string           `json:"token_file"` // path
-	Regions   []gondola.Region `json:"regions"`
-	Clusters  []UpCluster      `json:"clusters"`
-	PID       int              `json:"pid,omitempty"`
-}
-
-// UpCluster is a Kubernetes cluster of the platform.
-type UpCluster struct {
-	Name       string `json:"name"`
-	Kubeconfig string `json:"kubeconfig"` // path
-	Server     string `json:"server,omitempty"`
-}
-
-func readUp(data string) (Up, error) {
-	b, err := os.ReadFile(filepath.Join(data, UpFile))
-	if errors.Is(err, os.ErrPermission) {
-		return Up{}, fmt.Errorf("%s cannot be read: use sudo, or pass --api and --token", data)
-	}
-	if err != nil {
-		return Up{}, fmt.Errorf("no platform in %s: start one with: gondola up", data)
-	}
-	var u Up
-	if err := json.Unmarshal(b, &u); err != nil {
-		return Up{}, fmt.Errorf("%s: %w", filepath.Join(data, UpFile), err)
-	}
-	return u, nil
-}
 
 func (e *env) statusCommand() *cobra.Command {
 	return &cobra.Command{
@@ -54,7 +16,7 @@ func (e *env) statusCommand() *cobra.Command {
 		Short: "Show what runs: API, regions, clusters, Machines",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := readUp(e.data)
+			u, err := client.Local(e.data)
 			if err != nil {
 				return err
 			}
@@ -67,7 +29,6 @@ func (e *env) statusCommand() *cobra.Command {
 				return fmt.Errorf("%s does not answer (%w): start it with: gondola up", u.API, err)
 			}
 			if e.asJSON {
-				u.PID = 0
 				return e.printJSON(u)
 			}
 			fmt.Fprintf(e.out, "API        %s\nToken      %s\n", u.API, u.TokenFile)
@@ -104,7 +65,7 @@ func (e *env) versionCommand(version string) *cobra.Command {
 			if e.asJSON {
 				return e.printJSON(map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			_, err := fmt.Fprintln(e.out, "gondola", strings.TrimPrefix(version, "gondola "), runtime.GOOS+"/"+runtime.GOARCH)
+			_, err := fmt.Fprintln(e.out, "gondola", version, runtime.GOOS+"/"+runtime.GOARCH)
 			return err
 		},
 	}

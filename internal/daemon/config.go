@@ -35,7 +35,8 @@ type Config struct {
 // Registry is how to speak to an image registry.
 type Registry struct {
 	Mirror    string `json:"mirror,omitempty"`    // host[/path] to pull from instead
-	PlainHTTP bool   `json:"plainHTTP,omitempty"` // no TLS
+	PlainHTTP bool   `json:"plainHTTP,omitempty"` // http when https does not answer
+	Insecure  bool   `json:"insecure,omitempty"`  // take any certificate
 }
 
 // LoadConfig reads a config file strictly: an unknown key is an error that names it. With optional, a missing file is the empty Config.

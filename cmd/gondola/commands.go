@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gondola"
+	"gondola/internal/cli"
+	"gondola/internal/daemon"
+	"gondola/internal/kube"
+	"gondola/internal/kube/kubectl"
+)
+
+// program holds what the commands that start things share.
+type program struct {
+	version string
+	config  string // --config
+}
+
+func dataDir() string {
+	if d := os.Getenv("GONDOLA_DATA"); d != "" {
+		return d
+	}
+	return daemon.DefaultData
+}
+
+func (p *program) commands() []*cobra.Command {
+	return []*cobra.Command{p.up(), p.down(), p.doctor(), kubectl.Command()}
+}
+
+// load reads the config file and lays the flags over it.
+func (p *program) load(cmd *cobra.Command) (daemon.Config, error) {
+	path, optional := p.config, false
+	if path == "" {
+		path, optional = daemon.DefaultConfigFile, true
+	}
+	c, err := daemon.LoadConfig(path, optional)
+	if err != nil {
+		return c, err
+	}
+	if f := cmd.Flags().Lookup("data"); f.Changed || c.Data == "" {
+		c.Data = f.Value.String()
+	}
+	return c, nil
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+func (p *program) up() *cobra.Command {
+	var regions []string
+	var nodes int
+	var bare bool
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the platform and a Kubernetes cluster on this host",
+		Long: "Starts the Machines platform with one worker per region and a Kubernetes cluster on it, merges a context into your kubeconfig and runs\n" +
+			"until Ctrl-C. Machines run on then; gondola up takes them back.",
+		Example: "  gondola up\n  gondola up --region fra --region ams",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.load(cmd)
+			if err != nil {
+				return err
+			}
+			if len(regions) > 0 {
+				c.Regions = nil
+				for _, r := range regions {
+					c.Regions = append(c.Regions, gondola.Region(r))
+				}
+			}
+			if nodes > 0 {
+				c.NodesPerRegion = nodes
+			}
+			o := daemon.Options{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Hello: asset("hello.gz"), MergeKubeconfig: kube.MergeKubeconfig, Say: say}
+			if !bare {
+				o.NewCluster = newCluster
+			}
+			return daemon.Up(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
+	f.IntVar(&nodes, "nodes-per-region", 0, "virtual Kubernetes nodes per region (default 1)")
+	f.BoolVar(&bare, "no-kubernetes", false, "only the Machines platform")
+	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
+	return cmd
+}
+
+func (p *program) down() *cobra.Command {
+	var purge bool
+	cmd := &cobra.Command{
+		Use: "down", Short: "Stop the daemon and every Machine; with --purge remove everything", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.load(cmd)
+			if err != nil {
+				return err
+			}
+			return daemon.Down(cmd.Context(), daemon.DownOptions{Config: c, Version: p.version, Purge: purge, Say: say,
+				RemoveKubeconfig: func(path, cluster string) error { return kube.RemoveFromKubeconfig(path, kube.ContextName(cluster)) }})
+		},
+	}
+	cmd.Flags().BoolVar(&purge, "purge", false, "remove everything that gondola made on this host, data included")
+	cmd.Flags().StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
+	return cmd
+}
+
+func (p *program) doctor() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Check whether this host has what Gondola needs", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			bad := 0
+			for _, c := range daemon.Checks() {
+				mark := "ok  "
+				if !c.OK {
+					mark = "note"
+					if c.Required {
+						mark = "FAIL"
+						bad++
+					}
+				}
+				fmt.Printf("%s  %-22s %s\n", mark, c.Name, c.Detail)
+				if !c.OK && c.Remedy != "" {
+					fmt.Printf("      %s\n", c.Remedy)
+				}
+			}
+			if bad > 0 {
+				return cli.ExitCode(1)
+			}
+			return nil
+		},
+	}
+}
+
+// newCluster joins the daemon with Kubernetes.
+func newCluster(c daemon.ClusterConfig) (daemon.Cluster, error) {
+	if !c.Address.IsValid() {
+		return nil, errors.New("cluster without an address")
+	}
+	nodes := make([]kube.NodeConfig, 0, len(c.Nodes))
+	for _, n := range c.Nodes {
+		nodes = append(nodes, kube.NodeConfig{Name: n.Name, Region: n.Region, Addresses: n.Addresses})
+	}
+	return kube.New(kube.Config{
+		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,
+		Platform: c.Platform, Apps: c.Apps, Network: c.Network, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
+	})
+}

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// openLog opens the daemon's log, beginning a new one beyond 16 MiB.
+func openLog(data string) (*os.File, error) {
+	path := filepath.Join(data, "gondola.log")
+	if fi, err := os.Stat(path); err == nil && fi.Size() > 16<<20 {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}
+
+// writeKubeconfigs puts the administrator's kubeconfig into the data directory and merges it where kubectl looks: for this user and, under
+// sudo, for the one who called it.
+func (p *platform) writeKubeconfigs(kubeconfig []byte) error {
+	p.cluster = filepath.Join(p.Config.Data, "clusters", p.Config.Cluster, "kubeconfig")
+	if err := writeFile(p.cluster, kubeconfig, 0o600); err != nil {
+		return err
+	}
+	if p.MergeKubeconfig == nil {
+		return nil
+	}
+	var errs []error
+	for _, k := range kubeconfigFiles() {
+		errs = append(errs, p.MergeKubeconfig(k.path, kubeconfig, k.uid, k.gid))
+	}
+	return errors.Join(errs...)
+}
+
+type kubeconfigFile struct {
+	path     string
+	uid, gid int
+}
+
+// kubeconfigFiles are the kubeconfigs to merge into: the first of $KUBECONFIG, or ~/.kube/config, and that of the user behind sudo.
+func kubeconfigFiles() []kubeconfigFile {
+	var out []kubeconfigFile
+	if env := os.Getenv("KUBECONFIG"); env != "" {
+		out = append(out, kubeconfigFile{strings.Split(env, string(os.PathListSeparator))[0], os.Getuid(), os.Getgid()})
+	} else if home, err := os.UserHomeDir(); err == nil {
+		out = append(out, kubeconfigFile{filepath.Join(home, ".kube", "config"), os.Getuid(), os.Getgid()})
+	}
+	if name := os.Getenv("SUDO_USER"); name != "" && name != "root" {
+		if u, err := user.Lookup(name); err == nil {
+			uid, err1 := strconv.Atoi(u.Uid)
+			gid, err2 := strconv.Atoi(u.Gid)
+			if err1 == nil && err2 == nil {
+				out = append(out, kubeconfigFile{filepath.Join(u.HomeDir, ".kube", "config"), uid, gid})
+			}
+		}
+	}
+	return out
+}

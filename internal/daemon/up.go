@@ -1,0 +1,276 @@
+// Package daemon is the running platform: it reads the config file, holds the data directory, joins the parts (network, images, workers,
+// market, API, cluster) as Tasks, and takes them apart again. Kubernetes is handed in, so that testing all else never compiles it.
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"gondola"
+	"gondola/client"
+	"gondola/internal/host"
+	"gondola/internal/network"
+)
+
+// Options is what Up needs to know.
+type Options struct {
+	Config  Config
+	Version string
+	Pilot   []byte // gondola-pilot, gzip'ed; empty: a gondola-pilot beside the executable is used
+	Hello   []byte // program of the demo image, gzip'ed; empty: there is no demo image
+
+	// NewCluster makes the control plane of a Kubernetes cluster; nil: none is started.
+	NewCluster func(ClusterConfig) (Cluster, error)
+	// MergeKubeconfig adds a kubeconfig to a file of the user and makes its context current.
+	MergeKubeconfig func(path string, kubeconfig []byte, uid, gid int) error
+
+	// Say prints a line of progress.
+	Say func(format string, args ...any)
+}
+
+// Cluster is a Kubernetes cluster as a Task.
+type Cluster interface {
+	Task
+	Kubeconfig() ([]byte, error) // of its administrator
+}
+
+// ClusterConfig says what cluster to make.
+type ClusterConfig struct {
+	Name         string
+	Dir          string
+	Address      netip.Addr // of the API server and the DNS server, on lo
+	AddressV6    netip.Addr
+	Port         int
+	ServiceCIDRs []netip.Prefix // IPv4 first
+	Nodes        []NodeConfig
+	Platform     gondola.Platform
+	Apps         gondola.Apps
+	Network      string
+	Say          func(step string, took time.Duration)
+	Log          *slog.Logger
+}
+
+// NodeConfig is a virtual node.
+type NodeConfig struct {
+	Name      string
+	Region    gondola.Region
+	Addresses []netip.Addr // on lo, IPv4 first
+}
+
+// Up starts everything and runs it until ctx ends. Machines run on then.
+func Up(ctx context.Context, o Options) error {
+	began := time.Now()
+	if err := o.Config.complete(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("gondola up makes network namespaces and sandboxes and needs root: sudo gondola up")
+	}
+	for _, c := range host.Checks() {
+		if !c.OK && c.Required {
+			return fmt.Errorf("this host lacks something: %s: %s\n  %s\nsee all with: gondola doctor", c.Name, c.Detail, c.Remedy)
+		}
+	}
+	instance, err := ensureInstance(o.Config.Data)
+	if err != nil {
+		return err
+	}
+	release, err := lock(o.Config.Data)
+	if err != nil {
+		return err
+	}
+	defer release()
+	logs, err := openLog(o.Config.Data)
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	p := &platform{Options: o, instance: instance, log: slog.New(slog.NewTextHandler(logs, nil))}
+	g := newGroup(ctx)
+	err = p.start(ctx, g)
+	if err == nil {
+		p.Say("ready in %.1f s", time.Since(began).Seconds())
+		p.next()
+		err = g.wait(ctx)
+	}
+	if ctx.Err() != nil {
+		err = nil
+		p.Say("stopping; Machines run on, and gondola up takes them back")
+	}
+	return errors.Join(err, g.stop(), p.close())
+}
+
+// platform is what Up has made so far.
+type platform struct {
+	Options
+	instance string
+	log      *slog.Logger
+	network  *network.Network
+	parts
+	closers []func() error
+	cluster string // kubeconfig's path
+	server  string // URL of the API server
+}
+
+// start makes one part after the other.
+func (p *platform) start(ctx context.Context, g *group) error {
+	steps := []struct {
+		name string
+		do   func(ctx context.Context, g *group) error
+	}{
+		{"server", func(ctx context.Context, _ *group) error { return p.openServer(ctx) }},
+		{"network", p.startNetwork},
+		{"workers", p.startWorkers},
+		{"API on http://" + p.Config.API, p.startAPI},
+		{"Kubernetes", p.startCluster},
+	}
+	for _, s := range steps {
+		t := time.Now()
+		if err := s.do(ctx, g); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		p.Say("%-34s %5.2f s", s.name, time.Since(t).Seconds())
+	}
+	return nil
+}
+
+func (p *platform) close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// startNetwork puts this host's own addresses in place.
+func (p *platform) startNetwork(ctx context.Context, _ *group) error {
+	cfg, err := p.networkConfig()
+	if err != nil {
+		return err
+	}
+	if err := network.CheckRange(cfg, cfg.Range); err != nil {
+		return err
+	}
+	if p.network, err = network.Open(cfg); err != nil {
+		return err
+	}
+	v4, v6, err := p.network.Plan().ClusterAddress(1)
+	if err != nil {
+		return err
+	}
+	s4, s6, err := p.network.Plan().ServiceRange(1)
+	if err != nil {
+		return err
+	}
+	plan := network.HostPlan{Addresses: []netip.Addr{v4, v6}, ServiceRanges: []network.ServiceRange{{Prefix: s4, Source: v4}, {Prefix: s6, Source: v6}}}
+	nodes, err := p.nodes()
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		plan.Addresses = append(plan.Addresses, node.Addresses...)
+	}
+	return p.network.EnsureHost(ctx, plan)
+}
+
+func (p *platform) networkConfig() (network.Config, error) {
+	r, err := netip.ParsePrefix(p.Config.Range)
+	if err != nil {
+		return network.Config{}, err
+	}
+	return network.Config{Instance: p.instance, Range: r, StateFile: filepath.Join(p.Config.Data, "network.json"), Log: p.log}, nil
+}
+
+// nodes are the virtual nodes of the cluster: NodesPerRegion for each region.
+func (p *platform) nodes() ([]NodeConfig, error) {
+	var out []NodeConfig
+	for _, r := range p.Config.Regions {
+		for k := range p.Config.NodesPerRegion {
+			name := string(r)
+			if p.Config.NodesPerRegion > 1 {
+				name = fmt.Sprintf("%s-%d", r, k+1)
+			}
+			v4, v6, err := p.network.Plan().NodeAddress(1, len(out)+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, NodeConfig{Name: name, Region: r, Addresses: []netip.Addr{v4, v6}})
+		}
+	}
+	return out, nil
+}
+
+// startCluster starts Kubernetes on a client of our own API: the same way for this platform and for any other.
+func (p *platform) startCluster(ctx context.Context, g *group) error {
+	if p.NewCluster == nil {
+		return p.writeRunning()
+	}
+	c, err := client.New(client.Config{URL: "http://" + p.Config.API, Token: p.authority.Root()})
+	if err != nil {
+		return err
+	}
+	v4, v6, err := p.network.Plan().ClusterAddress(1)
+	if err != nil {
+		return err
+	}
+	s4, s6, err := p.network.Plan().ServiceRange(1)
+	if err != nil {
+		return err
+	}
+	nodes, err := p.nodes()
+	if err != nil {
+		return err
+	}
+	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
+	cluster, err := p.NewCluster(ClusterConfig{
+		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
+		ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Log: p.log,
+		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
+	})
+	if err != nil {
+		return err
+	}
+	g.start(cluster)
+	if err := g.ready(ctx, cluster); err != nil {
+		return err
+	}
+	kubeconfig, err := cluster.Kubeconfig()
+	if err != nil {
+		return err
+	}
+	if err := p.writeKubeconfigs(kubeconfig); err != nil {
+		return err
+	}
+	return p.writeRunning()
+}
+
+// writeRunning says in the data directory where everything is.
+func (p *platform) writeRunning() error {
+	up := client.Running{API: "http://" + p.Config.API, TokenFile: filepath.Join(p.Config.Data, "token"), Regions: p.Config.Regions, Clusters: []client.RunningCluster{}}
+	if p.cluster != "" {
+		up.Clusters = append(up.Clusters, client.RunningCluster{Name: p.Config.Cluster, Kubeconfig: p.cluster, Server: p.server})
+	}
+	b, err := json.MarshalIndent(up, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(p.Config.Data, client.RunningFile), append(b, '\n'), 0o600)
+}
+
+// next tells what to type next.
+func (p *platform) next() {
+	if p.cluster != "" {
+		p.Say("\nkubectl is set up (context gondola-%s). In another terminal:", p.Config.Cluster)
+		p.Say("  gondola kubectl create deployment hello --image=gondola.local/hello --replicas=3")
+		p.Say("  gondola kubectl get pods -o wide")
+	}
+	p.Say("  gondola machine list")
+	p.Say("Ctrl-C stops the daemon and leaves the Machines running.")
+}
