@@ -56,7 +56,7 @@ func (c *Cluster) endpoint() string {
 	return "https://" + netip.AddrPortFrom(c.cfg.Address, uint16(c.cfg.Port)).String()
 }
 
-// socket is kine's. A path in an address of its own namespace would have to be short; this one is checked in Run.
+// socket is kine's.
 func (c *Cluster) socket() string { return c.cfg.path("kine.sock") }
 
 // Run drives the cluster until ctx ends, then stops its parts first, the API server after them and the datastore last, within half a minute.
@@ -68,7 +68,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer bridgeLogs(c.cfg.Log)()
+	hush, restore := bridgeLogs(c.cfg.Log)
+	defer restore()
 	milestone("certificates")
 
 	store, err := openDatastore(c.cfg.path("state.db"), c.socket())
@@ -91,6 +92,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	partsDone := start(ctx, "control plane", func(ctx context.Context) error { return c.runParts(ctx, parts, milestone) }, cancel)
 
 	<-ctx.Done()
+	hush()
 	c.await(partsDone, partsGrace, "controllers, scheduler and provider")
 	stopAPI()
 	c.await(apiDone, apiServerGrace, "the API server")
@@ -177,11 +179,16 @@ func (c *Cluster) runParts(ctx context.Context, p parts, milestone func(string))
 		defer close(bootstrapped)
 		return retry(ctx, 5*time.Millisecond, func(ctx context.Context) error { return bootstrap(ctx, admin, &c.cfg) })
 	})
-	g.Go(func() error { // waits for "ok" by itself, but looks only once a second
+	g.Go(func() error {
+		if err := c.answered(ctx, adminClient, "/api/v1/namespaces/default"); err == nil {
+			milestone("API server")
+		}
+		return nil
+	})
+	g.Go(func() error { // wants /healthz to be ok too, but looks only once a second and no longer than ten
 		if err := healthy(ctx, admin); err != nil {
 			return err
 		}
-		milestone("API server")
 		return part.until(p.controllers, ctx, "controllers")
 	})
 	g.Go(func() error {
@@ -264,7 +271,7 @@ func (c *Cluster) providerConfig() (provider.Config, error) {
 	return cfg, nil
 }
 
-// announceReady closes c.ready when everything that a user would try next works.
+// announceReady closes c.ready when what a user would try next works: kubectl, a Pod, a name.
 func (c *Cluster) announceReady(ctx context.Context, admin kubernetes.Interface, dnsServes <-chan struct{}, milestone func(string)) error {
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -277,7 +284,8 @@ func (c *Cluster) announceReady(ctx context.Context, admin kubernetes.Interface,
 			milestone("nodes")
 		}
 	})
-	err := healthy(ctx, admin)
+	// Without this account no Pod can be made; the controllers make it after the first start.
+	err := c.answered(ctx, adminClient, "/api/v1/namespaces/default/serviceaccounts/default")
 	wg.Wait()
 	if err == nil && ctx.Err() == nil {
 		milestone("ready")

@@ -7,18 +7,30 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	_ "unsafe" // go:linkname
 
 	"github.com/sirupsen/logrus"
+	"go.uber.org/zap"
 	"k8s.io/klog/v2"
 )
 
 // The parts of the control plane log through three loggers that belong to the process: klog (Kubernetes), logrus (kine) and the standard
-// library's (CoreDNS, net/http). All three are quiet on the terminal here; their warnings and errors go to the cluster's slog.Logger.
+// library's (CoreDNS, net/http). All three are quiet on the terminal here; their warnings and errors go to the cluster's slog.Logger. A fourth,
+// that of the API server's etcd client, writes straight to stderr and tells of every request that was cancelled: it is replaced by none.
 
-// bridgeLogs points the three loggers at l until the returned function is called.
-func bridgeLogs(l *slog.Logger) (restore func()) {
+//go:linkname etcdClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
+var etcdClientLogger *zap.Logger
+
+// bridgeLogs points the loggers at l until restore is called. After hush, what they say counts as debug: parts that are told to stop
+// complain of one another's end.
+func bridgeLogs(l *slog.Logger) (hush, restore func()) {
+	var hushed atomic.Bool
+	l = slog.New(&hushable{l.Handler(), &hushed})
+	etcdClientLogger = zap.NewNop()
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)
 	for name, value := range map[string]string{"logtostderr": "false", "one_output": "true", "stderrthreshold": "FATAL"} {
@@ -39,12 +51,30 @@ func bridgeLogs(l *slog.Logger) (restore func()) {
 	oldWriter, oldFlags := log.Writer(), log.Flags()
 	log.SetFlags(0)
 	log.SetOutput(&lineLogger{log: l, level: slog.LevelDebug, leveled: true, clean: strings.TrimSpace})
-	return func() {
+	return func() { hushed.Store(true) }, func() {
 		log.SetFlags(oldFlags)
 		log.SetOutput(oldWriter)
 		logrus.StandardLogger().ReplaceHooks(hooks)
 	}
 }
+
+// hushable is a slog.Handler whose records can be made debug ones.
+type hushable struct {
+	slog.Handler
+	hushed *atomic.Bool
+}
+
+func (h *hushable) Handle(ctx context.Context, r slog.Record) error {
+	if h.hushed.Load() && r.Level > slog.LevelDebug {
+		if r.Level = slog.LevelDebug; !h.Enabled(ctx, r.Level) {
+			return nil
+		}
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// harmless are warnings and errors of a healthy start.
+var harmless = []string{"because it has no resources.", "The manifest file is empty, ignoring.", "Resetting endpoints for master service"}
 
 // lineLogger is an io.Writer that logs each line.
 type lineLogger struct {
@@ -63,6 +93,9 @@ func (w *lineLogger) Write(p []byte) (int, error) {
 		text, level := w.clean(string(line)), w.level
 		if w.leveled {
 			text, level = leveledLine(text, level)
+		}
+		if slices.ContainsFunc(harmless, func(h string) bool { return strings.Contains(text, h) }) {
+			level = slog.LevelDebug
 		}
 		if text != "" {
 			w.log.Log(context.Background(), level, text)

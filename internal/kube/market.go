@@ -150,15 +150,15 @@ func (m *market) region(r gondola.Region, except string, now time.Time) (offers 
 			offers = append(offers, o)
 		}
 	}
-	var takes []gondola.Resources
+	var wants []gondola.Resources
 	for uid, p := range m.pending {
 		if now.Sub(p.since) > pendingLife {
 			delete(m.pending, uid)
 		} else if p.region == r && uid != except {
-			takes = append(takes, p.wants)
+			wants = append(wants, p.wants)
 		}
 	}
-	return lessPending(offers, takes), true
+	return lessPending(offers, wants), true
 }
 
 // regions returns the offers of every region, as region does.
@@ -176,14 +176,15 @@ func (m *market) regions(now time.Time) map[gondola.Region][]gondola.Offer {
 	return out
 }
 
-// lessPending takes each of takes out of the offer with the most room for it, largest first, as the market would place them.
-func lessPending(offers []gondola.Offer, takes []gondola.Resources) []gondola.Offer {
-	slices.SortFunc(takes, func(a, b gondola.Resources) int {
+// lessPending takes each of wants out of the offer with the most room for it, largest first, as the market would place them.
+func lessPending(offers []gondola.Offer, wants []gondola.Resources) []gondola.Offer {
+	slices.SortFunc(wants, func(a, b gondola.Resources) int {
 		return cmp.Or(cmp.Compare(b.MemoryBytes, a.MemoryBytes), cmp.Compare(b.CPUMillis, a.CPUMillis))
 	})
-	for _, t := range takes {
-		if i := roomiest(offers, t); i >= 0 {
-			offers[i].Free = offers[i].Free.Sub(t)
+	for _, w := range wants {
+		if i := roomiest(offers, w); i >= 0 {
+			offers[i].Free = offers[i].Free.Sub(w)
+			offers[i].FreeMachines--
 		}
 	}
 	return offers
@@ -200,14 +201,19 @@ func roomiest(offers []gondola.Offer, wants gondola.Resources) int {
 	return best
 }
 
-// price is the share of a worker in use after taking wants, of whichever resource is scarcer; above 1 it does not fit. Cordoned is never.
+// price is the share of a worker in use after taking wants, of whichever resource is scarcer; above 1 it does not fit. Never for who takes none.
 func price(o *gondola.Offer, wants gondola.Resources) float64 {
-	if o.Cordoned {
+	if o.Cordoned || o.FreeMachines < 1 {
 		return 1e9
 	}
 	used := o.Capacity.Sub(o.Free).Add(wants)
 	share := func(used, capacity int64) float64 { return float64(used) / float64(max(capacity, 1)) }
 	return max(share(used.CPUMillis, o.Capacity.CPUMillis), share(used.MemoryBytes, o.Capacity.MemoryBytes))
+}
+
+// takes says whether a worker would bid.
+func takes(o *gondola.Offer, wants gondola.Resources) bool {
+	return !o.Cordoned && o.FreeMachines > 0 && wants.Fits(o.Free)
 }
 
 // verdict says whether a worker of a region can take wants, and if none can, why not: in the words in which the market refuses.
@@ -216,14 +222,15 @@ func verdict(region gondola.Region, offers []gondola.Offer, wants gondola.Resour
 	if i < 0 {
 		return string(region) + ": no worker answers", false
 	}
-	for _, o := range offers {
-		if !o.Cordoned && wants.Fits(o.Free) {
-			return "", true
-		}
+	if slices.ContainsFunc(offers, func(o gondola.Offer) bool { return takes(&o, wants) }) {
+		return "", true
 	}
 	o := offers[i]
+	if !o.Cordoned && o.FreeMachines < 1 {
+		return string(region) + ": insufficient IPs: it runs as many machines as it can", false
+	}
 	if o.Cordoned {
-		return string(region) + ": " + string(o.Worker) + " is cordoned", false
+		return string(region) + ": it is cordoned", false
 	}
 	return string(region) + ": " + wants.String() + " wanted, " + o.Free.String() + " free of " + o.Capacity.String(), false
 }
@@ -232,11 +239,10 @@ func verdict(region gondola.Region, offers []gondola.Offer, wants gondola.Resour
 func attraction(offers []gondola.Offer, wants gondola.Resources, images []string) int64 {
 	best := 0.0
 	for i := range offers {
-		p := price(&offers[i], wants)
-		if p > 1 {
+		if !takes(&offers[i], wants) {
 			continue
 		}
-		score := 80 * (1 - p)
+		score := 80 * (1 - price(&offers[i], wants))
 		if hasImages(&offers[i], images) {
 			score += 20
 		}

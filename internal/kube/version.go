@@ -29,8 +29,12 @@ var componentGitTreeState string
 //go:linkname clientGitVersion k8s.io/client-go/pkg/version.gitVersion
 var clientGitVersion string
 
-// kubernetesModule is where the version comes from.
-const kubernetesModule = "k8s.io/kubernetes"
+// The version comes from kubernetesModule in this executable's build info, or, where that is bare as in a test's, is kubernetesVersion; a test
+// holds it against go.mod.
+const (
+	kubernetesModule  = "k8s.io/kubernetes"
+	kubernetesVersion = "v1.36.3"
+)
 
 // StampVersion gives the Kubernetes code in this process the version of the module it was built from, unless -ldflags did. It returns that
 // version, such as "v1.36.3". Doing it again is harmless; call it before anything of Kubernetes runs.
@@ -40,7 +44,7 @@ func StampVersion() string {
 	}
 	v := builtFrom(kubernetesModule)
 	if v == "" {
-		v = "v" + version.DefaultKubeBinaryVersion + ".0"
+		v = kubernetesVersion
 	}
 	parts := strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3)
 	componentGitVersion, componentGitMajor, componentGitMinor = v, parts[0], parts[1]
