@@ -60,10 +60,10 @@ func (d *Driver) Capabilities() driver.Capabilities {
 
 // Launch makes sure that a pilot runs for spec; see driver.Driver.
 func (d *Driver) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.Payload) (pilot.API, error) {
-	if api, err := d.Adopt(ctx, spec); err == nil {
+	if api, err := d.Adopt(ctx, spec); err == nil && !final(ctx, api) {
 		return api, nil
 	}
-	// One that does not answer (any more) must not run beside the new one.
+	// One that does not answer, or only says its last words, must not run beside the new one.
 	if err := killRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)); err != nil {
 		return nil, err
 	}
@@ -74,6 +74,18 @@ func (d *Driver) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.P
 		return nil, fmt.Errorf("launch machine %s: %w", spec.Machine, err)
 	}
 	return pilot.NewClient(spec.Socket), nil
+}
+
+// final says whether a pilot has nothing left to do.
+func final(ctx context.Context, api pilot.API) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	statuses, err := api.Watch(ctx)
+	if err != nil {
+		return true // it has just gone
+	}
+	s, ok := <-statuses
+	return !ok || s.Phase.Final()
 }
 
 // prepare writes what a pilot reads at its start.

@@ -186,6 +186,11 @@ func (r *Runtime) watch(c *container.Container) error {
 	}
 	r.mu.Lock()
 	r.sandbox = c
+	select {
+	case <-r.gone: // of an earlier sandbox
+		r.gone, r.oom = make(chan struct{}), false
+	default:
+	}
 	r.mu.Unlock()
 	go func() {
 		defer unix.Close(fd)
@@ -196,16 +201,23 @@ func (r *Runtime) watch(c *container.Container) error {
 			}
 		}
 		oom := oomKills(r.sandboxCgroup()) > 0
+		r.cfg.Log.Info("the sandbox has ended", "pid", pid, "oom", oom)
 		r.mu.Lock()
-		r.oom = oom
-		r.mu.Unlock()
-		close(r.gone)
+		defer r.mu.Unlock()
+		if r.sandbox == c { // not destroyed by us
+			r.oom = oom
+			close(r.gone)
+		}
 	}()
 	return nil
 }
 
 // Gone closes when the sandbox has died.
-func (r *Runtime) Gone() <-chan struct{} { return r.gone }
+func (r *Runtime) Gone() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone
+}
 
 // OOM says whether the kernel killed in the sandbox for want of memory.
 func (r *Runtime) OOM() bool {

@@ -13,20 +13,21 @@ import (
 // volumes is where the volumes of a Machine are, by name.
 type volumes map[string]volume
 
-// volume is how one volume is brought into containers.
+// volume is how one volume is brought into containers: as a tmpfs inside the sandbox, or as a directory of the host.
 type volume struct {
-	index int
-	// sentry: a tmpfs of the sandbox, shared by its containers, in which unix sockets and FIFOs connect. A bind would give each container a
-	// view of its own, with regular files only.
-	sentry           bool
-	source           string // on the host. Of a sentry volume on disk it is where its contents are swapped to; of one in memory only a name
-	memory, readOnly bool
-	sizeMB           int
+	index    int
+	tmpfs    bool   // of the sandbox, one for all its containers
+	source   string // on the host; of a tmpfs only its name
+	readOnly bool
+	sizeMB   int
 }
 
-// placeVolumes decides for each volume of a Machine. Disk volumes without a size are sentry volumes backed by a file on disk; those with a
-// size, and those of which only a part is mounted somewhere, are binds: what is in them outlives the sandbox, unix sockets connect (by way of
-// the host), but FIFOs and file locks do not reach the other containers.
+// placeVolumes decides for each volume of a Machine.
+//
+// A volume in memory is a tmpfs of the sandbox, in which everything works between containers (unix sockets, FIFOs, file locks) and which ends
+// with the sandbox; where only a part of it is mounted somewhere it is a directory in RunDir. A volume on disk is a directory, so that its
+// contents outlive the sandbox. To each container the sandbox shows such a directory as a file system of its own: files are shared, also as
+// they change, and unix sockets connect by way of the host (--host-uds=all), but FIFOs and file locks do not reach the other containers.
 func placeVolumes(spec pilot.Spec) volumes {
 	parts := map[string]bool{} // volume → some container mounts a part of it
 	for _, c := range spec.Containers {
@@ -41,14 +42,12 @@ func placeVolumes(spec pilot.Spec) volumes {
 		p := volume{index: i, sizeMB: v.SizeMB}
 		switch v.Kind {
 		case pilot.VolumeMemory:
-			p.memory = true
-			p.sentry = !parts[v.Name]
+			p.tmpfs = !parts[v.Name]
 			p.source = filepath.Join(spec.RunDir, "volumes", v.Name)
 		case pilot.VolumePayload:
 			p.readOnly = true
 			p.source = filepath.Join(spec.RunDir, "payload", v.Name)
 		default:
-			p.sentry = v.SizeMB == 0 && !parts[v.Name]
 			p.source = filepath.Join(spec.Dir, "volumes", v.Name)
 		}
 		out[v.Name] = p
@@ -59,7 +58,7 @@ func placeVolumes(spec pilot.Spec) volumes {
 // binds says whether a volume that containers write to is a bind.
 func (vs volumes) binds() bool {
 	for _, v := range vs {
-		if !v.sentry && !v.readOnly {
+		if !v.tmpfs && !v.readOnly {
 			return true
 		}
 	}
@@ -69,7 +68,7 @@ func (vs volumes) binds() bool {
 // prepareVolumes makes the directories behind the volumes.
 func (r *Runtime) prepareVolumes() error {
 	for name, v := range r.volumes {
-		if v.memory && v.sentry {
+		if v.tmpfs {
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(v.source), 0o700); err != nil {
@@ -100,7 +99,7 @@ func (vs volumes) annotations() map[string]string {
 	}
 	hint("shm", shmSource, "mode=1777")
 	for _, v := range vs {
-		if !v.sentry {
+		if !v.tmpfs {
 			continue
 		}
 		options := "mode=0777"
@@ -121,7 +120,7 @@ func (vs volumes) mount(m pilot.Mount) specs.Mount {
 	if m.Volume != nil {
 		v := vs[m.Volume.Name]
 		out.Source = filepath.Join(v.source, m.SubPath)
-		if v.sentry && v.memory {
+		if v.tmpfs {
 			out.Type, out.Options = "tmpfs", []string{"rw"}
 		}
 	}
