@@ -2,10 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
 	"gondola"
+	"gondola/internal/pilot"
 	"gondola/internal/store"
 )
 
@@ -60,7 +62,7 @@ func (w *Worker) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequ
 		case m.rec.State == gondola.Stopped:
 			return nil
 		case m.rec.State == gondola.Stopping:
-			m.asked = false
+			m.asked, m.killAt = false, time.Time{}
 			return m.commit(ctx, func(r *record) { r.Stop = &req })
 		case !gondola.CanMove(m.rec.State, gondola.Stopping):
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to stop machine from current state: '%s'", m.rec.State)
@@ -227,18 +229,23 @@ func (w *Worker) PutPayload(ctx context.Context, ref gondola.Ref, p gondola.Payl
 	if err != nil {
 		return err
 	}
-	var conn *connection
+	var api pilot.API
 	err = m.do(ctx, func(ctx context.Context) error {
 		if m.rec.State == gondola.Destroying || m.rec.State == gondola.Destroyed {
 			return gondola.Errorf(gondola.ErrPrecondition, "machine %s is %s", m.id, m.rec.State)
 		}
-		conn = m.conn
+		if m.payloads++; m.conn != nil {
+			api = m.conn.api
+		}
 		return m.commitWith(ctx, func(*record) {}, func(row store.Machine, es []gondola.Event) error {
 			return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
 		})
 	})
-	if err != nil || conn == nil {
+	if err != nil || api == nil {
 		return err
 	}
-	return w.piloted(conn.api.PutPayload(ctx, p))
+	if err := api.PutPayload(ctx, p); !errors.Is(err, pilot.ErrGone) { // the next pilot is started with it
+		return err
+	}
+	return nil
 }

@@ -85,9 +85,9 @@ func (w *Worker) isHere(id gondola.MachineID) bool { return w.lookup(gondola.Ref
 
 // removeLeftover undoes what is left of one Machine. Where its directories are is what Prepare says, which is made again for that.
 func (w *Worker) removeLeftover(ctx context.Context, id gondola.MachineID) error {
-	p, err := w.cfg.Host.Prepare(ctx, HostMachine{ID: id, Number: maxNumber, Network: gondola.DefaultNetwork}, false)
+	p, err := w.cfg.Host.Prepare(ctx, HostMachine{ID: id, Number: leftoverNumber, Network: gondola.DefaultNetwork}, false)
 	if err != nil {
-		return errors.Join(err, w.cfg.Host.Release(ctx, id, true))
+		return err // it may be another worker's
 	}
 	spec := pilot.Spec{Machine: id, Instance: w.cfg.Instance, Dir: p.Dir, RunDir: p.RunDir, Socket: p.Socket, NetNS: p.NetNS, Cgroup: p.Cgroup}
 	for _, d := range w.cfg.Drivers {

@@ -57,10 +57,12 @@ func (m *machine) lost() {
 		m.rec.State = gondola.Starting // as after a crash of the worker: the record follows with the next step
 		m.show()
 	}
-	if m.failures > 0 {
-		m.pauseTo = time.Now().Add(gondola.FlyBackoff.Wait(m.failures))
+	if time.Since(m.lastLoss) > gondola.FlyBackoff.Forget {
+		m.losses = 0
 	}
-	m.failures++
+	m.lastLoss = time.Now()
+	m.pauseTo = m.lastLoss.Add(gondola.FlyBackoff.Wait(m.losses))
+	m.losses++
 }
 
 // settle goes to the state that follows once nothing of the Machine is on the host.

@@ -47,7 +47,7 @@ func (m *machine) haltRunning(ctx context.Context) error {
 	halted := make(chan struct{})
 	err := m.do(ctx, func(context.Context) error {
 		if m.halted == nil {
-			m.halted = halted
+			m.halted, m.haltBy = halted, deadlineOf(ctx)
 		} else {
 			halted = m.halted
 		}
@@ -94,8 +94,12 @@ func (m *machine) stepHalt(ctx context.Context) (bool, error) {
 	}
 	m.disconnect()
 	m.rec.Halting = true
-	rec := m.rec
-	m.begin(ctx, "halt", func(ctx context.Context) func(context.Context) { return m.halt(ctx, rec) })
+	rec, by := m.rec, m.haltBy
+	m.begin(ctx, "halt", func(ctx context.Context) func(context.Context) {
+		ctx, cancel := context.WithDeadline(ctx, by)
+		defer cancel()
+		return m.halt(ctx, rec)
+	})
 	return false, nil
 }
 

@@ -14,9 +14,9 @@ import (
 // launch begins the job that ends with a connection to the Machine's pilot. It finds the one that runs; where only the sandbox does, it starts
 // another pilot for it; where neither does, it makes the sandbox anew if that is wanted.
 func (m *machine) launch(ctx context.Context, anew bool) {
-	rec, base := m.rec, ctx
+	rec, base, payloads := m.rec, ctx, m.payloads
 	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
-		l := &launcher{m: m, w: m.w, rec: rec, driver: m.driver()}
+		l := &launcher{m: m, w: m.w, rec: rec, driver: m.driver(), payloads: payloads}
 		err := l.find(ctx)
 		if errors.Is(err, pilot.ErrGone) && anew && l.final == nil {
 			err = l.make(ctx)
@@ -49,7 +49,10 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 	var refused *imageError
 	switch {
 	case conn != nil:
-		m.conn, m.pulling = conn, nil
+		m.conn, m.pulling, m.asked = conn, nil, false
+		if !l.given || l.payloads != m.payloads {
+			m.givePayload(ctx) // it may not have the newest
+		}
 	case l.final != nil: // it ended while nobody looked
 		m.status = l.final
 		m.notes.heard(*l.final)
@@ -83,13 +86,15 @@ func (e *imageError) Unwrap() error { return e.err }
 
 // launcher is the work of one launch, beside the Machine's goroutine. rec is its copy of the record.
 type launcher struct {
-	m      *machine
-	w      *Worker
-	rec    record
-	driver driver.Driver
+	m        *machine
+	w        *Worker
+	rec      record
+	driver   driver.Driver
+	payloads int // m.payloads at the beginning
 
 	api   pilot.API
 	final *pilot.Status // the run ended by itself, its pilot is gone
+	given bool          // the pilot was started with the payload of then
 	stale uint64        // a pilot that was started tells of the run before up to this Seq
 }
 
@@ -117,6 +122,7 @@ func (l *launcher) find(ctx context.Context) error {
 			return err
 		}
 		l.api, err = l.driver.Launch(ctx, *spec, payload)
+		l.given = true
 		return err
 	}
 	st, err := pilot.ReadStatus(spec.Dir)
@@ -172,7 +178,7 @@ func (l *launcher) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.stale = before.Seq
+	l.stale, l.given = before.Seq, true
 	l.api, err = l.driver.Launch(ctx, *spec, payload)
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)
@@ -265,13 +271,33 @@ func (m *machine) clean(ctx context.Context, disk bool) {
 	m.disconnect()
 	rec := m.rec
 	m.begin(ctx, "clean", func(ctx context.Context) func(context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		defer cancel()
 		err := m.undo(ctx, rec, disk)
 		return func(ctx context.Context) {
 			if err == nil {
 				err = m.cleaned(ctx, disk)
 			}
-			if err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) { // cancelled: for a clean-up that does more
 				m.retry(err, "clean-up")
+			}
+		}
+	})
+}
+
+// givePayload begins the job that hands the payload on record to the pilot.
+func (m *machine) givePayload(ctx context.Context) {
+	api := m.conn.api
+	m.begin(ctx, "payload", func(ctx context.Context) func(context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		p, err := m.w.payload(ctx, m.id)
+		if err == nil && p != nil {
+			err = api.PutPayload(ctx, *p)
+		}
+		return func(context.Context) {
+			if err != nil {
+				m.log.Warn("the pilot did not take the payload; it has an older one", "err", err)
 			}
 		}
 	})

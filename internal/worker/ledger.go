@@ -6,8 +6,10 @@ import (
 	"gondola"
 )
 
-// maxNumber is the largest number of a Machine: a worker has 4094 addresses of each family.
-const maxNumber = 4094
+const (
+	maxNumber      = 4093          // the largest number of a Machine: a worker has a /20 of IPv4 addresses
+	leftoverNumber = maxNumber + 1 // for what a crash left of a Machine whose number is not known
+)
 
 // ledger says what Machines hold of the worker: amounts and numbers. What is in it is on record, or about to be.
 type ledger struct {

@@ -41,7 +41,11 @@ type machine struct {
 	killAt    time.Time
 	pauseTo   time.Time // nothing is tried before
 	failures  int       // of the present job in a row
-	halted    chan struct{}
+	payloads  int       // how many were put
+	losses    int       // of the sandbox in a row
+	lastLoss  time.Time
+	halted    chan struct{} // set while the platform goes down; closed when nothing of the Machine is on the host
+	haltBy    time.Time     // what has not ended then is killed
 }
 
 // job is something under way.
@@ -76,6 +80,16 @@ func newMachine(w *Worker, row store.Machine, events []gondola.Event) (*machine,
 		m.lastEvent = time.UnixMilli(events[0].Timestamp)
 	}
 	m.notes.restore(m.rec.Notes, m.rec.Final)
+	switch {
+	case row.State == gondola.Started && m.rec.Step == stepNone:
+		m.rec.State = gondola.Starting // the platform went down
+	case m.rec.Step == stepRun && m.rec.Spec != nil:
+		// What its journal says, until its pilot is found: else its containers would seem to be created again.
+		if st, err := pilot.ReadStatus(m.rec.Spec.Dir); err == nil && st.Version == m.rec.Spec.Version {
+			m.status = &st
+			m.notes.heard(st)
+		}
+	}
 	return m, nil
 }
 
@@ -272,7 +286,9 @@ func (m *machine) ask(ctx context.Context) {
 	if m.rec.Stop != nil {
 		req = *m.rec.Stop
 	}
-	m.killAt = time.Now().Add(patience(m.rec.Config, req))
+	if m.killAt.IsZero() {
+		m.killAt = time.Now().Add(patience(m.rec.Config, req))
+	}
 	api := m.conn.api
 	m.begin(ctx, "ask", func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -281,6 +297,7 @@ func (m *machine) ask(ctx context.Context) {
 		return func(context.Context) {
 			if err != nil {
 				m.log.Warn("the pilot cannot be told to stop", "err", err)
+				m.asked = false
 				m.disconnect()
 				m.retry(err, "stop")
 			}
