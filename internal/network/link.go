@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,7 +42,12 @@ var (
 	nextHopMAC = net.HardwareAddr{0x02, 0x60, 0xff, 0xff, 0xff, 0xff}
 )
 
-const netnsDir = "/run/netns" // where ip netns looks
+const (
+	netnsDir = "/run/netns" // where ip netns looks
+	ownNetNS = "/proc/thread-self/ns/net"
+
+	insideIndex = 2 // of eth0 in a new namespace: lo has 1
+)
 
 // Attach gives a Machine its network. With fresh the namespace is made anew, with the same addresses: a gVisor sandbox takes them out of
 // the namespace it starts in and never puts them back. Otherwise one that is there is kept and only what is missing beside is added. What
@@ -70,7 +76,7 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 	if err := n.remove(h, m.ID); err != nil {
 		return Attached{}, fmt.Errorf("attach %s: %w", m.ID, err)
 	}
-	index, err := n.build(h, m, a.NetNS, v4, v6)
+	index, err := n.build(ctx, h, m, a.NetNS, v4, v6)
 	if err == nil {
 		err = n.admit(index, want)
 	}
@@ -199,7 +205,7 @@ func (n *Network) deleteRetired() error {
 }
 
 // build makes namespace and link and returns the index of the link's host side.
-func (n *Network) build(h *netlink.Handle, m Machine, path string, v4, v6 netip.Addr) (int, error) {
+func (n *Network) build(ctx context.Context, h *netlink.Handle, m Machine, path string, v4, v6 netip.Addr) (int, error) {
 	ns, inside, err := createNetNS(path)
 	if err != nil {
 		return 0, fmt.Errorf("make network namespace %s: %w", path, err)
@@ -213,6 +219,17 @@ func (n *Network) build(h *netlink.Handle, m Machine, path string, v4, v6 netip.
 	if err := h.LinkAdd(veth); err != nil {
 		return 0, fmt.Errorf("make link %s: %w", attrs.Name, err)
 	}
+	if veth.Attrs().Index == insideIndex {
+		// A first link on a host that has only lo. The kernel takes one whose index is its peer's for a link without a peer and would let it
+		// wait a second before it sends; the next one gets another index.
+		if err := h.LinkDel(veth); err != nil {
+			return 0, fmt.Errorf("make link %s again: %w", attrs.Name, err)
+		}
+		veth.Index = 0
+		if err := h.LinkAdd(veth); err != nil {
+			return 0, fmt.Errorf("make link %s again: %w", attrs.Name, err)
+		}
+	}
 	if err := h.LinkSetAlias(veth, n.netnsName(m.ID)); err != nil { // the kernel ignores an alias at creation
 		return 0, fmt.Errorf("name link %s: %w", attrs.Name, err)
 	}
@@ -222,7 +239,30 @@ func (n *Network) build(h *netlink.Handle, m Machine, path string, v4, v6 netip.
 	if err := setUpInside(inside, v4, v6); err != nil {
 		return 0, fmt.Errorf("set up eth0 in %s: %w", path, err)
 	}
-	return veth.Attrs().Index, nil
+	return veth.Attrs().Index, waitUp(ctx, h, veth.Attrs().Index, inside, v6)
+}
+
+// waitUp waits until the first packet would pass, for the kernel finishes two things in the background: that the host side of the link may
+// send (newer kernels catch up when they are asked), and that the IPv6 address inside is taken as local. A connection made before would lose
+// its first packet and take a second.
+func waitUp(ctx context.Context, h *netlink.Handle, index int, inside *netlink.Handle, v6 netip.Addr) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		l, err := h.LinkByIndex(index)
+		if err != nil {
+			return err
+		}
+		routes, err := inside.RouteGet(v6.AsSlice())
+		if l.Attrs().OperState == netlink.OperUp && err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("link %s does not come up: %w", l.Attrs().Name, ctx.Err())
+		case <-time.After(500 * time.Microsecond):
+		}
+	}
 }
 
 func (n *Network) setUpHostSide(h *netlink.Handle, l netlink.Link, mac net.HardwareAddr, v4, v6 netip.Addr) error {
@@ -315,8 +355,18 @@ func createNetNS(path string) (ns int, inside *netlink.Handle, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine, no other one ever runs in the namespace
+		runtime.LockOSThread()
+		home, openErr := unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err = openErr; err != nil {
+			runtime.UnlockOSThread()
+			return
+		}
+		defer unix.Close(home)
 		ns, inside, err = enterNewNetNS(path)
+		// A thread that cannot go home stays locked and ends with this goroutine, so that no other one ever runs in the namespace.
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
 	}()
 	<-done
 	if err != nil {
@@ -329,8 +379,7 @@ func enterNewNetNS(path string) (ns int, inside *netlink.Handle, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return -1, nil, fmt.Errorf("unshare: %w", err)
 	}
-	const self = "/proc/thread-self/ns/net"
-	if err := unix.Mount(self, path, "none", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(ownNetNS, path, "none", unix.MS_BIND, ""); err != nil {
 		return -1, nil, fmt.Errorf("mount: %w", err)
 	}
 	for _, s := range [][2]string{
@@ -345,7 +394,7 @@ func enterNewNetNS(path string) (ns int, inside *netlink.Handle, err error) {
 	if inside, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return -1, nil, err
 	}
-	if ns, err = unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+	if ns, err = unix.Open(ownNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		inside.Close()
 		return -1, nil, err
 	}

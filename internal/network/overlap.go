@@ -23,7 +23,7 @@ func (n *Network) CheckRange(p netip.Prefix) error {
 		return nil
 	}
 	way := "use another one"
-	if free, ok := proposeRange(taken); ok && p.Addr().Is4() {
+	if free, ok := proposeRange(taken); ok && p == n.plan.prefix() {
 		way = fmt.Sprintf("%s is free", free)
 	}
 	return gondola.Errorf(gondola.ErrConflict, "address range %s overlaps the route to %s on this host; %s", p, by, way)
@@ -96,7 +96,7 @@ func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 	for _, p := range state.Routes {
 		own[p] = true
 	}
-	for _, a := range append(state.Addresses, n.gateway4, n.gateway6) {
+	for _, a := range state.Addresses {
 		own[netip.PrefixFrom(a, a.BitLen())] = true
 	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -121,6 +121,12 @@ func translated() []expr.Any {
 	return ctHas(expr.CtKeySTATUS, ipsDstNAT)
 }
 
+// notLocal matches destinations that are not addresses of the host.
+func notLocal() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: reg(0), FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: native32(unix.RTN_LOCAL)}}
+}
+
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 func goTo(chain string) []expr.Any {

@@ -158,6 +158,25 @@ func TestServices_OfAnotherNetworkAreRefused(t *testing.T) {
 	}
 }
 
+func TestServices_OnAHostAddressLeaveItsOtherPortsAlone(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	s := withServices(t)
+	s.vip4, s.vip6, _ = s.Plan().ClusterAddress(1)
+	var host *guest
+	for _, vip := range s.vips() {
+		host.serve(t, "kubelet", vip, 10250)
+	}
+	s.set(t, 0, ports(s.b, 8080)...)
+	for _, client := range []*guest{s.a, host} {
+		for _, vip := range s.vips() {
+			client.reaches(t, "tcp", at(vip, 80), "b")
+			client.reaches(t, "tcp", at(vip, 10250), "kubelet")
+		}
+	}
+}
+
 func TestServices_AffinityKeepsAClientsBackend(t *testing.T) {
 	if !onHost(t) {
 		return

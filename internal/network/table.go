@@ -267,11 +267,12 @@ func (n *Network) forwardRules() [][]expr.Any {
 	return append(n.fromMachines(goTo(chainMachine)), to(accept(), known()), to(goTo(chainRefuse)))
 }
 
-// refuseServices refuses what is still on its way to a virtual address after translation: nothing is there.
+// refuseServices refuses what is still on its way to a virtual address after translation: nothing is there. A virtual service on an address
+// of the host leaves its other ports alone.
 func refuseServices(when []expr.Any) (rules [][]expr.Any) {
 	for _, f := range families() {
 		for _, set := range []string{"ranges", "vipaddresses"} {
-			rules = append(rules, match(isFamily(f), when, []expr.Any{daddr(0, f), in(set + f.suffix)}, goTo(chainRefuse)))
+			rules = append(rules, match(isFamily(f), when, []expr.Any{daddr(0, f), in(set + f.suffix)}, notLocal(), goTo(chainRefuse)))
 		}
 	}
 	return rules
