@@ -183,6 +183,13 @@ func (l *ledger) note(warning bool, container, reason, message string) {
 	l.commitLocked(entry{Notes: []gondola.Note{{Warning: warning, Container: container, Reason: reason, Message: message}}}, false)
 }
 
+// anyBegun says whether a container runs as far as is known.
+func (l *ledger) anyBegun() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.containers, func(c containerRecord) bool { return c.Begun })
+}
+
 // container returns what is known of a container.
 func (l *ledger) container(name string) containerRecord {
 	l.mu.Lock()

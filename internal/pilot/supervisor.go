@@ -35,9 +35,10 @@ type Supervisor struct {
 	final    func()
 	prober   *prober
 
-	opened chan struct{} // closed when the ledger is there
-	done   chan struct{} // closed when Run returns
-	ledger *ledger
+	opened  chan struct{} // closed when the ledger is there and tells the present
+	opening sync.Once
+	done    chan struct{} // closed when Run returns
+	ledger  *ledger
 
 	mu       sync.Mutex
 	payload  gondola.Payload
@@ -115,7 +116,11 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 		return false, err
 	}
 	s.ledger = l
-	close(s.opened)
+	// Where containers of an earlier pilot may have died meanwhile, nobody is told that they run before that is known.
+	if !l.anyBegun() {
+		s.open()
+	}
+	defer s.open()
 	if err := s.prepare(); err != nil {
 		return false, s.fail(err)
 	}
@@ -144,6 +149,9 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 	s.ledger.sandboxMade(&s.spec)
 	return false, nil
 }
+
+// open lets those in who ask.
+func (s *Supervisor) open() { s.opening.Do(func() { close(s.opened) }) }
 
 // prepare makes the files that containers see.
 func (s *Supervisor) prepare() error {

@@ -21,8 +21,8 @@ type Program = func(program.Env) int
 
 // process is a program that runs: a container's first one, or one of an exec.
 type process struct {
-	env      program.Env
-	kill     context.CancelFunc // closes Env.Done
+	done     context.Context    // ends when the program has to go
+	kill     context.CancelFunc // ends done
 	finished chan struct{}      // closed at the end
 	signals  chan gondola.Signal
 
@@ -34,11 +34,19 @@ type process struct {
 	size    *gondola.TerminalSize
 }
 
-// spawn runs a program. released is called once its exit is known.
-func spawn(run Program, env program.Env, released func()) *process {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{kill: cancel, finished: make(chan struct{}), signals: make(chan gondola.Signal, 16)}
-	env.Done = ctx.Done()
+// newProcess returns a process that does not run yet.
+func newProcess(tty bool) *process {
+	p := &process{finished: make(chan struct{}), signals: make(chan gondola.Signal, 16)}
+	p.done, p.kill = context.WithCancel(context.Background())
+	if tty {
+		p.size = &gondola.TerminalSize{Width: 80, Height: 24}
+	}
+	return p
+}
+
+// start runs a program. released is called once its exit is known.
+func (p *process) start(run Program, env program.Env, released func()) {
+	env.Done = p.done.Done()
 	env.Trap = func() <-chan gondola.Signal {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -53,7 +61,6 @@ func spawn(run Program, env program.Env, released func()) *process {
 		}
 		return *p.size, true
 	}
-	p.env = env
 	go func() {
 		code := run(env)
 		p.end(pilot.Exit{Code: code & 255})
@@ -62,7 +69,6 @@ func spawn(run Program, env program.Env, released func()) *process {
 		<-p.finished
 		released()
 	}()
-	return p
 }
 
 // end records how the process has ended, once. A killed program may go on for a moment; nobody sees it any more.

@@ -71,9 +71,7 @@ func (s *streams) close() {
 
 // killAllLocked kills every process of the container.
 func (c *container) killAllLocked() {
-	if c.main != nil {
-		c.main.signal("SIGKILL")
-	}
+	c.main.signal("SIGKILL")
 	for p := range c.execs {
 		p.signal("SIGKILL")
 	}
@@ -174,7 +172,7 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 	}
 	b := r.box
 	s := b.plumb(run)
-	c := &container{run: run, execs: map[*process]bool{}, streams: s, view: &view{
+	c := &container{run: run, main: newProcess(run.TTY), execs: map[*process]bool{}, streams: s, view: &view{
 		root: filepath.Join(b.spec.RunDir, "root", name), tree: run.Container.Tree, mounts: run.Mounts, memory: filepath.Join(b.spec.RunDir, "memory")}}
 	if err := c.view.addFiles(run.Files); err != nil {
 		return err
@@ -198,14 +196,14 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 		term := &terminal{in: newPipe(), out: s.stdout}
 		env.Stdin, env.Stdout, env.Stderr = term.in, term, term
 		released = func() { s.close(); term.in.Close() }
-		c.main = spawn(prog, env, released)
+		c.main.start(prog, env, released)
 		if s.stdin != nil {
 			go term.feed(s.stdin, c.main.signal)
 		}
 		go resizing(c.main, run.Resize)
 		return nil
 	}
-	c.main = spawn(prog, env, released)
+	c.main.start(prog, env, released)
 	return nil
 }
 
@@ -214,7 +212,6 @@ type emptyReader struct{}
 func (emptyReader) Read([]byte) (int, error) { return 0, io.EOF }
 
 func resizing(p *process, sizes <-chan gondola.TerminalSize) {
-	p.resize(gondola.TerminalSize{Width: 80, Height: 24})
 	for {
 		select {
 		case s, ok := <-sizes:
@@ -379,7 +376,8 @@ func (r *runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 		r.box.mu.Unlock()
 		return gondola.ExitStatus{}, gondola.Errorf(gondola.ErrPrecondition, "container %s is not running", name)
 	}
-	p := spawn(prog, env, func() {})
+	p := newProcess(e.TTY)
+	p.start(prog, env, func() {})
 	c.execs[p] = true
 	r.box.mu.Unlock()
 	defer func() {
