@@ -25,7 +25,7 @@ var kinds = []error{gondola.ErrInvalid, gondola.ErrNotFound, gondola.ErrNameTake
 	gondola.ErrDeadline, gondola.ErrUnauthorized, gondola.ErrForbidden, gondola.ErrUnsupported, gondola.ErrUnavailable, gondola.ErrImage}
 
 // prefixes are put before texts on the wire; they say what the kind does.
-var prefixes = []string{"not_found: ", "failed_precondition: ", "deadline_exceeded: ", "aborted: could not reserve resource for machine: ", "aborted: "}
+var prefixes = []string{"not_found: ", "failed_precondition: ", "deadline_exceeded: ", "aborted: "}
 
 // errorOf turns a status and body into an error of the right kind.
 func errorOf(code int, path string, body []byte) error {

@@ -65,6 +65,8 @@ type noRoom struct{ error }
 
 func (e noRoom) Unwrap() error { return e.error }
 
+const noRoomText = "could not reserve resource for machine: "
+
 // onExisting marks an error of a call about an existing Machine.
 func onExisting(err error) error {
 	if errors.Is(err, gondola.ErrCapacity) {
@@ -93,7 +95,10 @@ func answerOf(err error) (int, errorBody) {
 		}
 		body := errorBody{text, s.status, errorDetails{s.kind.Error(), gondola.Refusals(err)}}
 		if errors.As(err, new(noRoom)) {
-			code, prefix, body.Status = http.StatusConflict, "aborted: could not reserve resource for machine: ", "unknown"
+			code, prefix, body.Status = http.StatusConflict, "aborted: ", "unknown"
+			if !strings.HasPrefix(text, noRoomText) {
+				prefix += noRoomText
+			}
 		}
 		if !strings.HasPrefix(text, prefix) && !strings.HasPrefix(text, "Could not find") {
 			body.Error = prefix + text

@@ -85,6 +85,10 @@ func (p *purchase) again(ctx context.Context, e store.Entry) (gondola.Machine, e
 		return p.buy(ctx)
 	}
 	mach, err := p.send(ctx, w, e)
+	if byName := p.req.Gondola == nil || p.req.Gondola.ID == ""; byName && errors.Is(err, gondola.ErrConflict) {
+		return mach, gondola.Errorf(gondola.ErrNameTaken, "name %q has already been taken in app %s, by machine %s with another config: update that, or choose another name",
+			e.Name, e.App, e.ID)
+	}
 	if !refusedForSure(err) {
 		return mach, err
 	}

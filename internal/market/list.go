@@ -23,7 +23,7 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 			return nil, err
 		}
 	}
-	entries, err := m.index.ByApp(ctx, app, f.IncludeDeleted)
+	entries, err := m.index.ByApp(ctx, app, f.IncludeDeleted || f.State == gondola.Destroyed)
 	if err != nil {
 		return nil, err
 	}
