@@ -366,7 +366,7 @@ func retry(ctx context.Context, pause time.Duration, f func(context.Context) err
 	t := time.NewTicker(pause)
 	defer t.Stop()
 	for {
-		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := f(try)
 		cancel()
 		if err == nil {

@@ -1,53 +1,296 @@
 package kube_test
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"gondola"
+	"gondola/internal/gondolatest"
 )
 
-func TestCluster_AnswersAsTheVersionItIsBuiltFrom(t *testing.T) {
-	client, _ := clientFor(t, theCluster(t))
+// TestCluster runs one cluster over a platform of two regions for all that it shows.
+func TestCluster(t *testing.T) {
+	if os.Getenv(inNetns) == "" {
+		t.Skip("needs root: the cluster runs in a network namespace of its own")
+	}
+	platform := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"local", "fra"},
+		Total: gondola.Resources{CPUMillis: 4000, MemoryBytes: 4 << 30}})
+	cfg := config(t, filepath.Join(t.TempDir(), "test"))
+	cfg.Platform, cfg.Apps = platform.Client, platform.Client
+	c := start(t, cfg)
+	t.Cleanup(func() { c.stop() })
+
+	t.Run("AnswersAsTheVersionItIsBuiltFrom", c.version)
+	t.Run("ShowsEachRegionAsAReadyNode", c.nodes)
+	t.Run("DeniesAnUnknownUser", c.stranger)
+	t.Run("HoldsANodeToItsOwnThings", c.nodeLimits)
+	t.Run("AnswersNamesOfServices", c.names)
+	t.Run("GivesServicesAddressesOfBothFamilies", c.dualStack)
+	t.Run("RunsADeploymentAsMachines", func(t *testing.T) { c.deployment(t, platform) })
+	t.Run("TellsEveryRegionsRefusal", func(t *testing.T) { c.refusals(t, platform) })
+	t.Run("WakesAPodWhenRoomAppears", c.wakes)
+	t.Run("StopsCleanlyAndStartsWithItsObjects", c.restarts)
+	t.Run("Rests", c.rests)
+}
+
+func (r *running) version(t *testing.T) {
+	client, _ := r.admin(t)
 	v, err := client.Discovery().ServerVersion()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.GitVersion != "v1.36.3" || v.Major != "1" || v.Minor != "36" {
-		t.Errorf("server version = %s (%s.%s), want v1.36.3 (1.36)", v.GitVersion, v.Major, v.Minor)
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(mod), "k8s.io/kubernetes "+v.GitVersion+"\n") || v.Major != "1" {
+		t.Errorf("server version = %s (%s.%s), want that of k8s.io/kubernetes in go.mod", v.GitVersion, v.Major, v.Minor)
 	}
 }
 
-func TestCluster_DeniesAnUnknownUser(t *testing.T) {
-	_, cfg := clientFor(t, theCluster(t))
-	stranger := rest.CopyConfig(cfg)
-	stranger.Impersonate.UserName = "stranger"
-	client := kubernetes.NewForConfigOrDie(stranger)
-	_, err := client.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{})
+func (r *running) nodes(t *testing.T) {
+	client, _ := r.admin(t)
+	list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, n := range list.Items {
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeReady {
+				got[n.Name] = string(c.Status) + " " + n.Labels[corev1.LabelTopologyRegion]
+			}
+		}
+	}
+	if len(got) != 2 || got["local"] != "True local" || got["fra"] != "True fra" {
+		t.Errorf("nodes = %v, want local and fra, Ready, each with its region", got)
+	}
+}
+
+func (r *running) stranger(t *testing.T) {
+	_, cfg := r.admin(t)
+	cfg.Impersonate.UserName = "stranger"
+	_, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("list of secrets as a stranger = %v, want forbidden", err)
 	}
 }
 
-func TestCluster_RestartsWithItsObjects(t *testing.T) {
-	c := theCluster(t)
-	client, _ := clientFor(t, c)
-	if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+func (r *running) nodeLimits(t *testing.T) {
+	_, cfg := r.admin(t)
+	pki := filepath.Join(r.config.Dir, "pki")
+	asNode := &rest.Config{Host: cfg.Host, TLSClientConfig: rest.TLSClientConfig{CAData: cfg.CAData,
+		CertFile: filepath.Join(pki, "node-fra.crt"), KeyFile: filepath.Join(pki, "node-fra.key")}}
+	client := kubernetes.NewForConfigOrDie(asNode)
+	if _, err := client.CoreV1().Nodes().Get(t.Context(), "fra", metav1.GetOptions{}); err != nil {
+		t.Errorf("get of its own node = %v, want none", err)
 	}
-	if err := c.stop(); err != nil {
-		t.Errorf("stop = %v, want nil", err)
+	if _, err := client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("list of all secrets as a node = %v, want forbidden", err)
 	}
-	again, err := start(config(shared.dir + "/test"))
+	label := []byte(`{"metadata":{"labels":{"stolen":"yes"}}}`)
+	if _, err := client.CoreV1().Nodes().Patch(t.Context(), "local", "application/merge-patch+json", label, metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("patch of another node = %v, want forbidden", err)
+	}
+}
+
+func (r *running) names(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(address.String(), "53"))
+		}}
+		for name, want := range map[string]string{"kubernetes.default.svc.cluster.local.": "10.43.0.1", "kube-dns.kube-system.svc.cluster.local.": "10.43.0.10"} {
+			got, err := resolver.LookupHost(t.Context(), name)
+			if err != nil || len(got) == 0 || got[0] != want {
+				t.Errorf("%s over %s = %v, %v; want %s", name, network, got, err, want)
+			}
+		}
+		if got, err := resolver.LookupHost(t.Context(), "nothing.default.svc.cluster.local."); err == nil {
+			t.Errorf("a name of no service over %s = %v, want an error", network, got)
+		}
+	}
+}
+
+func (r *running) dualStack(t *testing.T) {
+	client, _ := r.admin(t)
+	s, err := client.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	*c = *again
-	client, _ = clientFor(t, c)
+	if got := strings.Join(s.Spec.ClusterIPs, " "); got != "10.43.0.10 fd43::a" {
+		t.Errorf("addresses of kube-dns = %s, want the tenth of each range", got)
+	}
+}
+
+func pod(cpu, memory string) corev1.PodSpec {
+	return corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "test/app", Args: []string{"run"},
+		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse(cpu), "memory": resource.MustParse(memory)}}}}}
+}
+
+func (r *running) deployment(t *testing.T, platform *gondolatest.Platform) {
+	client, _ := r.admin(t)
+	three, labels := int32(3), map[string]string{"app": "web"}
+	began := time.Now()
+	_, err := client.AppsV1().Deployments("default").Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec: appsv1.DeploymentSpec{Replicas: &three, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod("100m", "64Mi")}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() string {
+		d, err := client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || d.Status.AvailableReplicas != 3 {
+			return fmt.Sprintf("%d of 3 Pods are available (%v)", d.Status.AvailableReplicas, err)
+		}
+		return ""
+	})
+	t.Logf("3 Pods available after %v", time.Since(began))
+	machines, err := platform.List(t.Context(), "test-default", gondola.ListFilter{State: gondola.Started})
+	if err != nil || len(machines) != 3 {
+		t.Errorf("the platform runs %d Machines (%v), want one per Pod", len(machines), err)
+	}
+}
+
+// refusals: what the scheduler says of a Pod that fits nowhere is what the market says.
+func (r *running) refusals(t *testing.T, platform *gondolatest.Platform) {
+	client, _ := r.admin(t)
+	make1(t, client, "huge", pod("64", "1Gi"))
+	auction, err := platform.Ask(t.Context(), gondola.Ask{Requests: gondola.Resources{CPUMillis: 64000, MemoryBytes: 1 << 30}})
+	if err != nil && len(auction.Refusals) == 0 {
+		auction.Refusals = gondola.Refusals(err)
+	}
+	if len(auction.Refusals) != 2 {
+		t.Fatalf("the market refuses %v (%v), want two refusals", auction, err)
+	}
+	eventually(t, 10*time.Second, func() string {
+		message := unscheduled(t, client, "huge")
+		for _, refusal := range auction.Refusals {
+			if !strings.Contains(message, string(refusal.Region)+": "+refusal.Reason) {
+				return fmt.Sprintf("FailedScheduling says %q, want the market's %q in it", message, refusal.Reason)
+			}
+		}
+		return ""
+	})
+}
+
+// wakes: a Pod that found no room runs soon after another one has gone.
+func (r *running) wakes(t *testing.T) {
+	client, _ := r.admin(t)
+	for _, region := range []string{"local", "fra"} {
+		spec := pod("3", "256Mi")
+		spec.NodeSelector = map[string]string{corev1.LabelTopologyRegion: region}
+		make1(t, client, "big-"+region, spec)
+	}
+	for _, name := range []string{"big-local", "big-fra"} {
+		runs(t, client, name, 15*time.Second)
+	}
+	make1(t, client, "waiting", pod("3", "256Mi"))
+	eventually(t, 10*time.Second, func() string {
+		if unscheduled(t, client, "waiting") == "" {
+			return "the Pod was not refused"
+		}
+		return ""
+	})
+	if err := client.CoreV1().Pods("default").Delete(t.Context(), "big-fra", *metav1.NewDeleteOptions(0)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	runs(t, client, "waiting", 5*time.Second)
+	t.Logf("Running %v after the other was deleted", time.Since(began))
+}
+
+func make1(t *testing.T, client kubernetes.Interface, name string, spec corev1.PodSpec) {
+	t.Helper()
+	if _, err := client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = client.CoreV1().Pods("default").Delete(context.WithoutCancel(t.Context()), name, *metav1.NewDeleteOptions(0))
+	})
+}
+
+func runs(t *testing.T, client kubernetes.Interface, name string, within time.Duration) {
+	t.Helper()
+	eventually(t, within, func() string {
+		p, err := client.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || p.Status.Phase != corev1.PodRunning {
+			return fmt.Sprintf("Pod %s is %s on %q (%v): %v", name, p.Status.Phase, p.Spec.NodeName, err, p.Status.Conditions)
+		}
+		return ""
+	})
+}
+
+// unscheduled returns what the last FailedScheduling Event of a Pod says.
+func unscheduled(t *testing.T, client kubernetes.Interface, name string) (message string) {
+	t.Helper()
+	events, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=FailedScheduling,involvedObject.name=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		message = e.Message
+	}
+	return message
+}
+
+func (r *running) restarts(t *testing.T) {
+	client, _ := r.admin(t)
+	if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := r.stop(); err != nil {
+		t.Errorf("end of Run = %v, want nil", err)
+	}
+	t.Logf("stopped in %v", time.Since(began))
+	for _, port := range []string{net.JoinHostPort(address.String(), "6443"), net.JoinHostPort(address.String(), "53")} {
+		if conn, err := net.DialTimeout("tcp", port, time.Second); err == nil {
+			conn.Close()
+			t.Errorf("%s still answers after the end", port)
+		}
+	}
+	*r = *start(t, r.config)
+	client, _ = r.admin(t)
 	if _, err := client.CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
 		t.Errorf("config map after a restart: %v", err)
 	}
+	eventually(t, 10*time.Second, func() string {
+		d, err := client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || d.Status.AvailableReplicas != 3 {
+			return fmt.Sprintf("%d of 3 Pods are available after the restart (%v)", d.Status.AvailableReplicas, err)
+		}
+		return ""
+	})
+}
+
+// rests measures the cost of doing nothing: GONDOLA_MEASURE=60s go test -run TestCluster -v.
+func (r *running) rests(t *testing.T) {
+	length, err := time.ParseDuration(os.Getenv("GONDOLA_MEASURE"))
+	if err != nil {
+		t.Skip("a measurement: set GONDOLA_MEASURE=60s")
+	}
+	var before, after syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	<-time.After(length)
+	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	b, _ := os.ReadFile("/proc/self/statm")
+	pages, _ := strconv.Atoi(strings.Fields(string(b))[1])
+	t.Logf("over %v: %.1f %% of a core, RSS %d MiB (with platform, workers and test in one process)", length, 100*used.Seconds()/length.Seconds(), pages*os.Getpagesize()>>20)
 }

@@ -74,7 +74,8 @@ func (h *hushable) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // harmless are warnings and errors of a healthy start.
-var harmless = []string{"because it has no resources.", "The manifest file is empty, ignoring.", "Resetting endpoints for master service"}
+var harmless = []string{"because it has no resources.", "The manifest file is empty, ignoring.", "Resetting endpoints for master service",
+	`namespaces \"kube-system\" not found`, "context canceled"}
 
 // lineLogger is an io.Writer that logs each line.
 type lineLogger struct {

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,25 +20,30 @@ import (
 
 const inNetns = "GONDOLA_KUBE_TEST_NETNS"
 
-var address = netip.MustParseAddr("10.99.0.1")
+var (
+	address     = netip.MustParseAddr("10.99.0.1")
+	nodeAddress = netip.MustParseAddr("10.99.0.2")
+	farAddress  = netip.MustParseAddr("10.99.0.3")
+)
 
-// TestMain runs the tests in a network namespace of their own, with an address on lo for the cluster: nothing of them is seen outside.
+// TestMain runs the tests in a network namespace of their own, with addresses on lo for the cluster: nothing of them is seen outside.
 func TestMain(m *testing.M) {
 	if os.Geteuid() == 0 && os.Getenv(inNetns) == "" {
 		os.Exit(inNamespace())
 	}
 	if os.Getenv(inNetns) != "" {
-		for _, args := range [][]string{{"link", "set", "lo", "up"}, {"addr", "add", address.String() + "/32", "dev", "lo"}, {"addr", "add", "10.99.0.2/32", "dev", "lo"},
-			{"route", "add", "local", "10.43.0.0/16", "dev", "lo", "src", address.String()}} {
+		setUp := [][]string{{"link", "set", "lo", "up"}, {"route", "add", "local", "10.43.0.0/16", "dev", "lo"}, {"-6", "route", "add", "local", "fd43::/108", "dev", "lo"}}
+		for _, a := range []netip.Addr{address, nodeAddress, farAddress} {
+			setUp = append(setUp, []string{"addr", "add", a.String() + "/32", "dev", "lo"})
+		}
+		for _, args := range setUp {
 			if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 				fmt.Fprintf(os.Stderr, "ip %v: %v: %s\n", args, err, out)
 				os.Exit(1)
 			}
 		}
 	}
-	code := m.Run()
-	shared.stop()
-	os.Exit(code)
+	os.Exit(m.Run())
 }
 
 func inNamespace() int {
@@ -58,90 +61,53 @@ func inNamespace() int {
 // running is a cluster that runs.
 type running struct {
 	*kube.Cluster
+	config kube.Config
 	cancel context.CancelFunc
 	done   chan error
 }
 
 // start runs a cluster and returns when it is ready.
-func start(cfg kube.Config) (*running, error) {
+func start(t *testing.T, cfg kube.Config) *running {
+	t.Helper()
 	c, err := kube.New(cfg)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{c, cancel, make(chan error, 1)}
+	r := &running{c, cfg, cancel, make(chan error, 1)}
 	go func() { r.done <- c.Run(ctx) }()
 	select {
 	case <-c.Ready():
-		return r, nil
 	case err := <-r.done:
-		cancel()
-		return nil, fmt.Errorf("ended before it was ready: %w", err)
+		t.Fatalf("the cluster ended before it was ready: %v", err)
 	case <-time.After(time.Minute):
 		cancel()
-		return nil, fmt.Errorf("not ready after a minute; end: %w", <-r.done)
+		t.Fatalf("not ready after a minute; its end: %v", <-r.done)
 	}
+	return r
 }
 
+// stop ends the cluster and returns what Run did.
 func (r *running) stop() error {
 	r.cancel()
-	return <-r.done
+	err := <-r.done
+	r.done <- err // for whoever stops it again
+	return err
 }
 
-func config(dir string) kube.Config {
+func config(t *testing.T, dir string) kube.Config {
 	return kube.Config{Name: "test", Dir: dir, Address: address, Upstream: []string{},
-		Nodes:    []kube.NodeConfig{{Name: "local", Region: "local", Addresses: []netip.Addr{netip.MustParseAddr("10.99.0.2")}}},
-		Log:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevel()})),
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16"), netip.MustParsePrefix("fd43::/108")},
+		Nodes: []kube.NodeConfig{{Name: "local", Region: "local", Addresses: []netip.Addr{nodeAddress}},
+			{Name: "fra", Region: "fra", Addresses: []netip.Addr{farAddress}}},
+		Log:      slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Progress: func(step string, took time.Duration) { fmt.Printf("    %6.3f s %s\n", took.Seconds(), step) }}
 }
 
-func logLevel() slog.Level {
-	if testing.Verbose() {
-		return slog.LevelWarn
-	}
-	return slog.LevelError + 1 // Kubernetes' parts log errors at every start and end
-}
-
-// shared is the one cluster of all tests; whoever needs it calls theCluster.
-var shared sharedCluster
-
-type sharedCluster struct {
-	once sync.Once
-	dir  string
-	err  error
-
-	mu sync.Mutex
-	c  *running
-}
-
-func theCluster(t *testing.T) *running {
+// admin returns clients with the administrator's kubeconfig.
+func (r *running) admin(t *testing.T) (kubernetes.Interface, *rest.Config) {
 	t.Helper()
-	if os.Getenv(inNetns) == "" {
-		t.Skip("needs root: the cluster runs in a network namespace of its own")
-	}
-	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("", "gondola-kube-"); shared.err == nil {
-			shared.c, shared.err = start(config(filepath.Join(shared.dir, "test")))
-		}
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.c
-}
-
-func (s *sharedCluster) stop() {
-	if s.c != nil {
-		s.c.stop()
-	}
-	if s.dir != "" {
-		os.RemoveAll(s.dir)
-	}
-}
-
-func clientFor(t *testing.T, c *running) (kubernetes.Interface, *rest.Config) {
-	t.Helper()
-	b, err := c.Kubeconfig()
+	b, err := r.Kubeconfig()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,9 +116,23 @@ func clientFor(t *testing.T, c *running) (kubernetes.Interface, *rest.Config) {
 		t.Fatal(err)
 	}
 	cfg.QPS = -1
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		t.Fatal(err)
+	return kubernetes.NewForConfigOrDie(cfg), cfg
+}
+
+// eventually waits until f returns "", and fails with what it said last.
+func eventually(t *testing.T, within time.Duration, f func() string) {
+	t.Helper()
+	deadline, tick := time.After(within), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for {
+		why := f()
+		if why == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("after %v: %s", within, why)
+		case <-tick.C:
+		}
 	}
-	return client, cfg
 }

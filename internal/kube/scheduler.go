@@ -11,7 +11,8 @@ import (
 )
 
 // schedulerConfig enables the market in the scheduler; only a file can. Pods that wait come back within two seconds, and every region is
-// looked at, so that the Event of a Pod without a place lists the refusal of each.
+// looked at, so that the Event of a Pod without a place lists the refusal of each. A plugin named both under multiPoint and at a point of its
+// own comes first at that point; named only at one of them it would come last, and NodeResourcesFit would have spoken before it.
 const schedulerConfig = `apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 clientConnection:
@@ -26,10 +27,10 @@ podMaxBackoffSeconds: 2
 profiles:
 - schedulerName: default-scheduler
   plugins:
+    multiPoint: {enabled: [{name: %[4]s}]}
     preFilter: {enabled: [{name: %[4]s}]}
     filter: {enabled: [{name: %[4]s}]}
     score: {enabled: [{name: %[4]s, weight: 3}]}
-    reserve: {enabled: [{name: %[4]s}]}
 `
 
 // newScheduler parses the scheduler's flags and writes its configuration.
