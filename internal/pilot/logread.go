@@ -124,62 +124,81 @@ func (r *logReader) current(info os.FileInfo) bool {
 
 // skipToTail drops files, and the front of one, so that n whole lines of the wanted stream are left.
 func (r *logReader) skipToTail(n int64) error {
-	for i := len(r.files) - 1; i >= 0; i-- {
-		offset, found, err := tailOffset(r.files[i], n, r.opts.Stream)
-		if err != nil {
-			return err
-		}
-		if n -= found; n > 0 && i > 0 {
-			continue
-		}
-		for _, f := range r.files[:i] {
+	if n <= 0 {
+		for _, f := range r.files[:len(r.files)-1] {
 			f.Close()
 		}
-		r.files = r.files[i:]
-		_, err = r.files[0].Seek(offset, io.SeekStart)
+		r.files = r.files[len(r.files)-1:]
+		_, err := r.files[0].Seek(0, io.SeekEnd)
 		return err
 	}
-	return nil
+	// A file's first line may be the rest of one that began in the file before, so a file alone is enough only if it has more than n.
+	for first := len(r.files) - 1; ; first-- {
+		starts, more := tailStarts(r.files[first:], n, r.opts.Stream)
+		if !more && first > 0 {
+			continue
+		}
+		begin := lineStart{file: len(r.files) - 1 - first} // no line of the stream: nothing is left out
+		if len(starts) > 0 {
+			begin = starts[0]
+		}
+		for _, f := range r.files[:first+begin.file] {
+			f.Close()
+		}
+		r.files = r.files[first+begin.file:]
+		for i, f := range r.files {
+			offset := int64(0)
+			if i == 0 {
+				offset = begin.offset
+			}
+			if _, err := f.Seek(offset, io.SeekStart); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
-// tailOffset returns where the last n lines of the stream begin in f, and how many there are. A line ends with an F; pieces before it are
-// part of it.
-func tailOffset(f *os.File, n int64, stream string) (offset, found int64, err error) {
-	if n <= 0 {
-		end, err := f.Seek(0, io.SeekEnd)
-		return end, 0, err
-	}
-	in := bufio.NewReaderSize(f, 64<<10)
-	starts := make([]int64, 0, min(n, 4096)) // ring of the begins of the last n lines
-	var at, total int64
+// lineStart is where a line begins.
+type lineStart struct {
+	file   int
+	offset int64
+}
+
+// tailStarts returns where the last n lines of the stream begin in files, and whether there are more. A line ends with an F; pieces before
+// it are part of it.
+func tailStarts(files []*os.File, n int64, stream string) (starts []lineStart, more bool) {
+	var ring []lineStart
+	var total int64
 	open := map[string]bool{} // streams inside a line
-	for {
-		raw, err := in.ReadBytes('\n')
-		if err != nil {
-			break
-		}
-		line, ok := parseLogLine(bytes.TrimSuffix(raw, []byte("\n")))
-		if ok && (stream == "" || line.stream == stream) {
-			if !open[line.stream] {
-				if int64(len(starts)) < n {
-					starts = append(starts, at)
-				} else {
-					starts[total%n] = at
-				}
-				total++
+	for i, f := range files {
+		in := bufio.NewReaderSize(io.NewSectionReader(f, 0, 1<<62), 64<<10)
+		var at int64
+		for {
+			raw, err := in.ReadBytes('\n')
+			if err != nil {
+				break
 			}
-			open[line.stream] = line.partial
+			line, ok := parseLogLine(bytes.TrimSuffix(raw, []byte("\n")))
+			if ok && (stream == "" || line.stream == stream) {
+				if !open[line.stream] {
+					start := lineStart{i, at}
+					if int64(len(ring)) < n {
+						ring = append(ring, start)
+					} else {
+						ring[total%n] = start
+					}
+					total++
+				}
+				open[line.stream] = line.partial
+			}
+			at += int64(len(raw))
 		}
-		at += int64(len(raw))
 	}
-	switch {
-	case total == 0:
-		return 0, 0, nil
-	case total <= n:
-		return starts[0], total, nil
-	default:
-		return starts[total%n], n, nil
+	if total <= n {
+		return ring, false
 	}
+	return append(append([]lineStart{}, ring[total%n:]...), ring[:total%n]...), true
 }
 
 func (r *logReader) Read(p []byte) (int, error) {

@@ -1,0 +1,138 @@
+package pilot_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/pilot"
+)
+
+// run supervises until the final phase, or until the returned function ends the pilot.
+func run(t *testing.T, spec pilot.Spec, rt pilot.Runtime) (*pilot.Supervisor, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	sup := pilot.NewSupervisor(pilot.SupervisorConfig{Spec: spec, Runtime: rt, Volatile: true})
+	done := make(chan struct{})
+	go func() { defer close(done); sup.Run(ctx) }()
+	end := func() { cancel(); <-done }
+	t.Cleanup(end)
+	return sup, end
+}
+
+func TestRecovery_TornJournalLineIsDropped(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	rt := newProcesses(t)
+	sup, end := run(t, spec, rt)
+	before := await(t, sup, "running", isRunning)
+	end()
+	f, err := os.OpenFile(filepath.Join(spec.Dir, "journal"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString(`{"seq":99,"containers":[{"status":{"na`)
+	f.Close()
+	sup, _ = run(t, spec, rt)
+	after := await(t, sup, "running", isRunning)
+	if after.SandboxID != before.SandboxID || after.Containers[0].RestartCount != 0 || after.Seq <= before.Seq {
+		t.Errorf("after a torn line: %+v, before: %+v", after, before)
+	}
+}
+
+func TestRecovery_NewVersionStartsFromACleanSlate(t *testing.T) {
+	spec := testSpec(t, "echo $HOSTNAME; exit 1")
+	rt := newProcesses(t)
+	sup, _ := run(t, spec, rt)
+	await(t, sup, "the end", isEnded)
+	spec.Version, spec.Containers[0].Args[2] = "02", "echo second; sleep 60"
+	sup, _ = run(t, spec, rt)
+	s := await(t, sup, "running", isRunning)
+	if c := s.Containers[0]; s.Version != "02" || c.RestartCount != 0 || c.Last != nil {
+		t.Errorf("status = %+v, want nothing of version 01", s)
+	}
+	if log := readLog(t, spec, gondola.LogOptions{Previous: true}); log != "h\n" {
+		t.Errorf("log of the version before = %q, want it kept", log)
+	}
+}
+
+func TestRecovery_StartAfterAStopRunsAgain(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	rt := newProcesses(t)
+	for range 2 {
+		sup, _ := run(t, spec, rt)
+		s := await(t, sup, "running", isRunning)
+		if s.Containers[0].RestartCount != 0 {
+			t.Errorf("restart count = %d after a stop and start, want 0", s.Containers[0].RestartCount)
+		}
+		if err := sup.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, sup, "the end", isEnded)
+	}
+}
+
+func TestRecovery_StopGoesOnAfterThePilotDied(t *testing.T) {
+	spec := testSpec(t, `trap '' TERM; echo up; while :; do sleep 0.05; done`)
+	rt := newProcesses(t)
+	sup, end := run(t, spec, rt)
+	await(t, sup, "running", isRunning)
+	timeout := gondola.Duration(500 * time.Millisecond)
+	if err := sup.Stop(t.Context(), gondola.StopRequest{Timeout: &timeout}); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	sup, _ = run(t, spec, rt)
+	if s := await(t, sup, "the end", isEnded); s.Containers[0].State.ExitCode != 137 {
+		t.Errorf("state = %+v, want 137", s.Containers[0].State)
+	}
+}
+
+func TestRecovery_RebootLeavesWhatHadEndedAsItWas(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	done := pilot.Container{Name: "done", Args: []string{"/bin/sh", "-c", "exit 0"}}
+	done.Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartOnFailure}
+	spec.Containers = append(spec.Containers, done)
+	rt := newProcesses(t)
+	sup, end := run(t, spec, rt)
+	await(t, sup, "both", func(s pilot.Status) bool {
+		return isRunning(s) && s.Containers[1].State.Reason == "Completed"
+	})
+	end()
+	rt.Destroy(t.Context(), spec) // the host is off
+	os.RemoveAll(spec.RunDir)
+	os.Mkdir(spec.RunDir, 0o700)
+	sup, _ = run(t, spec, newProcesses(t))
+	s := await(t, sup, "running", isRunning)
+	if c := s.Containers[0]; c.RestartCount != 1 || c.Last == nil || c.Last.ExitCode != 137 || c.Last.Reason != "Error" {
+		t.Errorf("main = %+v, want one restart after 137", c)
+	}
+	if c := s.Containers[1]; c.RestartCount != 0 || c.State.Reason != "Completed" || !strings.HasSuffix(c.ContainerID, "/0") {
+		t.Errorf("done = %+v, want it left alone", c)
+	}
+}
+
+func TestJournal_HoldsNoSecrets(t *testing.T) {
+	spec := testSpec(t, `echo up; sleep 60`)
+	spec.Containers[0].Config.Gondola = &gondola.ContainerExtension{Env: []gondola.EnvVar{{Name: "PW", Secret: true}}}
+	spec.Volumes = []pilot.Volume{{Name: "v", Kind: pilot.VolumePayload}}
+	if err := pilot.WritePayload(spec.RunDir, gondola.Payload{Env: map[string]map[string]string{"main": {"PW": "hunter2"}},
+		Volumes:     map[string][]gondola.PayloadFile{"v": {{Path: "f", Data: []byte("hunter2")}}},
+		Credentials: []gondola.RegistryCredential{{Password: "hunter2"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := pilot.WriteSpec(spec); err != nil {
+		t.Fatal(err)
+	}
+	sup, _ := run(t, spec, newProcesses(t))
+	await(t, sup, "running", isRunning)
+	filepath.WalkDir(spec.Dir, func(path string, d os.DirEntry, err error) error {
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), "hunter2") {
+			t.Errorf("%s holds a secret", path)
+		}
+		return err
+	})
+}
