@@ -21,7 +21,8 @@ const (
 // process is one process of this host, told apart from a later one with the same number by its start time.
 type process struct {
 	PID   int    `json:"pid"`
-	Start uint64 `json:"start"`          // field 22 of /proc/<pid>/stat
+	Start uint64 `json:"start"`          // field 22 of /proc/<pid>/stat: ticks since boot
+	Boot  string `json:"boot"`           // the kernel's boot id: what was before a reboot is nobody now
 	Path  string `json:"path,omitempty"` // of its binary, which is kept while it runs
 }
 
@@ -31,7 +32,7 @@ func recordProcess(file string, pid int, path string) error {
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(process{pid, start, path})
+	b, err := json.Marshal(process{pid, start, bootID(), path})
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,15 @@ func readProcess(file string) (process, error) {
 
 func (p process) alive() bool {
 	start, err := startTime(p.PID)
-	return err == nil && start == p.Start
+	return err == nil && start == p.Start && p.Boot == bootID()
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(b))
 }
 
 // startTime returns when a process started, in ticks since boot; one that has ended (also a zombie) is an error.

@@ -27,7 +27,8 @@ const recordName = "sandbox.json"
 // sandboxRecord is a process, told apart from a later one with the same number by its start time.
 type sandboxRecord struct {
 	PID   int    `json:"pid"`
-	Start uint64 `json:"start"` // field 22 of /proc/<pid>/stat
+	Start uint64 `json:"start"` // field 22 of /proc/<pid>/stat: ticks since boot
+	Boot  string `json:"boot"`  // the kernel's boot id: what was before a reboot is nobody now
 }
 
 func readRecord(runDir string) (sandboxRecord, error) {
@@ -41,7 +42,15 @@ func readRecord(runDir string) (sandboxRecord, error) {
 
 func (s sandboxRecord) alive() bool {
 	start, err := startTime(s.PID)
-	return err == nil && start == s.Start
+	return err == nil && start == s.Start && s.Boot == bootID()
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(b))
 }
 
 // startTime returns when a process started, in ticks since boot; one that has ended (also a zombie) is an error.

@@ -170,7 +170,7 @@ func (r *Runtime) record(pid int) error {
 	if err != nil {
 		return fmt.Errorf("sandbox process: %w", err)
 	}
-	b, err := json.Marshal(sandboxRecord{PID: pid, Start: start})
+	b, err := json.Marshal(sandboxRecord{PID: pid, Start: start, Boot: bootID()})
 	if err != nil {
 		return err
 	}

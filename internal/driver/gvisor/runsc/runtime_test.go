@@ -3,14 +3,17 @@ package runsc_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,13 +27,22 @@ func TestMain(m *testing.M) {
 	if runsc.Called() {
 		runsc.Main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if os.Getuid() == 0 {
+		if dir, _ := image(); dir != "" {
+			os.RemoveAll(dir)
+		}
+	}
+	os.Exit(code)
 }
 
 // image returns an image that holds the probe program, built once.
 var image = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "gvt-image-")
 	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
 	for _, d := range []string{"bin", "etc", "tmp", "run"} {
@@ -131,8 +143,13 @@ func (m *machine) start(name string, change func(*pilot.Run), args ...string) *o
 	if change != nil {
 		change(&run)
 	}
-	err = m.Start(m.Context(), run)
-	w.Close()
+	if run.TTY {
+		m.Cleanup(func() { w.Close() }) // the runtime copies to it
+		err = m.Start(m.Context(), run)
+	} else {
+		err = m.Start(m.Context(), run)
+		w.Close()
+	}
 	if err != nil {
 		m.Fatalf("Start(%s): %v", name, err)
 	}
@@ -386,19 +403,190 @@ func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
 	}
 }
 
-func TestSandbox_GoneAndBootAnew(t *testing.T) {
+func TestBoot_AdoptsALivingSandbox(t *testing.T) {
 	m := boot(t, nil)
 	m.start("one", nil, "serve", "8080").line(t)
-	adopter := runsc.New(runsc.Config{})
-	adopted, err := adopter.Boot(t.Context(), m.spec)
-	if err != nil || !adopted {
+	later := runsc.New(runsc.Config{})
+	if adopted, err := later.Boot(t.Context(), m.spec); err != nil || !adopted {
 		t.Fatalf("Boot on a living sandbox = %v, %v; want adopted", adopted, err)
 	}
-	if err := adopter.Signal(t.Context(), "one", "SIGTERM", false); err != nil {
+	if err := later.Signal(t.Context(), "one", "SIGTERM", false); err != nil {
 		t.Fatal(err)
 	}
-	if exit, err := adopter.Wait(t.Context(), "one"); err != nil || exit.Code != 143 {
-		t.Errorf("Wait by the adopter = %+v, %v", exit, err)
+	if exit, err := later.Wait(t.Context(), "one"); err != nil || exit.Code != 143 {
+		t.Errorf("Wait for a container of an earlier pilot = %+v, %v; want 143", exit, err)
 	}
-	_ = net.IPv4zero
+}
+
+func TestBoot_AfterTheSandboxDied(t *testing.T) {
+	m := boot(t, func(s *pilot.Spec) { s.Volumes = []pilot.Volume{{Name: "disk", Kind: pilot.VolumeDisk}} })
+	withDisk := func(r *pilot.Run) {
+		r.Mounts = []pilot.Mount{{Volume: &m.spec.Volumes[0], Path: "/disk"}}
+	}
+	m.start("one", withDisk, "serve", "8080").line(t)
+	m.exec("one", "write", "/disk/kept", "contents")
+	m.exec("one", "write", "/tmp/lost", "contents")
+	m.killSandbox()
+	select {
+	case <-m.Gone():
+	case <-time.After(5 * time.Second):
+		t.Fatal("Gone does not close after kill -9 of the sandbox")
+	}
+	if exit := m.wait("one"); !exit.Unknown {
+		t.Errorf("Wait = %+v, want an unknown exit", exit)
+	}
+	if m.OOM() {
+		t.Error("OOM after kill -9")
+	}
+	if adopted, err := m.Boot(t.Context(), m.spec); err != nil || adopted {
+		t.Fatalf("Boot after kill -9 = %v, %v; want a new sandbox", adopted, err)
+	}
+	select {
+	case <-m.Gone():
+		t.Fatal("Gone is closed after Boot")
+	default:
+	}
+	m.start("one", withDisk, "serve", "8080").line(t)
+	if got, _ := m.exec("one", "read", "/disk/kept"); got != "contents" {
+		t.Errorf("the volume on disk has %q, want its contents", got)
+	}
+	if _, st := m.exec("one", "read", "/tmp/lost"); st.Code == 0 {
+		t.Error("the root file system of the last run is still there")
+	}
+}
+
+func (m *machine) killSandbox() {
+	m.Helper()
+	b, err := os.ReadFile(filepath.Join(m.spec.RunDir, "sandbox.json"))
+	var rec struct{ PID int }
+	if err == nil {
+		err = json.Unmarshal(b, &rec)
+	}
+	if err == nil {
+		err = syscall.Kill(rec.PID, syscall.SIGKILL)
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+}
+
+func TestBoot_OOMIsTold(t *testing.T) {
+	m := boot(t, func(s *pilot.Spec) { s.Limits.MemoryBytes = 64 << 20 })
+	m.start("one", nil, "eat", "300")
+	select {
+	case <-m.Gone():
+	case <-time.After(10 * time.Second):
+		t.Fatal("a sandbox of 64 MB lives with 300 MB in use")
+	}
+	if !m.OOM() {
+		t.Error("OOM = false after an overrun")
+	}
+}
+
+func TestContainer_Security(t *testing.T) {
+	m := boot(t, nil)
+	secure := func(sec gondola.Security, uid uint32) func(*pilot.Run) {
+		return func(r *pilot.Run) {
+			r.Container.Config.Gondola = &gondola.ContainerExtension{Security: &sec}
+			r.Identity = pilot.Identity{UID: uid, GID: uid, Groups: []uint32{7}}
+		}
+	}
+	// Bits of capabilities: NET_BIND_SERVICE 10, NET_RAW 13.
+	for _, row := range []struct {
+		name   string
+		change func(*pilot.Run)
+		want   []string
+	}{
+		{"as Docker's by default", secure(gondola.Security{}, 0), []string{"CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "NoNewPrivs:\t0"}},
+		{"all dropped but one", secure(gondola.Security{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"NET_BIND_SERVICE"}}, 0),
+			[]string{"CapEff:\t0000000000000400", "CapBnd:\t0000000000000400"}},
+		{"not root", secure(gondola.Security{NoNewPrivileges: true}, 1000), []string{"CapEff:\t0000000000000000", "Uid:\t1000", "Groups:\t7", "NoNewPrivs:\t1"}},
+	} {
+		out := m.start("one", row.change, "caps")
+		var all []string
+		for l := range out.lines {
+			all = append(all, l)
+		}
+		for _, want := range row.want {
+			if !strings.Contains(strings.Join(all, "\n"), want) {
+				t.Errorf("%s: status has\n%s\nwant %q", row.name, strings.Join(all, "\n"), want)
+			}
+		}
+		m.wait("one")
+		if err := m.Delete(t.Context(), "one"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := pilot.Run{Container: m.spec.Containers[0], Args: []string{"/bin/probe"}}
+	run.Container.Config.Gondola = &gondola.ContainerExtension{Security: &gondola.Security{AddCapabilities: []string{"FLY"}}}
+	if err := m.Start(t.Context(), run); !errors.Is(err, gondola.ErrInvalid) {
+		t.Errorf("Start with capability FLY = %v, want ErrInvalid", err)
+	}
+	m.start("two", secure(gondola.Security{ReadOnlyRootfs: true}, 0), "serve", "8080").line(t)
+	if out, _ := m.exec("two", "write", "/x", "y"); !strings.Contains(out, "read-only") {
+		t.Errorf("write to a read-only root = %q", out)
+	}
+}
+
+func TestContainer_NotRootBindsPort80(t *testing.T) {
+	m := boot(t, nil)
+	out := m.start("one", func(r *pilot.Run) { r.Identity = pilot.Identity{UID: 1000, GID: 1000} }, "serve", "80")
+	if got := out.line(t); got != "ready" {
+		t.Errorf("listening on port 80 as uid 1000 = %q", got)
+	}
+}
+
+func TestContainer_FilesStayInTheirRoot(t *testing.T) {
+	m := boot(t, nil)
+	file := func(path, text string, mode uint32) gondola.File {
+		return gondola.File{GuestPath: path, RawValue: base64.StdEncoding.EncodeToString([]byte(text)), Mode: mode}
+	}
+	out := m.start("one", func(r *pilot.Run) {
+		// The image has the absolute link /etc/run → /run.
+		r.Files = []gondola.File{file("/etc/run/deep/er", "through the link", 0o600), file("/plain", "plain", 0)}
+	}, "read", "/run/deep/er")
+	if got := out.line(t); got != "through the link" {
+		t.Errorf("file = %q", got)
+	}
+	if _, err := os.Stat("/run/deep/er"); err == nil {
+		t.Error("the file was written to the host")
+	}
+}
+
+func TestContainer_Terminal(t *testing.T) {
+	m := boot(t, nil)
+	inR, in, _ := os.Pipe()
+	resize := make(chan gondola.TerminalSize)
+	out := m.start("one", func(r *pilot.Run) { r.TTY, r.Stdin, r.Stderr, r.Resize = true, inR, nil, resize }, "tty")
+	expect := func(want string) {
+		t.Helper()
+		if got := out.line(t); !strings.Contains(got, want) {
+			t.Errorf("terminal shows %q, want %q", got, want)
+		}
+	}
+	expect("tty true")
+	resize <- gondola.TerminalSize{Width: 100, Height: 50}
+	expect("winch 50x100")
+	io.WriteString(in, "typed\n")
+	expect("typed")
+	expect("line typed")
+	in.Write([]byte{3})
+	expect("interrupt")
+	if exit := m.wait("one"); exit.Code != 5 {
+		t.Errorf("Wait = %+v, want 5", exit)
+	}
+}
+
+func TestSecrets_AreOnlyInRunDir(t *testing.T) {
+	m := boot(t, nil)
+	m.start("one", func(r *pilot.Run) { r.Env = append(r.Env, "TOKEN=s3cret") }, "serve", "8080").line(t)
+	filepath.WalkDir(m.spec.Dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.Contains(path, "/merged/") {
+			return nil
+		}
+		if b, _ := os.ReadFile(path); bytes.Contains(b, []byte("s3cret")) {
+			t.Errorf("%s holds a secret", path)
+		}
+		return nil
+	})
 }
