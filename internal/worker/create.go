@@ -43,38 +43,40 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 		return gondola.Machine{}, err
 	}
 	sealed, err := w.key.seal(row.ID, payload)
+	var m *gondola.Machine
 	if err == nil {
-		err = w.insert(ctx, &row, sealed)
+		m, err = w.insert(ctx, row, sealed)
 	}
 	if err != nil {
 		w.ledger.release(row.ID, row.Number)
 		return gondola.Machine{}, err
 	}
-	return *w.hub.view(row.ID), nil
+	return *m, nil
 }
 
-// insert records the Machine and starts its goroutine.
-func (w *Worker) insert(ctx context.Context, row *store.Machine, sealed []byte) error {
-	m, err := newMachine(w, *row, nil)
+// insert records the Machine, starts its goroutine and returns it as it was before that.
+func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (*gondola.Machine, error) {
+	m, err := newMachine(w, row, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	events := m.eventsOf(gondola.Created, []event{{kind: "launch", status: "pending", source: "flyd"}, {kind: "launch", source: "user"}})
 	m.events = events
-	if err := w.store.Create(ctx, *row, sealed, events...); err != nil {
-		return err
+	if err := w.store.Create(ctx, row, sealed, events...); err != nil {
+		return nil, err
 	}
 	w.mu.Lock()
 	if w.base.Err() != nil {
 		w.mu.Unlock()
-		return gondola.Errorf(gondola.ErrUnavailable, "worker %s is going down: ask again when it is back", w.cfg.Name)
+		return nil, gondola.Errorf(gondola.ErrUnavailable, "worker %s is going down: ask again when it is back", w.cfg.Name)
 	}
 	w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
 	w.mu.Unlock()
 	m.show()
+	v := w.hub.view(row.ID)
 	w.offerChanged()
 	w.tasks.Go(func() { m.run(w.base) })
-	return nil
+	return v, nil
 }
 
 // newRow validates a request and makes the row that it asks for.
@@ -201,7 +203,7 @@ func (w *Worker) twin(ctx context.Context, row store.Machine, named bool) (*gond
 	if sameConfig(view.Config, row.Config) && (!named || view.Name == row.Name) {
 		return view, nil
 	}
-	if id == row.ID {
+	if view.Name != row.Name {
 		return nil, gondola.Errorf(gondola.ErrConflict, "machine %s exists with another name or config: update it instead", id)
 	}
 	return nil, gondola.Errorf(gondola.ErrNameTaken, "Name has already been taken: machine %s of app %s is called %q", id, row.App, row.Name)

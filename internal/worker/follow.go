@@ -75,6 +75,9 @@ func (m *machine) settle(ctx context.Context) error {
 		return m.commit(ctx, func(r *record) {
 			clear(r)
 			r.State, r.Allocated, r.Reason, r.Message = gondola.Stopped, gondola.Resources{}, "", ""
+			if r.Config.AutoDestroy {
+				r.Target = gondola.Destroyed
+			}
 		}, m.exitEvent(true))
 	case gondola.Restarting:
 		return m.commit(ctx, func(r *record) { clear(r); r.State = gondola.Starting }, event{kind: "restart", source: "flyd"})

@@ -114,7 +114,7 @@ func Open(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}
-	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
+	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name, "number", cfg.Number), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
 		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, 16), pins: newPins(),
 		machines: map[gondola.MachineID]*machine{}, names: map[name]gondola.MachineID{}}
 	if err := w.load(context.Background()); err != nil {

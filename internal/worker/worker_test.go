@@ -492,6 +492,7 @@ func TestWatch_BeginsWithTheWholeTruth(t *testing.T) {
 }
 
 func TestWatch_EndsForAReaderThatIsTooSlow(t *testing.T) {
+	t.Parallel() // 4200 commits
 	r := newRig(t, gondola.Resources{})
 	w, _ := r.run()
 	m := r.create(w, gondola.CreateRequest{Config: longRunning(), SkipLaunch: true})
