@@ -39,6 +39,8 @@ type Options struct {
 	Log *slog.Logger
 	// Worker changes the configuration of each worker before it opens.
 	Worker func(*worker.Config)
+	// Reach says how the market speaks to a worker. If nil, by direct call.
+	Reach func(*Worker) gondola.Platform
 }
 
 // Platform is a running platform. It ends with its test.
@@ -153,7 +155,11 @@ func (w *Worker) Start() {
 	case <-time.After(30 * time.Second):
 		t.Fatalf("worker %s is not ready after 30 s", w.Name)
 	}
-	w.platform.Market.AddWorker(market.Worker{Name: w.Name, Region: w.Region, Number: w.config.Number, Platform: opened})
+	var reach gondola.Platform = opened
+	if w.platform.opt.Reach != nil {
+		reach = w.platform.opt.Reach(w)
+	}
+	w.platform.Market.AddWorker(market.Worker{Name: w.Name, Region: w.Region, Number: w.config.Number, Platform: reach})
 }
 
 // Stop ends a worker as Ctrl-C does: its Machines run on. Calls to it are ErrUnavailable until it starts again.
