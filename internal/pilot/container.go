@@ -76,7 +76,7 @@ func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
 	if last.Kind != gondola.ContainerExited {
 		return true
 	}
-	wait := s.backoff().Wait(rec.Row)
+	wait := s.backoff().Wait(rec.Row - 1) // Row counts the restart that is due
 	left := time.Until(last.FinishedAt.Add(wait))
 	if left <= 0 {
 		return !s.stopping()
@@ -323,9 +323,6 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 		}
 		if !r.Done {
 			r.Row++
-		}
-		if r.Row > 0 {
-			r.Row = min(r.Row, 1<<20)
 		}
 		r.Begun = false
 		r.Status.State = state

@@ -49,7 +49,7 @@ type containerRecord struct {
 	Runs   int                     `json:"runs"`           // runs begun, over all Versions: the next one is number Runs
 	Starts int                     `json:"starts"`         // runs begun since the clean slate; all but the first are restarts
 	Begun  bool                    `json:"begun"`          // the present run was given to the Runtime and has not been seen to end
-	Row    int                     `json:"row"`            // restarts in a row, for the back-off
+	Row    int                     `json:"row"`            // restarts in a row, the one that is due included, for the back-off
 	Done   bool                    `json:"done,omitempty"` // ended for good
 	Hooked bool                    `json:"hooked"`         // the post-start hook of the present run is through
 }
