@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/host":                          {"gondola", "internal/image", "internal/network", "internal/worker"},
 	"internal/image":                         {"gondola"},
 	"internal/kube":                          {"gondola", "internal/kube/provider"},
-	"internal/kube/kubectl":                  {},
+	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
 	"internal/kube/translate":                {"gondola"},
 	"internal/market":                        {"gondola", "internal/store"},

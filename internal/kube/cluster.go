@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -29,6 +30,7 @@ const (
 // Cluster is the control plane of one cluster. Make it with New; it runs once.
 type Cluster struct {
 	cfg    Config
+	log    *slog.Logger
 	pki    *pki
 	market *market
 	ready  chan struct{}
@@ -40,10 +42,9 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Log = cfg.Log.With("cluster", cfg.Name)
-	c := &Cluster{cfg: cfg, ready: make(chan struct{})}
+	c := &Cluster{cfg: cfg, log: cfg.Log.With("cluster", cfg.Name), ready: make(chan struct{})}
 	c.pki = newPKI(&c.cfg)
-	c.market = newMarket(cfg.Platform, cfg.Log)
+	c.market = newMarket(cfg.Platform, c.log)
 	return c, nil
 }
 
@@ -68,7 +69,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hush, restore := bridgeLogs(c.cfg.Log)
+	hush, restore := bridgeLogs(c.log)
 	defer restore()
 	milestone("certificates")
 
@@ -126,7 +127,7 @@ func (c *Cluster) await(done <-chan struct{}, grace time.Duration, what string) 
 	select {
 	case <-done:
 	case <-t.C:
-		c.cfg.Log.Warn("did not end in time and is left behind", "what", what, "after", grace)
+		c.log.Warn("did not end in time and is left behind", "what", what, "after", grace)
 	}
 }
 
@@ -337,7 +338,7 @@ func (c *Cluster) renew(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			if err := c.pki.ensure(); err != nil {
-				c.cfg.Log.Error("certificates could not be renewed; tried again tomorrow", "error", err)
+				c.log.Error("certificates could not be renewed; tried again tomorrow", "error", err)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package kube_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,6 +23,8 @@ import (
 
 	"gondola"
 	"gondola/internal/gondolatest"
+	"gondola/internal/kube"
+	"gondola/internal/kube/kubectl"
 )
 
 // TestCluster runs one cluster over a platform of two regions for all that it shows.
@@ -44,7 +47,9 @@ func TestCluster(t *testing.T) {
 	t.Run("GivesServicesAddressesOfBothFamilies", c.dualStack)
 	t.Run("RunsADeploymentAsMachines", func(t *testing.T) { c.deployment(t, platform) })
 	t.Run("TellsEveryRegionsRefusal", func(t *testing.T) { c.refusals(t, platform) })
-	t.Run("WakesAPodWhenRoomAppears", c.wakes)
+	t.Run("WakesAPodWhenAnotherOneGoes", c.wakes)
+	t.Run("WakesAPodWhenTheMarketHasRoomAgain", func(t *testing.T) { c.wakesByOffer(t, platform) })
+	t.Run("IsSpokenToByKubectl", c.kubectl)
 	t.Run("StopsCleanlyAndStartsWithItsObjects", c.restarts)
 	t.Run("Rests", c.rests)
 }
@@ -213,6 +218,76 @@ func (r *running) wakes(t *testing.T) {
 	began := time.Now()
 	runs(t, client, "waiting", 5*time.Second)
 	t.Logf("Running %v after the other was deleted", time.Since(began))
+}
+
+// wakesByOffer: the room is taken and given back by a Machine of which Kubernetes knows nothing.
+func (r *running) wakesByOffer(t *testing.T, platform *gondolatest.Platform) {
+	client, _ := r.admin(t)
+	if _, err := platform.CreateApp(t.Context(), gondola.NewApp{Name: "other", Org: gondola.Org}); err != nil {
+		t.Fatal(err)
+	}
+	requests := gondola.Resources{CPUMillis: 3500, MemoryBytes: 256 << 20}
+	m, err := platform.Create(t.Context(), "other", gondola.CreateRequest{Region: "fra",
+		Config: gondola.Config{Image: "test/app", Gondola: &gondola.ConfigExtension{Requests: &requests}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := pod("3", "256Mi")
+	spec.NodeSelector = map[string]string{corev1.LabelTopologyRegion: "fra"}
+	make1(t, client, "patient", spec)
+	eventually(t, 10*time.Second, func() string {
+		if got := unscheduled(t, client, "patient"); !strings.Contains(got, "fra: 3 CPUs and 256 MB wanted") {
+			return fmt.Sprintf("FailedScheduling says %q, want the refusal of fra", got)
+		}
+		return ""
+	})
+	if err := platform.Destroy(t.Context(), m.Ref(), true); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	runs(t, client, "patient", 5*time.Second)
+	t.Logf("Running %v after the Machine was destroyed", time.Since(began))
+}
+
+// kubectl asks with our own kubectl command and a kubeconfig that we merged.
+func (r *running) kubectl(t *testing.T) {
+	b, err := r.Kubeconfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config")
+	if err := kube.MergeKubeconfig(path, b, -1, -1); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBECONFIG", path)
+	for args, want := range map[string]string{"get nodes": "Ready", "get namespaces": "kube-system", "config current-context": "gondola-test",
+		"version": "Client Version: " + kube.StampVersion(), "get --raw /readyz": "ok"} {
+		if got := output(t, strings.Fields(args)...); !strings.Contains(got, want) {
+			t.Errorf("kubectl %s printed %q, want %q in it", args, got, want)
+		}
+	}
+}
+
+// output runs kubectl, which knows only the process's own streams.
+func output(t *testing.T, args ...string) string {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	stdout := os.Stdout
+	os.Stdout = write
+	cmd := kubectl.Command()
+	os.Stdout = stdout
+	cmd.SetArgs(args)
+	err = cmd.Execute()
+	write.Close()
+	b, _ := io.ReadAll(read)
+	if err != nil {
+		t.Errorf("kubectl %v: %v", args, err)
+	}
+	return string(b)
 }
 
 func make1(t *testing.T, client kubernetes.Interface, name string, spec corev1.PodSpec) {
