@@ -12,8 +12,11 @@ import (
 )
 
 // CheckRange says whether the prefix can be used on this host: an ErrConflict names the route that overlaps it and, for a range of
-// Machines, proposes another. Routes that this instance added do not count. It needs no root.
+// Machines, proposes another. The zero prefix is the instance's own range. Routes that this instance added do not count. It needs no root.
 func (n *Network) CheckRange(p netip.Prefix) error {
+	if !p.IsValid() {
+		p = n.plan.prefix()
+	}
 	taken, err := n.foreignRoutes()
 	if err != nil {
 		return err

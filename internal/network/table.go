@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,8 @@ import (
 	"github.com/google/nftables/expr"
 	mdlayher "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"gondola"
 )
 
 // Sets and maps of the table; those with %s are there for each family, with its suffix.
@@ -108,6 +111,9 @@ func (n *Network) deleteTable() error {
 
 func (n *Network) tableExists() (bool, error) {
 	tables, err := reading().ListTablesOfFamily(n.table.Family)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, gondola.Errorf(gondola.ErrUnsupported, "this kernel has no nftables: load the module nf_tables or boot a kernel of 5.10 or later with it")
+	}
 	if err != nil {
 		return false, fmt.Errorf("list nftables tables: %w", err)
 	}
