@@ -27,7 +27,8 @@ func ensureTmpfs(dir string) (mounted bool, err error) {
 			return false, nil
 		}
 	}
-	if err := unix.Mount("gondola", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size="+runSize); err != nil {
+	// Not noexec: the sandbox's pause process lies in it.
+	if err := unix.Mount("gondola", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size="+runSize); err != nil {
 		return false, fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
 	}
 	return true, nil
