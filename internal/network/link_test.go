@@ -1,7 +1,10 @@
 package network_test
 
 import (
+	"errors"
+	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,4 +138,22 @@ func TestAttach_ManyAtOnceAreFast(t *testing.T) {
 		check(t, err)
 	}
 	t.Logf("attach, one after the other: %v each", time.Since(begin)/10)
+}
+
+func TestAttach_AReusedAddressInheritsNoConnections(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	old, b := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7)
+	b.serve(t, "b", b.v4(), 80)
+	source := netip.AddrPortFrom(netip.IPv4Unspecified(), 5353)
+	if _, _, err := old.askFrom("udp", at(b.v4(), 80), source); err != nil {
+		t.Fatal(err)
+	}
+	check(t, n.Detach(t.Context(), old.ID))
+	next := attach(t, n, 1, "red", 8)
+	if name, _, err := next.askFrom("udp", at(b.v4(), 80), source); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a Machine of another network with the address of an old one: answer of %q, %v; want connection refused", name, err)
+	}
 }

@@ -233,10 +233,9 @@ func guardRules() (rules [][]expr.Any) {
 
 // machineRules decide about what a Machine sends beyond its host.
 func (n *Network) machineRules() [][]expr.Any {
-	rules := [][]expr.Any{
-		match(known(), accept()),
-		match(ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID), drop()), // it would leave without being masqueraded
-	}
+	// What is established gets no shortcut: the address may have been another Machine's, of another network, when it was. What is invalid
+	// would leave without being translated back or masqueraded.
+	rules := [][]expr.Any{match(ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID), drop())}
 	for _, f := range families() {
 		rules = append(rules, match(isFamily(f), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f), in("members" + f.suffix)}, accept()))
 	}
