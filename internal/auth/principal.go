@@ -83,7 +83,7 @@ func (a *Authority) Authenticate(r *http.Request) (Principal, error) {
 	case scheme == "":
 		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "no token: send the header Authorization: Bearer <token>")
 	case !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "FlyV1"):
-		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "authorization scheme %q is not known: use Bearer", scheme)
+		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the header Authorization must begin with Bearer") // what it does begin with may be the token
 	}
 	first := gondola.Errorf(gondola.ErrUnauthorized, "the header Authorization has no token")
 	for i, tok := range strings.Split(rest, ",") {
