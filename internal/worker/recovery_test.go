@@ -251,7 +251,7 @@ func TestDeadPilot_IsReplacedAndDeadSandboxIsMadeAnew(t *testing.T) {
 func TestEndWhileTheWorkerIsDown_IsSeenAfterwards(t *testing.T) {
 	r := newRig(t, gondola.Resources{})
 	w, stop := r.run()
-	config := gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"sleep", "1.5", ";", "exit", "5"}}, Restart: &gondola.RestartPolicy{Policy: "no"}}
+	config := gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"sleep", "1500ms", ";", "exit", "5"}}, Restart: &gondola.RestartPolicy{Policy: "no"}}
 	m := r.create(w, gondola.CreateRequest{Config: config})
 	m = r.await(w, m.ID, gondola.Started)
 	stop()
