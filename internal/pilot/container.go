@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"gondola"
@@ -387,7 +386,7 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 
 // waitExit asks the Runtime until it knows. ok is false when ctx ends first.
 func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok bool) {
-	for {
+	for try := 1; ; try++ {
 		exit, err := s.rt.Wait(ctx, c.Name)
 		if ctx.Err() != nil {
 			return Exit{}, false
@@ -409,7 +408,7 @@ func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok 
 			return Exit{}, false
 		case <-timer.C:
 		}
-		if err == nil || strings.Contains(err.Error(), "not found") || errors.Is(err, gondola.ErrNotFound) {
+		if err == nil || errors.Is(err, gondola.ErrNotFound) || try == 3 {
 			return Exit{Code: 137, Unknown: true}, true
 		}
 	}

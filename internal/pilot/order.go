@@ -84,7 +84,7 @@ func (l *ledger) sandboxMade(spec *Spec) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	e := entry{Phase: Booting, Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now}}
+	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now}}
 	again := map[string]bool{}
 	var need func(name string)
 	need = func(name string) {

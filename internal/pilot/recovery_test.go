@@ -91,6 +91,32 @@ func TestRecovery_StopGoesOnAfterThePilotDied(t *testing.T) {
 	}
 }
 
+// slowBoot is a Runtime whose sandbox takes until released.
+type slowBoot struct {
+	*processes
+	booting, release chan struct{}
+}
+
+func (s slowBoot) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
+	close(s.booting)
+	<-s.release
+	return s.processes.Boot(ctx, spec)
+}
+
+func TestStop_WhileBootingIsKept(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	rt := slowBoot{newProcesses(t), make(chan struct{}), make(chan struct{})}
+	sup, _ := run(t, spec, rt)
+	<-rt.booting
+	if err := sup.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	close(rt.release)
+	if s := await(t, sup, "the end", isEnded); s.Containers[0].ContainerID != "" {
+		t.Errorf("container = %+v, want it never started", s.Containers[0])
+	}
+}
+
 func TestRecovery_RebootLeavesWhatHadEndedAsItWas(t *testing.T) {
 	spec := testSpec(t, "sleep 60")
 	done := pilot.Container{Name: "done", Args: []string{"/bin/sh", "-c", "exit 0"}}

@@ -95,13 +95,17 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		return s.finish(Ended, "", false)
 	}
 	if context.Cause(inner) == errLost {
-		return s.finish(Lost, "the sandbox has died", s.rt.OOM())
+		if s.rt.OOM() {
+			return s.finish(Lost, "the sandbox has used more memory than its limit", true)
+		}
+		return s.finish(Lost, "the sandbox has died", false)
 	}
 	return ctx.Err()
 }
 
 // boot reads journal and payload and makes or takes over the sandbox.
 func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
+	began := time.Now()
 	l, size, err := readLedger(s.spec.Dir, s.log)
 	if err != nil {
 		return false, err
@@ -141,7 +145,7 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 		}
 		return true, nil
 	}
-	if s.phase() == Ending && last == Ending { // the stop that was under way came to its end with the sandbox; this is a new start
+	if s.phase() == Ending && s.stopRequest().At.Before(began) { // that stop came to its end with the old sandbox; this is a new start
 		if err := s.ledger.begin(s.spec, true); err != nil {
 			return false, s.fail(err)
 		}
