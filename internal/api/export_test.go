@@ -1,0 +1,12 @@
+package api
+
+// RouteTable returns method and path of every route.
+func RouteTable() (routes [][2]string) {
+	for _, r := range new(API).routes() {
+		routes = append(routes, [2]string{r.method, r.path})
+	}
+	return routes
+}
+
+// Words is the splitting of a command line.
+var Words = words
