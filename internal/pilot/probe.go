@@ -121,9 +121,10 @@ func (p *prober) probe(ctx context.Context, c *Container, h gondola.Healthcheck)
 		conn.Close()
 		return true, "", nil
 	case h.Gondola != nil && h.Gondola.GRPC != nil:
-		return false, "", gondola.Errorf(gondola.ErrUnsupported, "grpc probes are not supported yet: use http, tcp or exec")
+		ok, output := p.probeGRPC(ctx, host, h.Gondola.GRPC)
+		return ok, output, nil
 	default:
-		return false, "", gondola.Errorf(gondola.ErrInvalid, "probe %q of container %s has none of http, tcp and exec", h.Name, c.Name)
+		return false, "", gondola.Errorf(gondola.ErrInvalid, "probe %q of container %s has none of http, tcp, exec and grpc", h.Name, c.Name)
 	}
 }
 
