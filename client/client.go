@@ -61,7 +61,9 @@ func New(cfg Config) (*Client, error) {
 	switch u.Scheme {
 	case "unix":
 		path := u.Path
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}
 		transport.Proxy = nil
 		c.base = "http://gondola"
 	case "http", "https":

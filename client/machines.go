@@ -39,7 +39,7 @@ func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if app != "" {
 		var ms []gondola.Machine
 		err := c.do(ctx, "GET", path("apps", string(app), "machines"), q, nil, &ms)
-	return ms, err
+		return ms, err
 	}
 	var page struct {
 		Machines []gondola.Machine `json:"machines"`
