@@ -12,15 +12,27 @@ import (
 // maxNotes is how many notes a Machine shows.
 const maxNotes = 50
 
-// heard takes in what the pilot tells.
-func (m *machine) heard(st pilot.Status) {
+// heard takes in what the pilot tells. A restart of a plain Machine's main container is an event.
+func (m *machine) heard(ctx context.Context, st pilot.Status) {
 	if st.Seq <= m.conn.stale {
 		return
 	}
+	restarts := func() int {
+		if c := m.mainContainer(); c != nil && m.conn.heard {
+			return c.RestartCount
+		}
+		return -1
+	}
+	before := restarts()
 	m.status, m.pulling, m.conn.heard = &st, nil, true
 	m.notes.heard(st)
 	if st.Phase == pilot.Running {
 		m.failures = 0
+	}
+	if before >= 0 && restarts() > before && m.rec.State == gondola.Started && !isPod(m.rec.Config) {
+		if err := m.commit(ctx, func(*record) {}, m.exitEvent(false)); err == nil {
+			return
+		}
 	}
 	m.show()
 }
@@ -118,14 +130,19 @@ func (m *machine) settle(ctx context.Context) error {
 func (m *machine) exitEvent(requested bool) event {
 	d := gondola.ExitDetails{GuestSignal: -1, Signal: -1, RequestedStop: requested, ExitedAt: time.Now().UTC()}
 	restarts := 0
-	if c := m.mainContainer(); c != nil && c.State.Kind == gondola.ContainerExited {
-		d.ExitCode, d.GuestExitCode = c.State.ExitCode, c.State.ExitCode
-		d.OOMKilled = c.State.Reason == "OOMKilled"
-		if c.State.Signal != 0 {
-			d.GuestSignal = c.State.Signal
+	if c := m.mainContainer(); c != nil {
+		end := c.State
+		if end.Kind != gondola.ContainerExited && c.Last != nil {
+			end, d.Restarting = *c.Last, true
 		}
-		if !c.State.FinishedAt.IsZero() {
-			d.ExitedAt = c.State.FinishedAt
+		if end.Kind == gondola.ContainerExited {
+			d.ExitCode, d.GuestExitCode, d.OOMKilled = end.ExitCode, end.ExitCode, end.Reason == "OOMKilled"
+			if end.Signal != 0 {
+				d.GuestSignal = end.Signal
+			}
+			if !end.FinishedAt.IsZero() {
+				d.ExitedAt = end.FinishedAt
+			}
 		}
 		restarts = c.RestartCount
 	}

@@ -130,7 +130,7 @@ func (m *machine) run(ctx context.Context) {
 			f(ctx)
 		case st, ok := <-updates:
 			if ok {
-				m.heard(st)
+				m.heard(ctx, st)
 			} else {
 				m.hungUp()
 			}

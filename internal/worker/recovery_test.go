@@ -254,6 +254,7 @@ func TestEndWhileTheWorkerIsDown_IsSeenAfterwards(t *testing.T) {
 	config := gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"sleep", "1500ms", ";", "exit", "5"}}, Restart: &gondola.RestartPolicy{Policy: "no"}}
 	m := r.create(w, gondola.CreateRequest{Config: config})
 	m = r.await(w, m.ID, gondola.Started)
+	sandbox := m.Gondola.SandboxID
 	stop()
 	dir := filepath.Join(r.dir, "host", "machines", string(m.ID))
 	for deadline := time.Now().Add(5 * time.Second); ; {
@@ -265,8 +266,8 @@ func TestEndWhileTheWorkerIsDown_IsSeenAfterwards(t *testing.T) {
 	}
 	w, _ = r.run()
 	m = r.await(w, m.ID, gondola.Stopped)
-	if m.Gondola.Containers[0].State.ExitCode != 5 || m.Gondola.Containers[0].RestartCount != 0 {
-		t.Errorf("containers = %+v, want exit code 5 and no restart", m.Gondola.Containers)
+	if m.Gondola.Containers[0].State.ExitCode != 5 || m.Gondola.Containers[0].RestartCount != 0 || m.Gondola.SandboxID != sandbox {
+		t.Errorf("containers = %+v, want exit code 5 and no other run", m.Gondola.Containers)
 	}
 }
 

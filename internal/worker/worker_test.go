@@ -225,6 +225,11 @@ func TestMachine_ThatEndsGivesEverythingBack(t *testing.T) {
 	if !strings.Contains(string(m.Events[0].Request), `"exit_code":4`) || m.Gondola.Containers[0].State.ExitCode != 4 || m.Gondola.Allocated != (gondola.Resources{}) {
 		t.Errorf("ended machine: event %s, %+v", m.Events[0].Request, m.Gondola)
 	}
+	crashes := r.create(w, gondola.CreateRequest{Config: gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"sleep", "200ms", ";", "exit", "6"}}, Restart: &gondola.RestartPolicy{Policy: "always"}}})
+	r.until(w, crashes.ID, "an exit event of a restart", func(m gondola.Machine) bool {
+		e := string(m.Events[0].Request)
+		return m.State == gondola.Started && strings.Contains(e, `"exit_code":6`) && strings.Contains(e, `"restarting":true`)
+	})
 	gone := r.create(w, gondola.CreateRequest{Config: gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"exit", "0"}}, AutoDestroy: true}})
 	r.await(w, gone.ID, gondola.Destroyed)
 }
