@@ -114,6 +114,13 @@ func waitExit(ctx context.Context, pid int) error {
 func stopMachines(ctx context.Context, o DownOptions, instance string, log *slog.Logger) error {
 	p := &platform{Options: Options{Config: o.Config, Version: o.Version, Say: o.Say}, instance: instance, log: log}
 	defer p.close()
+	cfg, err := p.networkConfig()
+	if err != nil {
+		return err
+	}
+	if p.network, err = network.Open(cfg); err != nil {
+		return err
+	}
 	if err := p.openServer(ctx); err != nil {
 		return err
 	}

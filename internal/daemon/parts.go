@@ -62,7 +62,7 @@ func (p *platform) openServer(ctx context.Context) error {
 	return s.SetSetting(ctx, settingRegions, string(b))
 }
 
-// openWorkers opens images and workers, without starting anything: it serves Down as well, which has no network.
+// openWorkers opens images and workers, without starting anything: it serves Down as well.
 func (p *platform) openWorkers(ctx context.Context) error {
 	pilot, err := ensurePilot(p.Config.Data, p.Pilot)
 	if err != nil {
@@ -75,11 +75,7 @@ func (p *platform) openWorkers(ctx context.Context) error {
 	if p.images, err = image.Open(image.Config{Dir: filepath.Join(p.Config.Data, "images"), Registries: registries, Log: p.log}); err != nil {
 		return err
 	}
-	here := host.Config{DataDir: p.Config.Data, Instance: p.instance, Images: p.images, Log: p.log}
-	if p.network != nil {
-		here.Network = p.network
-	}
-	h, err := host.Open(here)
+	h, err := host.Open(host.Config{DataDir: p.Config.Data, Instance: p.instance, Images: p.images, Network: p.network, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -109,9 +105,6 @@ func (p *platform) openWorkers(ctx context.Context) error {
 
 // hostIPs are the addresses of a region's first virtual node: what a Pod there sees as its host.
 func (p *platform) hostIPs(r gondola.Region) []netip.Addr {
-	if p.network == nil {
-		return nil
-	}
 	nodes, err := p.nodes()
 	if err != nil {
 		return nil
