@@ -163,7 +163,7 @@ func interact(t *tool, r *interp.Runner, in *os.File) int {
 		for _, stmt := range file.Stmts {
 			err, interrupted := runInterruptibly(r, stmt, interrupts)
 			if interrupted {
-				code = 128 + int(syscall.SIGINT)
+				code = exitCode(t, r.Run(context.Background(), exit130()))
 				break
 			}
 			if code = exitCode(t, err); r.Exited() {
@@ -180,13 +180,22 @@ func runInterruptibly(r *interp.Runner, stmt *syntax.Stmt, interrupts <-chan os.
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx, stmt) }()
 	select {
-	case err := <-ended:
-		return err, false
+	case err := <-ended: // a command that the terminal interrupted may have ended before our own signal came
+		return err, errors.Is(err, interp.ExitStatus(128+int(syscall.SIGINT)))
 	case <-interrupts:
 		cancel()
 		<-ended
 		return nil, true
 	}
+}
+
+// exit130 is a statement that leaves in $? what a shell tells of an interrupted command.
+func exit130() syntax.Node {
+	file, err := syntax.NewParser().Parse(strings.NewReader("(exit 130)"), "")
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	return file.Stmts[0]
 }
 
 // ownKill runs kill as a program: the interpreter takes it for a builtin, which it has not.
