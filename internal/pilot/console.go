@@ -88,13 +88,18 @@ func (c *console) openFIFOs(runDir string, run *Run, stdin bool) error {
 		}
 		return os.NewFile(uintptr(fd), path), nil
 	}
+	// A process wants blocking streams. With a terminal it is the Runtime that copies, and what it reads must end when it is closed.
+	mode := 0
+	if run.TTY {
+		mode = unix.O_NONBLOCK
+	}
 	pair := func(stream string) (theirs *os.File, err error) {
 		ours, err := open(stream, os.O_RDWR|unix.O_NONBLOCK)
 		if err != nil {
 			return nil, err
 		}
 		c.out = append(c.out, ours)
-		if theirs, err = open(stream, os.O_RDWR); err != nil {
+		if theirs, err = open(stream, os.O_RDWR|mode); err != nil {
 			return nil, err
 		}
 		c.files = append(c.files, theirs)
@@ -122,15 +127,21 @@ func (c *console) openFIFOs(runDir string, run *Run, stdin bool) error {
 	if c.once {
 		flag = os.O_RDONLY
 	}
-	if run.Stdin, err = open("stdin", flag); err != nil {
+	if run.Stdin, err = open("stdin", flag|mode); err != nil {
 		return err
 	}
 	c.files = append(c.files, run.Stdin)
 	return nil
 }
 
-// started closes the container's ends in this process.
+// started closes the container's ends in this process, which the container has by now. With a terminal the Runtime goes on using them.
 func (c *console) started() {
+	if c.resize == nil {
+		c.closeTheirs()
+	}
+}
+
+func (c *console) closeTheirs() {
 	for _, f := range c.files {
 		f.Close()
 	}
@@ -225,7 +236,7 @@ func (c *console) close() {
 }
 
 func (c *console) closeEnds() {
-	c.started()
+	c.closeTheirs()
 	for _, r := range c.out {
 		r.Close()
 	}

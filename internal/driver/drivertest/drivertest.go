@@ -56,6 +56,7 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 		{"Exec_EndsWithItsContext", nil, execCancelled},
 		{"Exec_Terminal", needs(tty), execTerminal},
 		{"Attach_OutputAndInput", nil, attach},
+		{"Attach_Terminal", needs(tty), attachTerminal},
 		{"Logs_StreamsTimestampsTail", nil, logs},
 		{"Logs_PreviousAndFollow", nil, logsPrevious},
 		{"Logs_NothingIsLost", nil, logsWhole},

@@ -111,6 +111,41 @@ func attach(t *testing.T, f Fixture) {
 	}
 }
 
+func attachTerminal(t *testing.T, f Fixture) {
+	c := container("main", "size")
+	ext(&c).TTY, ext(&c).Stdin = true, true
+	m := launch(t, f, nil, c)
+	m.running("main")
+	in, keyboard := io.Pipe()
+	defer keyboard.Close()
+	sizes := make(chan gondola.TerminalSize, 1)
+	sizes <- gondola.TerminalSize{Width: 100, Height: 40}
+	var screen output
+	done := make(chan error, 1)
+	var st gondola.ExitStatus
+	go func() {
+		var err error
+		st, err = m.api.Attach(t.Context(), "main", gondola.ExecIO{Stdin: in, Stdout: &screen, Resize: sizes})
+		done <- err
+	}()
+	screen.await(t, f.Patience, "100x40")
+	if _, err := keyboard.Write([]byte{3}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if err != nil || st.Code != 130 {
+			t.Errorf("Attach = %+v, %v, want 130 by ^C", st, err)
+		}
+	case <-time.After(f.Patience):
+		t.Fatalf("^C did not end the container; the screen has %q", screen.String())
+	}
+	m.ended()
+	if log := m.log(gondola.LogOptions{Container: "main"}); !strings.Contains(log, "100x40") {
+		t.Errorf("log = %q, want what was on the screen", log)
+	}
+}
+
 func logs(t *testing.T, f Fixture) {
 	before := time.Now().Add(-time.Second)
 	m := launch(t, f, nil, container("main", "print", "one", "two", ";", "sleep", "200ms", ";", "printerr", "three"))
