@@ -30,6 +30,9 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 		}
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
 	}
+	if k := len(pod.Spec.EphemeralContainers); k > len(pod.Status.EphemeralContainerStatuses) {
+		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "spec.ephemeralContainers is not supported yet: use kubectl exec")
+	}
 	if err := e.report(ctx, n, pod, m, translate.Observed{}); err != nil {
 		return 0, err
 	}

@@ -16,7 +16,7 @@ import (
 func (e *engine) follow(ctx context.Context, synced func()) {
 	for wait := 100 * time.Millisecond; ctx.Err() == nil; {
 		err := e.watchOnce(ctx, synced)
-		if errors.Is(err, gondola.ErrUnsupported) {
+		if errors.Is(err, gondola.ErrUnsupported) || errors.Is(err, gondola.ErrNotFound) {
 			e.poll(ctx, synced)
 			return
 		}

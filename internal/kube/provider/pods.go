@@ -69,7 +69,7 @@ func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine
 	return &engine{
 		cfg: cfg, log: log, admin: admin, began: time.Now(), nodes: map[string]*node{}, offers: newOffers(),
 		pods: map[types.UID]*tracked{}, apps: map[gondola.AppName]bool{},
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](200*time.Millisecond, 20*time.Second)),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](50*time.Millisecond, 20*time.Second)),
 	}
 }
 
@@ -183,7 +183,11 @@ func (e *engine) step(ctx context.Context, uid types.UID) {
 	again, err := e.reconcile(ctx, uid)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		e.log.Warn("pod: will be tried again", "uid", uid, "try", e.queue.NumRequeues(uid)+1, "err", err)
+		level := slog.LevelWarn
+		if e.queue.NumRequeues(uid) < 3 {
+			level = slog.LevelDebug // the Node authorizer learns of a Pod a moment after us
+		}
+		e.log.Log(ctx, level, "pod: will be tried again", "uid", uid, "try", e.queue.NumRequeues(uid)+1, "err", err)
 		e.queue.AddRateLimited(uid)
 	case again > 0:
 		e.queue.Forget(uid)

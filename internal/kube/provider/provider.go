@@ -89,7 +89,7 @@ func New(cfg Config) (*Provider, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	log := cfg.Log.With("cluster", cfg.Cluster)
+	log := cfg.Log
 	admin, err := kubernetes.NewForConfig(unthrottled(cfg.Admin))
 	if err != nil {
 		return nil, fmt.Errorf("provider of cluster %s: %w", cfg.Cluster, err)

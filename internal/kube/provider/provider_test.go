@@ -1,10 +1,13 @@
 package provider_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +18,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
 
 	"gondola"
@@ -129,9 +135,9 @@ func (s *system) exec(t *testing.T, ns, name string, spdy bool, stdin io.Reader,
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var out bytes.Buffer
-	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: &out, Stderr: &out})
-	return out.String(), err
+	var out, errOut bytes.Buffer
+	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: &out, Stderr: &errOut})
+	return out.String() + errOut.String(), err
 }
 
 // machines lists the Machines of a namespace that are not destroyed.
@@ -414,4 +420,135 @@ func TestService_ReachesThePlatformWithItsBackends(t *testing.T) {
 		}
 		return fmt.Errorf("is not there")
 	})
+}
+
+func TestPortForward_ReachesAPortInThePod(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	s.create(t, ns, pod("server", "listen", "7000"))
+	s.until(t, ns, "server", phase(corev1.PodRunning))
+	transport, upgrader, err := spdy.RoundTripperFor(s.rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("server").SubResource("portforward").URL()
+	stop, ready := make(chan struct{}), make(chan struct{})
+	f, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u), []string{"0:7000"}, stop, ready, io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.ForwardPorts() }()
+	defer func() { close(stop); <-done }()
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatalf("port-forward ended: %v", err)
+	}
+	ports, err := f.GetPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "answer", func() error {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		fmt.Fprintln(conn, "you")
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "hello you\n" {
+			return fmt.Errorf("answer %q, %v", line, err)
+		}
+		return nil
+	})
+}
+
+func TestAttach_SeesWhatTheContainerWrites(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("talker", "echo")
+	p.Spec.Containers[0].Stdin, p.Spec.Containers[0].StdinOnce = true, true
+	s.create(t, ns, p)
+	s.until(t, ns, "talker", phase(corev1.PodRunning))
+	req := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("talker").SubResource("attach").VersionedParams(
+		&corev1.PodAttachOptions{Container: "main", Stdin: true, Stdout: true}, scheme.ParameterCodec)
+	e, err := remotecommand.NewWebSocketExecutor(s.rest, "GET", req.URL().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader("back and forth"), Stdout: &out}); err != nil || out.String() != "back and forth" {
+		t.Errorf("attach = %q, %v", out.String(), err)
+	}
+	s.until(t, ns, "talker", phase(corev1.PodSucceeded))
+}
+
+func TestCrashingContainer_IsRestartedAndCounted(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("crash", "exit", "4")
+	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	s.create(t, ns, p)
+	got := s.until(t, ns, "crash", func(p *corev1.Pod) string {
+		if len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Waiting == nil || p.Status.ContainerStatuses[0].State.Waiting.Reason != "CrashLoopBackOff" {
+			return "not in CrashLoopBackOff"
+		}
+		return phase(corev1.PodRunning)(p)
+	})
+	st := got.Status.ContainerStatuses[0]
+	if st.RestartCount < 1 || st.LastTerminationState.Terminated == nil || st.LastTerminationState.Terminated.ExitCode != 4 {
+		t.Errorf("status %+v, want a restart and exit code 4 of the last run", st)
+	}
+	s.event(t, ns, "crash", "BackOff")
+}
+
+func TestLabels_ReachTheDownwardAPIVolume(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("named", "watch", "/etc/about/labels")
+	p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "about", MountPath: "/etc/about"}}
+	p.Spec.Volumes = []corev1.Volume{{Name: "about", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}}}}}}
+	s.create(t, ns, p)
+	s.until(t, ns, "named", phase(corev1.PodRunning))
+	if _, err := s.client.CoreV1().Pods(ns).Patch(t.Context(), "named", types.MergePatchType, []byte(`{"metadata":{"labels":{"color":"green"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "log", func() error {
+		got, err := s.logs(t, ns, "named", corev1.PodLogOptions{})
+		if err == nil && !strings.Contains(got, `color="green"`) {
+			err = fmt.Errorf("%q does not show the new label", got)
+		}
+		return err
+	})
+	got, err := s.client.CoreV1().Pods(ns).Get(t.Context(), "named", metav1.GetOptions{})
+	if err != nil || got.Labels["color"] != "green" || got.Labels["app"] != "named" {
+		t.Errorf("labels %v, %v: the status must not overwrite them", got.Labels, err)
+	}
+}
+
+func TestNewImage_ReachesTheMachine(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("renewed", "run")
+	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	s.create(t, ns, p)
+	s.until(t, ns, "renewed", phase(corev1.PodRunning))
+	id := s.machines(t, ns)[0].ID
+	if _, err := s.client.CoreV1().Pods(ns).Patch(t.Context(), "renewed", types.StrategicMergePatchType,
+		[]byte(`{"spec":{"containers":[{"name":"main","image":"test/program:2"}]}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, ns, "renewed", func(p *corev1.Pod) string {
+		if st := p.Status.ContainerStatuses[0]; !strings.Contains(st.Image, ":2") || !st.Ready || !strings.Contains(st.ImageID, "test/program") {
+			return "does not run the new image"
+		}
+		return phase(corev1.PodRunning)(p)
+	})
+	if m := s.machines(t, ns); len(m) != 1 || m[0].ID != id || m[0].Config.Containers[0].Image != "test/program:2" {
+		t.Errorf("machines %+v, want %s with the new image", m, id)
+	}
 }

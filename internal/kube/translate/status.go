@@ -46,6 +46,7 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 	}
 	s.InitContainerStatuses = containerStatuses(pod, m, o, pod.Spec.InitContainers, old.InitContainerStatuses)
 	s.ContainerStatuses = containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses)
+	s.EphemeralContainerStatuses = ephemeralStatuses(pod, o)
 	s.Phase = phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
 	if s.Phase != old.Phase {
 		s.Reason, s.Message = "", ""
@@ -98,7 +99,7 @@ func onePerFamily(list []netip.Addr) []netip.Addr {
 
 // conditions writes the conditions that are a kubelet's and keeps all others.
 func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, now time.Time) {
-	owned := []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
+	owned := []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
 	s.Conditions = nil
 	for _, c := range old.Conditions {
 		if !slices.Contains(owned, c.Type) {
@@ -119,6 +120,10 @@ func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, n
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue,
 			ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.PodScheduled)},
 	}
+	if m != nil && resized(pod, m) {
+		fresh = append(fresh, corev1.PodCondition{Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: corev1.PodReasonInfeasible,
+			Message: "resizing a Pod in place is not supported yet", ObservedGeneration: pod.Generation})
+	}
 	for _, c := range fresh {
 		c.LastTransitionTime = metav1.NewTime(now).Rfc3339Copy()
 		if _, was := podutil.GetPodConditionFromList(old.Conditions, c.Type); was != nil && was.Status == c.Status {
@@ -127,6 +132,32 @@ func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, n
 		}
 		s.Conditions = append(s.Conditions, c)
 	}
+}
+
+// resized says whether the Pod asks for other resources than its Machine was made with.
+func resized(pod *corev1.Pod, m *gondola.Machine) bool {
+	if m.Config == nil {
+		return false
+	}
+	for _, k := range m.Config.Containers {
+		for i := range pod.Spec.Containers {
+			c := &pod.Spec.Containers[i]
+			if c.Name != k.Name || k.Gondola == nil {
+				continue
+			}
+			if value(amount(c.Resources.Requests)) != value(k.Gondola.Requests) || value(amount(c.Resources.Limits)) != value(k.Gondola.Limits) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func value(r *gondola.Resources) gondola.Resources {
+	if r == nil {
+		return gondola.Resources{}
+	}
+	return *r
 }
 
 // hasSandbox says whether the Machine's sandbox and network are there.
