@@ -62,9 +62,8 @@ func (m *machine) ended(phase pilot.Phase) {
 	}
 }
 
-// lost follows the death of the sandbox: the Machine starts again in place, the first time at once.
+// lost follows the death of the sandbox: the Machine starts again in place, the first time at once. The next pilot tells it (SandboxChanged).
 func (m *machine) lost() {
-	m.note(gondola.Note{Reason: "SandboxChanged", Message: "Pod sandbox changed, it will be killed and re-created."})
 	if m.rec.State == gondola.Started {
 		m.rec.State = gondola.Starting // as after a crash of the worker: the record follows with the next step
 		m.show()

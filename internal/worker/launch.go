@@ -11,6 +11,9 @@ import (
 	"gondola/internal/pilot"
 )
 
+// relaunches is how often a Machine whose sandbox died is tried to be brought back before it is failed.
+const relaunches = 5
+
 // launch begins the job that ends with a connection to the Machine's pilot. It finds the one that runs; where only the sandbox does, it starts
 // another pilot for it; where neither does, it makes the sandbox anew if that is wanted.
 func (m *machine) launch(ctx context.Context, anew bool) {
@@ -18,7 +21,8 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
 		l := &launcher{m: m, w: m.w, rec: rec, driver: m.driver(), payloads: payloads}
 		err := l.find(ctx)
-		if errors.Is(err, pilot.ErrGone) && anew && l.final == nil {
+		l.dead = errors.Is(err, pilot.ErrGone)
+		if l.dead && anew && l.final == nil {
 			err = l.make(ctx)
 		}
 		var conn *connection
@@ -67,8 +71,8 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 			state = gondola.Failed
 		}
 		m.outcome = &outcome{state: state, reason: "ImageFailed", message: err.Error()}
-	case down:
-		m.retry(err, "find the pilot")
+	case down, l.rec.Step == stepRun && (!l.dead || m.failures < relaunches):
+		m.retry(err, "find the sandbox") // it may be alive: a host that is slow to answer must not cost a machine
 	case m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
 		m.note(gondola.Note{Warning: true, Reason: "FailedCreatePodSandBox", Message: "Failed to create pod sandbox: " + err.Error()})
 		m.retry(err, "launch")
@@ -93,6 +97,7 @@ type launcher struct {
 	payloads int // m.payloads at the beginning
 
 	api   pilot.API
+	dead  bool          // nothing of it runs
 	final *pilot.Status // the run ended by itself, its pilot is gone
 	given bool          // the pilot was started with the payload of then
 	stale uint64        // a pilot that was started tells of the run before up to this Seq
