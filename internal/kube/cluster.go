@@ -295,14 +295,14 @@ func (c *Cluster) announceReady(ctx context.Context, admin kubernetes.Interface,
 	return nil
 }
 
-// resolves asks the cluster's DNS for the API server.
+// resolves asks the cluster's DNS for itself. (Service kubernetes comes later: the API server publishes it once all its hooks are done.)
 func (c *Cluster) resolves(ctx context.Context) error {
 	server := netip.AddrPortFrom(c.cfg.Address, uint16(c.cfg.DNSPort)).String()
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, server)
 	}}
-	_, err := r.LookupHost(ctx, "kubernetes.default.svc."+c.cfg.Domain+".")
+	_, err := r.LookupHost(ctx, dnsService+"."+metav1.NamespaceSystem+".svc."+c.cfg.Domain+".")
 	return err
 }
 

@@ -2,9 +2,11 @@ package kube_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +28,43 @@ import (
 	"gondola/internal/kube"
 	"gondola/internal/kube/kubectl"
 )
+
+// A port that is taken is an error that names it, at once, and nothing is left running.
+func TestRun_SaysThatItsPortIsTaken(t *testing.T) {
+	if os.Getenv(inNetns) == "" {
+		t.Skip("needs root: the cluster runs in a network namespace of its own")
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(address.String(), "6443"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := kube.New(config(t, filepath.Join(t.TempDir(), "test")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = c.Run(ctx)
+	if err == nil || !strings.Contains(err.Error(), "10.99.0.1:6443") || ctx.Err() != nil {
+		t.Errorf("Run = %v, want soon an error that names 10.99.0.1:6443", err)
+	}
+}
+
+func TestNew_RefusesWhatCannotBe(t *testing.T) {
+	for want, change := range map[string]func(*kube.Config){
+		"not loopback":      func(c *kube.Config) { c.Address = netip.MustParseAddr("127.0.0.1") },
+		"at most one IPv6":  func(c *kube.Config) { c.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("fd43::/108")} },
+		"a name of its own": func(c *kube.Config) { c.Nodes = append(c.Nodes, c.Nodes[0]) },
+		"no directory":      func(c *kube.Config) { c.Dir = "" },
+	} {
+		cfg := config(t, t.TempDir())
+		change(&cfg)
+		if _, err := kube.New(cfg); !errors.Is(err, gondola.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want an ErrInvalid with %q", err, want)
+		}
+	}
+}
 
 // TestCluster runs one cluster over a platform of two regions for all that it shows.
 func TestCluster(t *testing.T) {
@@ -49,6 +88,7 @@ func TestCluster(t *testing.T) {
 	t.Run("TellsEveryRegionsRefusal", func(t *testing.T) { c.refusals(t, platform) })
 	t.Run("WakesAPodWhenAnotherOneGoes", c.wakes)
 	t.Run("WakesAPodWhenTheMarketHasRoomAgain", func(t *testing.T) { c.wakesByOffer(t, platform) })
+	t.Run("ReadsLogsThroughTheKubeletAPI", c.logs)
 	t.Run("IsSpokenToByKubectl", c.kubectl)
 	t.Run("StopsCleanlyAndStartsWithItsObjects", c.restarts)
 	t.Run("Rests", c.rests)
@@ -121,10 +161,13 @@ func (r *running) names(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(address.String(), "53"))
 		}}
 		for name, want := range map[string]string{"kubernetes.default.svc.cluster.local.": "10.43.0.1", "kube-dns.kube-system.svc.cluster.local.": "10.43.0.10"} {
-			got, err := resolver.LookupHost(t.Context(), name)
-			if err != nil || len(got) == 0 || got[0] != want {
-				t.Errorf("%s over %s = %v, %v; want %s", name, network, got, err, want)
-			}
+			eventually(t, 5*time.Second, func() string {
+				got, err := resolver.LookupHost(t.Context(), name)
+				if err != nil || len(got) == 0 || got[0] != want {
+					return fmt.Sprintf("%s over %s = %v, %v; want %s", name, network, got, err, want)
+				}
+				return ""
+			})
 		}
 		if got, err := resolver.LookupHost(t.Context(), "nothing.default.svc.cluster.local."); err == nil {
 			t.Errorf("a name of no service over %s = %v, want an error", network, got)
@@ -172,19 +215,35 @@ func (r *running) deployment(t *testing.T, platform *gondolatest.Platform) {
 	}
 }
 
+// logs: the API server and the kubelet API of a node trust each other's certificates.
+func (r *running) logs(t *testing.T) {
+	client, _ := r.admin(t)
+	spec := pod("10m", "16Mi")
+	spec.Containers[0].Args = []string{"print", "hello", ";", "run"}
+	make1(t, client, "talker", spec)
+	runs(t, client, "talker", 10*time.Second)
+	eventually(t, 5*time.Second, func() string {
+		b, err := client.CoreV1().Pods("default").GetLogs("talker", &corev1.PodLogOptions{}).DoRaw(t.Context())
+		if err != nil || !strings.HasPrefix(string(b), "hello\n") {
+			return fmt.Sprintf("logs = %q, %v; want hello first", b, err)
+		}
+		return ""
+	})
+}
+
 // refusals: what the scheduler says of a Pod that fits nowhere is what the market says.
 func (r *running) refusals(t *testing.T, platform *gondolatest.Platform) {
 	client, _ := r.admin(t)
 	make1(t, client, "huge", pod("64", "1Gi"))
-	auction, err := platform.Ask(t.Context(), gondola.Ask{Requests: gondola.Resources{CPUMillis: 64000, MemoryBytes: 1 << 30}})
-	if err != nil && len(auction.Refusals) == 0 {
-		auction.Refusals = gondola.Refusals(err)
-	}
-	if len(auction.Refusals) != 2 {
-		t.Fatalf("the market refuses %v (%v), want two refusals", auction, err)
-	}
 	eventually(t, 10*time.Second, func() string {
 		message := unscheduled(t, client, "huge")
+		auction, err := platform.Ask(t.Context(), gondola.Ask{Requests: gondola.Resources{CPUMillis: 64000, MemoryBytes: 1 << 30}})
+		if err != nil && len(auction.Refusals) == 0 {
+			auction.Refusals = gondola.Refusals(err)
+		}
+		if len(auction.Refusals) != 2 {
+			return fmt.Sprintf("the market refuses %v (%v), want two refusals", auction, err)
+		}
 		for _, refusal := range auction.Refusals {
 			if !strings.Contains(message, string(refusal.Region)+": "+refusal.Reason) {
 				return fmt.Sprintf("FailedScheduling says %q, want the market's %q in it", message, refusal.Reason)

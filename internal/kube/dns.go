@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/coredns/caddy"
@@ -72,7 +73,7 @@ func hostResolvers(path string, own ...netip.Addr) []string {
 			continue
 		}
 		a, err := netip.ParseAddr(fields[1])
-		if err != nil || a == own[0] || a == own[len(own)-1] {
+		if err != nil || slices.Contains(own, a) {
 			continue // asking ourselves would be a loop
 		}
 		out = append(out, net.JoinHostPort(a.String(), "53"))
