@@ -103,6 +103,11 @@ func New(t testing.TB, o Options) *Platform {
 		}
 	}
 	run(t, "market", p.Market.Run)
+	select {
+	case <-p.Market.Ready():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the market has not read its workers after 30 s")
+	}
 	p.URL = Serve(t, api.New(api.Config{Server: p.Market, Auth: p.Auth, Log: o.Log, Version: "test"}))
 	p.Client = Client(t, p.URL, p.Auth.Root())
 	return p

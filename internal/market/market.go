@@ -54,6 +54,8 @@ type Market struct {
 	deadline time.Duration
 	log      *slog.Logger
 	apps     appLocks
+	ready    chan struct{}
+	readOnce func() // closes ready
 
 	mu       sync.RWMutex
 	workers  []Worker      // in the order they came; replaced as a whole
@@ -68,6 +70,8 @@ var _ gondola.Server = (*Market)(nil)
 func New(cfg Config) *Market {
 	m := &Market{index: cfg.Index, deadline: cfg.Deadline, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
 		services: map[string][]gondola.VirtualService{}, seen: map[gondola.MachineID]gondola.Machine{}}
+	m.ready = make(chan struct{})
+	m.readOnce = sync.OnceFunc(func() { close(m.ready) })
 	if m.deadline == 0 {
 		m.deadline = 50 * time.Millisecond
 	}

@@ -115,10 +115,20 @@ func follow(ctx context.Context, w Worker, req gondola.WatchRequest, each func(w
 // Run keeps the index in step with the workers until ctx ends: it takes out what they have destroyed, puts in what they have, and gives the
 // virtual services to those that were away.
 func (m *Market) Run(ctx context.Context) error {
-	r := &reconciler{m: m, ctx: ctx, streams: map[gondola.WorkerName]*beginning{}}
+	r := &reconciler{m: m, ctx: ctx, streams: map[gondola.WorkerName]*beginning{}, unread: map[gondola.WorkerName]bool{}}
+	ws, _ := m.current()
+	for _, w := range ws {
+		r.unread[w.Name] = true
+	}
+	if len(ws) == 0 {
+		m.readOnce()
+	}
 	m.followAll(ctx, gondola.WatchRequest{}, r.change)
 	return nil
 }
+
+// Ready closes once Run has read every worker that was there at its beginning, or found that it does not answer.
+func (m *Market) Ready() <-chan struct{} { return m.ready }
 
 func (m *Market) String() string { return "market" }
 
@@ -132,6 +142,18 @@ type reconciler struct {
 
 	mu      sync.Mutex
 	streams map[gondola.WorkerName]*beginning
+	unread  map[gondola.WorkerName]bool // of those there at the beginning
+}
+
+// read says that a worker has been read, or is away.
+func (r *reconciler) read(name gondola.WorkerName) {
+	r.mu.Lock()
+	delete(r.unread, name)
+	all := len(r.unread) == 0
+	r.mu.Unlock()
+	if all {
+		r.m.readOnce()
+	}
 }
 
 // beginning is what a worker has said since its stream began, until it is Synced.
@@ -145,10 +167,12 @@ func (r *reconciler) change(w Worker, begun time.Time, ch gondola.Change) {
 	switch {
 	case ch.Lost:
 		r.m.log.Warn("worker does not answer", "worker", w.Name)
+		r.read(w.Name)
 	case ch.Machine != nil:
 		r.machine(w, begun, *ch.Machine)
 	case ch.Synced:
 		r.synced(w, begun)
+		r.read(w.Name)
 	}
 }
 
