@@ -392,9 +392,11 @@ func (t *tool) listen(network, address string, again bool) int {
 	}
 }
 
-// connect copies both ways until the other side has no more to say.
+// connect copies both ways until the other side has no more to say. What is then on its way to it has half a second.
 func (t *tool) connect(r io.Reader, w net.Conn, idle time.Duration) int {
+	sent := make(chan struct{})
 	go func() {
+		defer close(sent)
 		if _, err := io.Copy(w, t.in); err != nil {
 			return // the reading side tells why
 		}
@@ -407,6 +409,10 @@ func (t *tool) connect(r io.Reader, w net.Conn, idle time.Duration) int {
 	}
 	if _, err := io.Copy(flushing{t}, r); err != nil && !os.IsTimeout(err) {
 		return t.fail1(err)
+	}
+	select {
+	case <-sent:
+	case <-time.After(500 * time.Millisecond): // a terminal or an open pipe
 	}
 	return 0
 }
