@@ -48,13 +48,13 @@ func bench(n int) (err error) {
 	}
 	b := &bencher{dir: dir, driver: gvisor.New(gvisor.Config{PilotPath: filepath.Join(dir, "gondola-pilot")})}
 	var ours, bare []time.Duration
-	var memory string
+	var memory, cpu string
 	for i := range n {
-		d, m, err := b.machine()
+		d, m, c, err := b.machine()
 		if err != nil {
 			return fmt.Errorf("machine: %w", err)
 		}
-		memory = m
+		memory, cpu = m, c
 		ours = append(ours, d)
 		if d, err = b.runsc(i); err != nil {
 			return fmt.Errorf("runsc: %w", err)
@@ -64,6 +64,7 @@ func bench(n int) (err error) {
 	fmt.Printf("%-28s %8s %8s %8s\n", "launch to first byte, ms", "min", "p50", "p99")
 	report("gondola (gVisor driver)", ours)
 	report("bare runsc run", bare)
+	fmt.Println("CPU time of the last start:", cpu)
 	fmt.Println("memory of one idle Machine:", memory)
 	return nil
 }
@@ -92,18 +93,18 @@ func netns(name string) (path string, remove func(), err error) {
 }
 
 // machine launches a Machine and waits for its first byte.
-func (b *bencher) machine() (took time.Duration, memory string, err error) {
+func (b *bencher) machine() (took time.Duration, memory, cpu string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	id := gondola.NewMachineID()
 	ns, remove, err := netns("bench-" + string(id))
 	if err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	defer remove()
 	run := filepath.Join("/run/gondola-bench", string(id))
 	if err := os.MkdirAll(run, 0o700); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	defer os.RemoveAll("/run/gondola-bench")
 	spec := pilot.Spec{
@@ -123,7 +124,7 @@ func (b *bencher) machine() (took time.Duration, memory string, err error) {
 	}()
 	begin := time.Now()
 	if _, err := b.driver.Launch(ctx, spec, nil); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	log := filepath.Join(spec.Dir, "logs")
 	for {
@@ -131,12 +132,12 @@ func (b *bencher) machine() (took time.Duration, memory string, err error) {
 			break
 		}
 		if ctx.Err() != nil {
-			return 0, "", ctx.Err()
+			return 0, "", "", ctx.Err()
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
 	took = time.Since(begin)
-	return took, memoryOf(spec.Cgroup), nil
+	return took, memoryOf(spec.Cgroup), cpuOf(spec.Cgroup), nil
 }
 
 // written says whether there is a byte in any file below dir.
@@ -151,6 +152,22 @@ func written(dir string) bool {
 		return nil
 	})
 	return found
+}
+
+// cpuOf returns the CPU time of a Machine's pilot (with the runsc commands that it ran) and of its sandbox.
+func cpuOf(cgroup string) string {
+	var out []string
+	for _, part := range []string{"pilot", "sandbox"} {
+		if b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/cpuacct", cgroup, part, "cpuacct.usage")); err == nil { // v1, ns
+			ns, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+			out = append(out, fmt.Sprintf("%s %d ms", part, ns/1e6))
+		} else if b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, part, "cpu.stat")); err == nil { // v2
+			usage, _, _ := strings.Cut(strings.TrimPrefix(string(b), "usage_usec "), "\n")
+			us, _ := strconv.Atoi(usage)
+			out = append(out, fmt.Sprintf("%s %d ms", part, us/1e3))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // memoryOf sums the memory of a cgroup's processes by name.

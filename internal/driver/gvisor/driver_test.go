@@ -344,7 +344,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("after eating 300 MB of 64 the phase is %q, want lost", last.Phase)
 	}
 	s := await(t, launch(t, d, spec), running)
-	if c := s.Containers[0]; c.RestartCount != 1 || c.Last == nil || c.Last.ExitCode != 137 {
-		t.Errorf("after eating 300 MB of 64 and a restart: %+v, last %+v; want one restart and exit 137", c, c.Last)
+	if c := s.Containers[0]; c.RestartCount != 1 || c.Last == nil || c.Last.Reason != "OOMKilled" {
+		t.Errorf("after eating 300 MB of 64 and a restart: %+v, last %+v; want one restart and OOMKilled", c, c.Last)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -126,92 +127,91 @@ func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondo
 
 // execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
 func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(), error) {
-	var theirs, ours []*os.File
-	closeAll := func(files []*os.File) {
-		for _, f := range files {
-			f.Close()
-		}
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	pipes, err := openPipes(streams)
 	if err != nil {
 		return 0, nil, err
 	}
-	theirs = append(theirs, null)
-	fds := map[int]*os.File{0: null, 1: null, 2: null}
-	pipe := func() (r, w *os.File) {
-		if r, w, err = os.Pipe(); err != nil {
-			closeAll(theirs)
-			closeAll(ours)
-		}
-		return r, w
+	args.FilePayload = control.NewFilePayload(pipes.fds, nil)
+	pid, err := p.c.Sandbox.Execute(r.conf, args)
+	closeAll(pipes.theirs)
+	if err != nil {
+		closeAll(pipes.ours)
+		return 0, nil, err
 	}
-	var stdin *os.File
-	if streams.Stdin != nil {
-		read, write := pipe()
+	return pid, pipes.copy(streams), nil
+}
+
+// pipes are the streams of a command without a terminal.
+type pipes struct {
+	fds    map[int]*os.File // as the command has them
+	theirs []*os.File       // the command's ends
+	ours   []*os.File
+	stdin  *os.File // of ours; nil without input
+	output map[*os.File]io.Writer
+}
+
+// openPipes makes a pipe for every stream there is, and /dev/null for the others.
+func openPipes(streams gondola.ExecIO) (p *pipes, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	p = &pipes{fds: map[int]*os.File{0: null, 1: null, 2: null}, theirs: []*os.File{null}, output: map[*os.File]io.Writer{}}
+	defer func() {
 		if err != nil {
-			return 0, nil, err
+			closeAll(p.theirs)
+			closeAll(p.ours)
 		}
-		fds[0], stdin, theirs, ours = read, write, append(theirs, read), append(ours, write)
+	}()
+	if streams.Stdin != nil {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		p.fds[0], p.stdin, p.theirs, p.ours = read, write, append(p.theirs, read), append(p.ours, write)
 	}
-	type copying struct {
-		to   io.Writer
-		from *os.File
-	}
-	var outputs []copying
 	for fd, w := range []io.Writer{1: streams.Stdout, 2: streams.Stderr} {
 		if w == nil {
 			continue
 		}
 		if fd == 2 && same(w, streams.Stdout) { // two copies at once would mix in it
-			fds[2] = fds[1]
+			p.fds[2] = p.fds[1]
 			continue
 		}
-		read, write := pipe()
+		read, write, err := os.Pipe()
 		if err != nil {
-			return 0, nil, err
+			return nil, err
 		}
-		fds[fd], theirs, ours = write, append(theirs, write), append(ours, read)
-		outputs = append(outputs, copying{w, read})
+		p.fds[fd], p.theirs, p.ours = write, append(p.theirs, write), append(p.ours, read)
+		p.output[read] = w
 	}
-	args.FilePayload = control.NewFilePayload(fds, nil)
-	pid, err := p.c.Sandbox.Execute(r.conf, args)
-	closeAll(theirs)
-	if err != nil {
-		closeAll(ours)
-		return 0, nil, err
-	}
-	if stdin != nil {
+	return p, nil
+}
+
+// copy copies in the background. The function it returns waits for the rest of the output, a while, and closes the pipes.
+func (p *pipes) copy(streams gondola.ExecIO) func() {
+	if p.stdin != nil {
 		go func() { // ends with the input, or with the first write after the command's end
-			io.Copy(stdin, streams.Stdin)
-			stdin.Close()
+			io.Copy(p.stdin, streams.Stdin)
+			p.stdin.Close()
 		}()
 	}
-	done := make(chan struct{}, len(outputs))
-	for _, o := range outputs {
-		go func() {
-			io.Copy(o.to, o.from)
-			done <- struct{}{}
-		}()
+	var copies sync.WaitGroup
+	for from, to := range p.output {
+		copies.Go(func() { io.Copy(to, from) })
 	}
-	return pid, func() {
-		grace := time.NewTimer(outputGrace)
-		defer grace.Stop()
-		expired := false
-		for range outputs {
-			if expired {
-				<-done
-				continue
-			}
-			select {
-			case <-done:
-			case <-grace.C:
-				expired = true
-				closeAll(ours) // ends the copies
-				<-done
-			}
-		}
-		closeAll(ours)
-	}, nil
+	return func() {
+		giveUp := time.AfterFunc(outputGrace, func() { closeAll(p.ours) }) // ends the copies
+		copies.Wait()
+		giveUp.Stop()
+		closeAll(p.ours)
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // same says whether a and b are one writer.

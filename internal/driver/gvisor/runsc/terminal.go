@@ -111,11 +111,16 @@ func (t *terminal) input(in io.Reader, signal func(unix.Signal)) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := in.Read(buf)
-		for _, sig := range t.keys(buf[:n]) {
-			signal(sig)
-		}
-		if _, werr := t.master.Write(buf[:n]); werr != nil {
-			return
+		for typed := buf[:n]; len(typed) > 0; {
+			plain, sig := t.split(typed)
+			if _, err := t.master.Write(typed[:plain]); err != nil {
+				return
+			}
+			if typed = typed[plain:]; sig != 0 {
+				t.interrupt(typed[0])
+				signal(sig)
+				typed = typed[1:]
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			// A terminal has no end of file but the key for it.
@@ -127,29 +132,60 @@ func (t *terminal) input(in io.Reader, signal func(unix.Signal)) {
 	}
 }
 
-// keys returns the signals that the line discipline would send for these keys.
-func (t *terminal) keys(typed []byte) []unix.Signal {
-	var state *unix.Termios
-	err := onFD(t.master, func(fd int) (err error) {
-		state, err = unix.IoctlGetTermios(fd, unix.TCGETS)
-		return err
-	})
+// split returns how much of the input comes before the first key that makes a signal, and that signal; 0 if there is none.
+func (t *terminal) split(typed []byte) (int, unix.Signal) {
+	state, err := t.termios()
 	if err != nil || state.Lflag&unix.ISIG == 0 {
-		return nil
+		return len(typed), 0
 	}
-	var out []unix.Signal
-	for _, b := range typed {
+	for i, b := range typed {
 		switch b {
 		case 0: // a disabled key
 		case state.Cc[unix.VINTR]:
-			out = append(out, unix.SIGINT)
+			return i, unix.SIGINT
 		case state.Cc[unix.VQUIT]:
-			out = append(out, unix.SIGQUIT)
+			return i, unix.SIGQUIT
 		case state.Cc[unix.VSUSP]:
-			out = append(out, unix.SIGTSTP)
+			return i, unix.SIGTSTP
 		}
 	}
-	return out
+	return len(typed), 0
+}
+
+// interrupt does what the line discipline does for a key that makes a signal: the line typed so far is void, and the key is echoed. The
+// line discipline itself must not see the key: it works some time later, and would throw away what the signal made a program say.
+func (t *terminal) interrupt(key byte) {
+	state, err := t.termios()
+	if err != nil {
+		return
+	}
+	peer := -1
+	err = onFD(t.master, func(fd int) error {
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK)
+		if errno != 0 {
+			return errno
+		}
+		peer = int(n)
+		return nil
+	})
+	if err != nil {
+		return
+	}
+	defer unix.Close(peer)
+	if state.Lflag&unix.NOFLSH == 0 {
+		unix.IoctlSetInt(peer, unix.TCFLSH, unix.TCIFLUSH)
+	}
+	if state.Lflag&unix.ECHO != 0 && state.Lflag&unix.ECHOCTL != 0 {
+		unix.Write(peer, []byte{'^', key ^ 0x40})
+	}
+}
+
+func (t *terminal) termios() (state *unix.Termios, err error) {
+	err = onFD(t.master, func(fd int) (err error) {
+		state, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	return state, err
 }
 
 func (t *terminal) resize(size gondola.TerminalSize) {
