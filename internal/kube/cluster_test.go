@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -419,11 +418,9 @@ func (r *running) rests(t *testing.T) {
 	if err != nil {
 		t.Skip("a measurement: set GONDOLA_MEASURE=60s")
 	}
-	var before, after syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	before := cpuTime()
 	<-time.After(length)
-	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	used := cpuTime() - before
 	b, _ := os.ReadFile("/proc/self/statm")
 	pages, _ := strconv.Atoi(strings.Fields(string(b))[1])
 	t.Logf("over %v: %.1f %% of a core, RSS %d MiB (with platform, workers and test in one process)", length, 100*used.Seconds()/length.Seconds(), pages*os.Getpagesize()>>20)

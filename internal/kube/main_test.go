@@ -75,9 +75,11 @@ func start(t *testing.T, cfg kube.Config) *running {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{c, cfg, cancel, make(chan error, 1)}
+	before := cpuTime()
 	go func() { r.done <- c.Run(ctx) }()
 	select {
 	case <-c.Ready():
+		t.Logf("ready after %v of CPU time", cpuTime()-before)
 	case err := <-r.done:
 		t.Fatalf("the cluster ended before it was ready: %v", err)
 	case <-time.After(time.Minute):
@@ -85,6 +87,13 @@ func start(t *testing.T, cfg kube.Config) *running {
 		t.Fatalf("not ready after a minute; its end: %v", <-r.done)
 	}
 	return r
+}
+
+// cpuTime is what this process has used of the CPUs so far.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // stop ends the cluster and returns what Run did.
