@@ -61,10 +61,10 @@ type Platform struct {
 // Worker is one of a Platform.
 type Worker struct {
 	*worker.Worker
-	Name           gondola.WorkerName
-	Region         gondola.Region
-	Host           *fake.Host
-	Driver         *fake.Driver
+	Name   gondola.WorkerName
+	Region gondola.Region
+	Host   *fake.Host
+	Driver *fake.Driver
 
 	platform *Platform
 	config   worker.Config

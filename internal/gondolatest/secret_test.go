@@ -181,4 +181,3 @@ func post(t *testing.T, p *gondolatest.Platform, path, body string, want int) {
 		t.Errorf("POST %s tells a secret: %s", path, b)
 	}
 }
-

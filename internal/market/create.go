@@ -188,6 +188,9 @@ func (p *purchase) send(ctx context.Context, w Worker, e store.Entry) (gondola.M
 	x.ID, x.Network, x.NetworkID = e.ID, p.app.Network, p.app.NetworkID
 	req.Gondola, req.Name, req.Region = &x, e.Name, string(w.Region)
 	mach, err := w.Create(ctx, p.app.Name, req)
+	if err == nil && mach.ID != e.ID {
+		return mach, p.adopt(ctx, w, e, mach)
+	}
 	if err != nil && mayExist(err) && p.req.Name != "" {
 		kind := gondola.ErrUnavailable
 		if errors.Is(err, gondola.ErrDeadline) {
@@ -196,6 +199,13 @@ func (p *purchase) send(ctx context.Context, w Worker, e store.Entry) (gondola.M
 		err = gondola.Errorf(kind, "worker %s: %w; machine %s may exist: ask again with the same name", w.Name, err, e.Name)
 	}
 	return mach, err
+}
+
+// adopt corrects a row after the worker answered with a Machine of that name that it had already: the index had forgotten it.
+func (p *purchase) adopt(ctx context.Context, w Worker, e store.Entry, mach gondola.Machine) error {
+	p.forget(ctx, e)
+	_, _, err := p.m.index.Reserve(context.WithoutCancel(ctx), p.app.Name, mach.Name, mach.ID, w.Name)
+	return err
 }
 
 // refusal is the error of a purchase that nobody takes.

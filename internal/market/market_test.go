@@ -202,10 +202,27 @@ func TestCreate_SilenceNeverMovesAndTheNameFindsTheMachineAgain(t *testing.T) {
 		t.Fatal("an unanswered Create was tried at another worker: two machines may exist")
 	}
 	gru.create = nil
+	gru.ask = func(context.Context) error { return gondola.Errorf(gondola.ErrCapacity, "full by now") } // another would win an auction
 	m := f.place(t, req)
+	if got, err := f.Market.Get(t.Context(), m.Ref()); err != nil || got.ID != m.ID || got.Gondola.Worker != "gru" {
+		t.Errorf("Get = %+v, %v", got, err)
+	}
 	all, err := f.Market.List(t.Context(), "shop", gondola.ListFilter{})
 	if err != nil || len(all) != 1 || all[0].ID != m.ID {
 		t.Errorf("List = %d machines, %v, want the one", len(all), err)
+	}
+}
+
+func TestCreate_FindsAMachineThatTheIndexHasForgotten(t *testing.T) {
+	f := newFleet(t, 5*time.Second, "gru")
+	req := gondola.CreateRequest{Name: "web", Config: sized(1, "").Config}
+	m := f.place(t, req)
+	if err := f.Store.Forget(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	again := f.place(t, req)
+	if got, err := f.Market.Get(t.Context(), again.Ref()); again.ID != m.ID || err != nil || got.ID != m.ID {
+		t.Errorf("Create again = %s, then Get = %s, %v, want %s", again.ID, got.ID, err, m.ID)
 	}
 }
 
