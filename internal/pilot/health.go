@@ -67,10 +67,14 @@ func (s *Supervisor) watchKind(ctx context.Context, wg *sync.WaitGroup, c *Conta
 	started := s.ledger.container(c.Name).Status.State.StartedAt
 	readiness := &allReady{ok: map[int]bool{}}
 	for i, h := range c.Config.Healthchecks {
+		if kindOf(h) == kind {
+			readiness.ok[i] = false
+		}
+	}
+	for i, h := range c.Config.Healthchecks {
 		if kindOf(h) != kind {
 			continue
 		}
-		readiness.ok[i] = false
 		wg.Go(func() {
 			s.prober.watchHealth(ctx, c, h, time.Since(started), func(output string, err error) {
 				if err != nil {

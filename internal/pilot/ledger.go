@@ -29,12 +29,13 @@ type ledger struct {
 	stop       *stopRecord
 	containers []containerRecord
 	recent     []gondola.Note
+	closed     chan struct{} // closed when nothing will change any more
 	changed    chan struct{} // closed and replaced at every change
 }
 
 // readLedger reads the journal in dir.
 func readLedger(dir string, log *slog.Logger) (*ledger, int64, error) {
-	l := &ledger{log: log, changed: make(chan struct{})}
+	l := &ledger{log: log, changed: make(chan struct{}), closed: make(chan struct{})}
 	size, err := readJournal(filepath.Join(dir, "journal"), l.apply)
 	return l, size, err
 }
@@ -161,6 +162,7 @@ func (l *ledger) close() {
 	if l.journal != nil {
 		l.journal.close()
 		l.journal = nil
+		close(l.closed)
 	}
 }
 
@@ -230,7 +232,7 @@ func (l *ledger) status() (Status, <-chan struct{}) {
 	return s, l.changed
 }
 
-// await waits until f is true of the containers, or ctx ends.
+// await waits until f is true of the containers, done closes, or the ledger is closed, and says whether it is.
 func (l *ledger) await(done <-chan struct{}, f func() bool) bool {
 	for {
 		l.mu.Lock()
@@ -242,6 +244,8 @@ func (l *ledger) await(done <-chan struct{}, f func() bool) bool {
 		select {
 		case <-changed:
 		case <-done:
+			return f()
+		case <-l.closed:
 			return f()
 		}
 	}

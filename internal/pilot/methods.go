@@ -103,7 +103,7 @@ func (s *Supervisor) target(ctx context.Context, name string) (*Container, conta
 		if c.Name != name && (name != "" || isInit(c)) {
 			continue
 		}
-		rec := s.ledger.container(c.Name)
+		rec := s.settled(ctx, c.Name)
 		if rec.Status.State.Kind != gondola.ContainerRunning {
 			return nil, rec, gondola.Errorf(gondola.ErrPrecondition, "container %s of machine %s is not running", c.Name, s.spec.Machine)
 		}
@@ -113,6 +113,15 @@ func (s *Supervisor) target(ctx context.Context, name string) (*Container, conta
 		return nil, containerRecord{}, gondola.Errorf(gondola.ErrNotFound, "machine %s has only init containers: name one", s.spec.Machine)
 	}
 	return nil, containerRecord{}, gondola.Errorf(gondola.ErrNotFound, "machine %s has no container %q", s.spec.Machine, name)
+}
+
+// settled returns the record of a container, once a start that is under way is through: its program may have been heard of already.
+func (s *Supervisor) settled(ctx context.Context, name string) (rec containerRecord) {
+	s.ledger.await(ctx.Done(), func() bool {
+		rec = s.ledger.container(name)
+		return !rec.Begun || rec.Status.State.Kind == gondola.ContainerRunning
+	})
+	return rec
 }
 
 // Signal implements API.

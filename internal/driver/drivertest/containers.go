@@ -112,7 +112,8 @@ func restartInPlace(t *testing.T, f Fixture) {
 	failing.Config.Mounts = []gondola.ContainerMount{{Name: "v", Path: "/v"}}
 	m := launch(t, f, []pilot.Volume{{Name: "v", Kind: pilot.VolumeDisk}}, container("calm", "run"), failing)
 	s := m.await("a restart", func(s pilot.Status) bool {
-		return status(s, "failing").RestartCount == 1 && status(s, "failing").State.Kind == gondola.ContainerRunning
+		return status(s, "failing").RestartCount == 1 && status(s, "failing").State.Kind == gondola.ContainerRunning &&
+			status(s, "calm").State.Kind == gondola.ContainerRunning
 	})
 	if last := status(s, "failing").Last; last == nil || last.ExitCode != 4 || last.Reason != "Error" {
 		t.Errorf("last state = %+v, want code 4", last)
