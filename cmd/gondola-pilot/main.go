@@ -55,5 +55,9 @@ func run(args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("machine", spec.Machine)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return pilot.Serve(ctx, spec, runsc.New(runsc.Config{Platform: *platform, Debug: *debug, Log: log}), log)
+	err = pilot.Serve(ctx, spec, runsc.New(runsc.Config{Platform: *platform, Debug: *debug, Log: log}), log)
+	if ctx.Err() != nil {
+		return nil // as told
+	}
+	return err
 }

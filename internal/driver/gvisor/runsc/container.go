@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 			err = errors.Join(fmt.Errorf("start container %s: %w", name, err), r.remove(name))
 		}
 	}()
+	run.Mounts = slices.Clone(run.Mounts)
 	root, err := r.makeRootfs(run)
 	if err != nil {
 		return err

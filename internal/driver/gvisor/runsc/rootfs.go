@@ -34,6 +34,9 @@ func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
 	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
 		return "", fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
 	}
+	if err := r.holdParts(run.Mounts, base); err != nil {
+		return "", err
+	}
 	root, err := openRoot(merged)
 	if err != nil {
 		return "", err
@@ -45,6 +48,58 @@ func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
 		}
 	}
 	return merged, r.makeMountPoints(root, run)
+}
+
+// holdParts replaces the source of every mount of a part of a volume by a bind of that very directory. A name would not do: the containers of
+// the volume could meanwhile have put a symbolic link to anywhere on the host in its place.
+func (r *Runtime) holdParts(mounts []pilot.Mount, base string) error {
+	for i := range mounts {
+		m := &mounts[i]
+		if m.Volume == nil || m.SubPath == "" {
+			continue
+		}
+		v := r.volumes[m.Volume.Name]
+		held := filepath.Join(base, "part"+strconv.Itoa(i))
+		if err := holdPart(v.source, m.SubPath, held, !v.readOnly); err != nil {
+			return fmt.Errorf("sub-path %s of volume %s: %w", m.SubPath, m.Volume.Name, err)
+		}
+		m.Volume, m.Source, m.SubPath, m.ReadOnly = nil, held, "", m.ReadOnly || v.readOnly
+	}
+	return nil
+}
+
+func holdPart(volume, part, held string, create bool) error {
+	root, err := openRoot(volume)
+	if err != nil {
+		return err
+	}
+	defer root.close()
+	fd, err := root.open(part, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOENT) && create {
+		if err = root.mkdirAll(part); err == nil {
+			fd, err = root.open(part, unix.O_PATH, 0)
+		}
+		if err == nil {
+			err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o777)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = os.Mkdir(held, 0o755)
+	} else {
+		err = os.WriteFile(held, nil, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), held, "", unix.MS_BIND, "")
 }
 
 // makeMountPoints spares the sandbox from making them through its gofer, and makes them possible in a read-only root.

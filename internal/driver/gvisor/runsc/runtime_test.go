@@ -577,6 +577,44 @@ func TestContainer_Terminal(t *testing.T) {
 	}
 }
 
+func TestVolume_PartsStayInTheirVolume(t *testing.T) {
+	secret := t.TempDir()
+	if err := os.WriteFile(filepath.Join(secret, "host"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []pilot.VolumeKind{pilot.VolumeDisk, pilot.VolumeMemory} {
+		t.Run(string(kind), func(t *testing.T) {
+			m := boot(t, func(s *pilot.Spec) {
+				s.Volumes = []pilot.Volume{{Name: "v", Kind: kind}}
+				s.Containers[1].Config.Mounts = []gondola.ContainerMount{{Name: "v", Path: "/part", Gondola: &gondola.MountExtension{SubPath: "link"}}}
+			})
+			mount := func(path, part string) func(*pilot.Run) {
+				return func(r *pilot.Run) {
+					r.Mounts = []pilot.Mount{{Volume: &m.spec.Volumes[0], Path: path, SubPath: part}}
+				}
+			}
+			m.start("one", mount("/v", ""), "serve", "8080").line(t)
+			m.exec("one", "symlink", secret, "/v/link")
+
+			if got := m.start("two", mount("/part", "a/b"), "write", "/part/f", "in a part").line(t); got != "<end>" {
+				t.Errorf("write to a part = %q", got)
+			}
+			if got, _ := m.exec("one", "read", "/v/a/b/f"); got != "in a part" {
+				t.Errorf("the volume has %q, want what was written to its part", got)
+			}
+			m.wait("two")
+			run := pilot.Run{Container: m.spec.Containers[1], Args: []string{"/bin/probe", "read", "/part/host"}}
+			mount("/part", "link")(&run)
+			err := m.Start(t.Context(), run)
+			if err == nil {
+				if exit := m.wait("two"); exit.Code == 0 {
+					t.Error("a container reads the host's files through a link in a volume")
+				}
+			}
+		})
+	}
+}
+
 func TestSecrets_AreOnlyInRunDir(t *testing.T) {
 	m := boot(t, nil)
 	m.start("one", func(r *pilot.Run) { r.Env = append(r.Env, "TOKEN=s3cret") }, "serve", "8080").line(t)

@@ -114,12 +114,12 @@ func (vs volumes) annotations() map[string]string {
 // shmSource names the /dev/shm that all containers of a Machine share, as they share their IPC namespace.
 const shmSource = "/dev/shm"
 
-// mount translates a mount of a run.
+// mount translates a mount of a run. Parts of volumes have been replaced by then (see holdParts).
 func (vs volumes) mount(m pilot.Mount) specs.Mount {
 	out := specs.Mount{Destination: m.Path, Type: "bind", Source: filepath.Join(m.Source, m.SubPath), Options: []string{"rbind", "rw"}}
 	if m.Volume != nil {
 		v := vs[m.Volume.Name]
-		out.Source = filepath.Join(v.source, m.SubPath)
+		out.Source = v.source
 		if v.tmpfs {
 			out.Type, out.Options = "tmpfs", []string{"rw"}
 		}

@@ -33,6 +33,8 @@ func main() {
 		fmt.Println(strings.Join(os.Environ(), "\n"))
 	case "write":
 		check(os.WriteFile(args[0], []byte(args[1]), 0o644))
+	case "symlink":
+		check(os.Symlink(args[0], args[1]))
 	case "read":
 		b, err := os.ReadFile(args[0])
 		check(err)
