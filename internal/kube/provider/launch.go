@@ -99,7 +99,12 @@ func (e *engine) unready(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 		w.waiting = nil
 		e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedMount", "MountVolume.SetUp failed for volume %q : %s", missing.Volume, missing.Message)
 	default:
-		return 0, err
+		if w.tries++; w.tries <= 3 { // the Node authorizer learns of a Pod a moment after us
+			return backoff(w.tries, 50*time.Millisecond, time.Second), nil
+		}
+		e.log.Warn("pod cannot be prepared: trying again", "pod", pod.Namespace+"/"+pod.Name, "try", w.tries, "err", err)
+		e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedMount", "%v", err)
+		return backoff(w.tries-3, 200*time.Millisecond, 20*time.Second), e.report(ctx, n, pod, nil, translate.Observed{})
 	}
 	w.tries++
 	return backoff(w.tries, 2*time.Second, time.Minute), e.report(ctx, n, pod, nil, translate.Observed{Waiting: w.waiting})

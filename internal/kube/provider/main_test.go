@@ -72,7 +72,11 @@ type system struct {
 	worker *worker.Worker
 	client kubernetes.Interface
 	rest   *rest.Config
-	stops  []func() error // undone from the last
+
+	dir     string
+	log     *slog.Logger
+	endKube func() error   // stops the cluster that runs
+	stops   []func() error // undone from the last
 }
 
 var shared struct {
@@ -120,7 +124,9 @@ func begin() (*system, error) {
 	if err := s.platform(dir, log); err != nil {
 		return s, err
 	}
-	return s, s.cluster(dir, log)
+	s.dir, s.log = dir, log
+	s.stops = append(s.stops, func() error { return s.endKube() })
+	return s, s.cluster()
 }
 
 // platform starts one worker with 8 CPUs and 16 GB, and the market before it.
@@ -147,14 +153,18 @@ func (s *system) platform(dir string, log *slog.Logger) error {
 	return nil
 }
 
-func (s *system) cluster(dir string, log *slog.Logger) error {
-	c, err := kube.New(kube.Config{Name: "test", Dir: filepath.Join(dir, "cluster"), Address: apiAddress, Upstream: []string{},
+// cluster starts the cluster, anew or where an earlier one ended.
+func (s *system) cluster() error {
+	s.endKube = func() error { return nil }
+	c, err := kube.New(kube.Config{Name: "test", Dir: filepath.Join(s.dir, "cluster"), Address: apiAddress, Upstream: []string{},
 		Nodes:    []kube.NodeConfig{{Name: "fra", Region: "fra", Addresses: []netip.Addr{nodeAddress}}},
-		Platform: s.market, Apps: s.market, Log: log})
+		Platform: s.market, Apps: s.market, Log: s.log})
 	if err != nil {
 		return err
 	}
 	ended := s.task(c.Run)
+	last := len(s.stops) - 1
+	s.endKube, s.stops = s.stops[last], s.stops[:last]
 	select {
 	case <-c.Ready():
 	case err := <-ended:

@@ -131,9 +131,14 @@ func (e *engine) refresh(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 		return 0, nil
 	}
 	in, renew, err := e.inputs(ctx, n, pod)
-	if err != nil {
-		return 0, err
+	if err != nil { // the Machine runs on with what it has
+		if !w.stale && ctx.Err() == nil {
+			e.log.Warn("files of a pod cannot be refreshed: trying again", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		}
+		w.stale = true
+		return 10 * time.Second, nil
 	}
+	w.stale = false
 	wait := time.Duration(0)
 	if !renew.IsZero() {
 		wait = max(time.Until(renew), time.Second)

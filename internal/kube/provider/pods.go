@@ -59,6 +59,7 @@ type work struct {
 	stopSent    time.Time
 	payload     string // digest of the payload that the Machine has
 	changedAt   time.Time
+	stale       bool // what the payload is made from could not be had the last time
 	noteSeq     uint64
 	noted       bool // noteSeq means something
 	tries       int
@@ -69,7 +70,7 @@ func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine
 	return &engine{
 		cfg: cfg, log: log, admin: admin, began: time.Now(), nodes: map[string]*node{}, offers: newOffers(),
 		pods: map[types.UID]*tracked{}, apps: map[gondola.AppName]bool{},
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](50*time.Millisecond, 20*time.Second)),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](200*time.Millisecond, 20*time.Second)),
 	}
 }
 
@@ -183,11 +184,7 @@ func (e *engine) step(ctx context.Context, uid types.UID) {
 	again, err := e.reconcile(ctx, uid)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		level := slog.LevelWarn
-		if e.queue.NumRequeues(uid) < 3 {
-			level = slog.LevelDebug // the Node authorizer learns of a Pod a moment after us
-		}
-		e.log.Log(ctx, level, "pod: will be tried again", "uid", uid, "try", e.queue.NumRequeues(uid)+1, "err", err)
+		e.log.Warn("pod: will be tried again", "uid", uid, "try", e.queue.NumRequeues(uid)+1, "err", err)
 		e.queue.AddRateLimited(uid)
 	case again > 0:
 		e.queue.Forget(uid)

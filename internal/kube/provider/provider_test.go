@@ -189,13 +189,7 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), pods.Items[0].Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "deleted pod", func() error {
-		p, err := s.client.CoreV1().Pods(ns).Get(t.Context(), pods.Items[0].Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("still there: %v %v", p.Status.Phase, err)
-	})
+	s.untilGone(t, ns, pods.Items[0].Name)
 	replicas(3)
 	if err := s.client.AppsV1().Deployments(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -268,6 +262,22 @@ func TestImageThatDoesNotExist_IsSaidAndTriedAgain(t *testing.T) {
 	if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "trying and failing to pull image") {
 		t.Errorf("logs = %v, want a bad request that says why", err)
 	}
+	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), "lost", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.untilGone(t, ns, "lost")
+}
+
+// untilGone waits until there is no Pod of that name.
+func (s *system) untilGone(t *testing.T, ns, name string) {
+	t.Helper()
+	eventually(t, "pod "+name+" that was deleted", func() error {
+		p, err := s.client.CoreV1().Pods(ns).Get(t.Context(), name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("still there: %v %v", p.Status.Phase, err)
+	})
 }
 
 // event waits for an Event about the Pod.
