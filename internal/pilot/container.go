@@ -384,6 +384,20 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 	}
 }
 
+// goneSoon says whether the sandbox turns out to have died with a container that was killed: the two are told by different ways.
+func (s *Supervisor) goneSoon(ctx context.Context) bool {
+	timer := time.NewTimer(100 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-s.rt.Gone():
+		return true
+	case <-ctx.Done():
+		return context.Cause(ctx) == errLost
+	case <-timer.C:
+		return false
+	}
+}
+
 // waitExit asks the Runtime until it knows. ok is false when ctx ends first.
 func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok bool) {
 	for try := 1; ; try++ {
@@ -392,7 +406,7 @@ func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok 
 			return Exit{}, false
 		}
 		if err == nil && !exit.Unknown {
-			return exit, true
+			return exit, exit.Code != 137 || s.stopping() || !s.goneSoon(ctx)
 		}
 		if err != nil {
 			s.log.Warn("the end of a container cannot be waited for", "container", c.Name, "err", err)
