@@ -186,7 +186,9 @@ func memoryOf(cgroup string) string {
 				seen[pid] = true
 				cmdline, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 				name, _, _ := strings.Cut(string(cmdline), "\x00")
-				name = filepath.Base(name)
+				if name = filepath.Base(name); name == "." {
+					name = "systrap stubs" // their memory is the programs'
+				}
 				rollup, _ := os.ReadFile("/proc/" + pid + "/smaps_rollup")
 				s := sums[name]
 				s.processes++

@@ -103,6 +103,7 @@ func newSpec(t *testing.T, d *gvisor.Driver, containers map[string][]string) pil
 		checkNothingLeft(t, spec)
 		removeNetNS(id)
 		os.RemoveAll(run)
+		os.Remove(filepath.Dir(run)) // when it is the last one's
 	})
 	return spec
 }
