@@ -3,6 +3,7 @@
 package test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,7 @@ func TestFlows(t *testing.T) {
 			"same":       same,
 			"machineof":  machineOf,
 			"pilotback":  pilotBack,
+			"registry":   func(ts *testscript.TestScript, _ bool, _ []string) { h.registry(ts) },
 		},
 		RequireExplicitExec: true,
 	})
@@ -171,6 +173,26 @@ func (h *host) stop(t *testing.T) {
 	if t.Failed() {
 		b, _ := os.ReadFile(filepath.Join(h.data, "gondola.log"))
 		t.Logf("end of gondola.log:\n%s", b[max(0, len(b)-8000):])
+	}
+}
+
+// registry serves images of Debian packages on 127.0.0.1:5000 of the host until the script ends.
+func (h *host) registry(ts *testscript.TestScript) {
+	program := filepath.Join(h.bin, "registry")
+	if out, err := exec.Command("go", "build", "-o", program, "./registry").CombinedOutput(); err != nil {
+		ts.Fatalf("build the registry: %v\n%s", err, out)
+	}
+	c := exec.Command("nsenter", "--net=/run/netns/"+h.netns, program)
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	ts.Defer(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		ts.Fatalf("registry: %q, %v", line, err)
 	}
 }
 

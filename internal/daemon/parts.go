@@ -146,7 +146,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		if err != nil {
 			return err
 		}
-		workers = append(workers, market.Worker{Name: member.Name, Region: member.Region, Number: member.Number, Platform: w})
+		workers = append(workers, market.Worker{Name: member.Name, Region: member.Region, Number: member.Number, Host: p.instance, Platform: w})
 	}
 	p.market = market.New(market.Config{Index: p.members, Workers: workers, Log: p.log})
 	var err error
@@ -156,6 +156,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	if p.http, err = listenHTTP(p.Config.API, api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version})); err != nil {
 		return err
 	}
+	g.start(p.market)
 	g.start(p.http)
 	return g.ready(ctx, p.http)
 }

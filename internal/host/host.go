@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -127,9 +128,14 @@ func (w *WorkerHost) ListImages(ctx context.Context) ([]gondola.ImageInfo, error
 	return w.images.List(ctx)
 }
 
-// PruneImages implements worker.Host.
+// PruneImages implements worker.Host. Workers of a host share its images, so those of every Machine that was launched here stay, whoever's.
 func (w *WorkerHost) PruneImages(ctx context.Context, inUse map[string]bool) (int64, error) {
-	return w.images.Prune(ctx, inUse)
+	all, err := w.places.launchedImages()
+	if err != nil {
+		return 0, err
+	}
+	maps.Copy(all, inUse)
+	return w.images.Prune(ctx, all)
 }
 
 // SetServices implements worker.Host.

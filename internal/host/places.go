@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -177,4 +178,34 @@ func (p places) leftovers(worker string, attached []gondola.MachineID) ([]gondol
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
+}
+
+// launchedImages are the digests of the images from which the Machines of all workers were launched, by the specs in their directories.
+func (p places) launchedImages() (map[string]bool, error) {
+	specs, err := filepath.Glob(filepath.Join(p.machines, "*", "spec.json"))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, path := range specs {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // destroyed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		var spec struct {
+			Containers []struct {
+				Tree string `json:"tree"`
+			} `json:"containers"`
+		}
+		if err := json.Unmarshal(b, &spec); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		for _, c := range spec.Containers {
+			out["sha256:"+filepath.Base(filepath.Dir(c.Tree))] = true // images/trees/<hex>/rootfs
+		}
+	}
+	return out, nil
 }

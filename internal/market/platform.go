@@ -125,15 +125,10 @@ func (m *Market) ListImages(ctx context.Context) ([]gondola.ImageInfo, error) {
 	return collect(m.stores(), func(w Worker) ([]gondola.ImageInfo, error) { return w.ListImages(ctx) })
 }
 
-// PruneImages implements gondola.Images. A worker knows only what its own Machines use, so a store that several share is left alone.
+// PruneImages implements gondola.Images. Of workers that share a store one is asked: the store knows what the others use.
 func (m *Market) PruneImages(ctx context.Context) (freed int64, err error) {
-	ws, _ := m.current()
 	var mu sync.Mutex
 	err = all(m.stores(), func(w Worker) error {
-		shared := slices.ContainsFunc(ws, func(o Worker) bool { return w.Host != "" && o.Host == w.Host && o.Name != w.Name })
-		if shared {
-			return gondola.Errorf(gondola.ErrUnsupported, "it shares its image store with other workers of its host, whose images it cannot tell: not pruned")
-		}
 		n, err := w.PruneImages(ctx)
 		mu.Lock()
 		defer mu.Unlock()

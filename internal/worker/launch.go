@@ -17,9 +17,9 @@ const relaunches = 5
 // launch begins the job that ends with a connection to the Machine's pilot. It finds the one that runs; where only the sandbox does, it starts
 // another pilot for it; where neither does, it makes the sandbox anew if that is wanted.
 func (m *machine) launch(ctx context.Context, anew bool) {
-	rec, base, payloads := m.rec, ctx, m.payloads
+	rec, base, payloads, isolation := m.rec, ctx, m.payloads, m.driver()
 	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
-		l := &launcher{m: m, w: m.w, rec: rec, driver: m.driver(), payloads: payloads}
+		l := &launcher{m: m, w: m.w, rec: rec, driver: isolation, payloads: payloads}
 		err := l.find(ctx)
 		l.dead = errors.Is(err, pilot.ErrGone)
 		if l.dead && anew && l.final == nil {
