@@ -11,7 +11,7 @@ ASSETS := cmd/gondola/assets
 
 # Packages that link Kubernetes; all others are "light".
 KUBE := gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
-LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|internal/pin)')
+LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$)')
 
 .PHONY: build small up test check race lint bench apt clean
 

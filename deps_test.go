@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"internal/driver/drivertest":             {"gondola", "internal/driver", "internal/driver/drivertest/program", "internal/pilot"},
 	"internal/driver/drivertest/program":     {"gondola"},
 	"internal/driver/drivertest/program/cmd": {"gondola", "internal/driver/drivertest/program"},
-	"internal/driver/fake":                   {"gondola", "internal/driver", "internal/pilot", "internal/worker"},
+	"internal/driver/fake":                   {"gondola", "internal/driver", "internal/driver/drivertest/program", "internal/pilot", "internal/worker"},
 	"internal/driver/gvisor":                 {"gondola", "internal/driver", "internal/pilot"},
 	"internal/driver/gvisor/runsc":           {"gondola", "internal/pilot"},
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
