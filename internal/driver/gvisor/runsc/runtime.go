@@ -191,6 +191,7 @@ func (r *Runtime) watch(c *container.Container) error {
 		r.gone, r.oom = make(chan struct{}), false
 	default:
 	}
+	cgroup := r.sandboxCgroup()
 	r.mu.Unlock()
 	go func() {
 		defer unix.Close(fd)
@@ -200,7 +201,7 @@ func (r *Runtime) watch(c *container.Container) error {
 				break
 			}
 		}
-		oom := oomKills(r.sandboxCgroup()) > 0
+		oom := oomKills(cgroup) > 0
 		r.cfg.Log.Info("the sandbox has ended", "pid", pid, "oom", oom)
 		r.mu.Lock()
 		defer r.mu.Unlock()

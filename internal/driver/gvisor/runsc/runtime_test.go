@@ -22,11 +22,7 @@ import (
 	"gondola/internal/pilot"
 )
 
-// TestMain lets the test program be runsc, which executes itself.
 func TestMain(m *testing.M) {
-	if runsc.Called() {
-		runsc.Main()
-	}
 	code := m.Run()
 	if os.Getuid() == 0 {
 		if dir, _ := image(); dir != "" {
@@ -36,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// image returns an image that holds the probe program, built once.
+// image returns an image that holds the probe program, and the pilot beside it, built once.
 var image = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "gvt-image-")
 	if err != nil {
@@ -50,10 +46,13 @@ var image = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "bin/probe"), "./testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+	// The pilot's binary is runsc, always static: the test program itself is not, with the race detector.
+	for out, pkg := range map[string]string{"bin/probe": "./testdata/probe", "pilot": "gondola/cmd/gondola-pilot"} {
+		cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, out), pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w: %s", pkg, err, out)
+		}
 	}
 	if err := os.Symlink("/run", filepath.Join(dir, "etc", "run")); err != nil {
 		return "", err
@@ -98,7 +97,7 @@ func boot(t *testing.T, change func(*pilot.Spec)) *machine {
 	if change != nil {
 		change(&spec)
 	}
-	m := &machine{t, runsc.New(runsc.Config{}), spec}
+	m := &machine{t, runsc.New(runsc.Config{Executable: filepath.Join(tree, "pilot")}), spec}
 	t.Cleanup(func() {
 		if err := m.Destroy(context.Background(), spec); err != nil {
 			t.Errorf("Destroy: %v", err)
@@ -406,7 +405,7 @@ func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
 func TestBoot_AdoptsALivingSandbox(t *testing.T) {
 	m := boot(t, nil)
 	m.start("one", nil, "serve", "8080").line(t)
-	later := runsc.New(runsc.Config{})
+	later := runsc.New(runsc.Config{Executable: filepath.Join(m.spec.Containers[0].Tree, "pilot")})
 	if adopted, err := later.Boot(t.Context(), m.spec); err != nil || !adopted {
 		t.Fatalf("Boot on a living sandbox = %v, %v; want adopted", adopted, err)
 	}
