@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,9 +23,13 @@ type program struct {
 	config  string // --config
 }
 
+// dataDir is where --data points when it is not given: every command looks where `up` does.
 func dataDir() string {
 	if d := os.Getenv("GONDOLA_DATA"); d != "" {
 		return d
+	}
+	if c, err := daemon.LoadConfig(daemon.DefaultConfigFile, true); err == nil && c.Data != "" {
+		return c.Data
 	}
 	return daemon.DefaultData
 }
@@ -42,7 +48,7 @@ func (p *program) load(cmd *cobra.Command) (daemon.Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if f := cmd.Flags().Lookup("data"); f.Changed || c.Data == "" {
+	if f := cmd.Flags().Lookup("data"); f.Changed || c.Data == "" || os.Getenv("GONDOLA_DATA") != "" {
 		c.Data = f.Value.String()
 	}
 	return c, nil
@@ -72,7 +78,10 @@ func (p *program) up() *cobra.Command {
 					c.Regions = append(c.Regions, gondola.Region(r))
 				}
 			}
-			if nodes > 0 {
+			if cmd.Flags().Changed("nodes-per-region") {
+				if nodes < 1 {
+					return cli.UsageErrorf("--nodes-per-region %d: want at least 1", nodes)
+				}
 				c.NodesPerRegion = nodes
 			}
 			o := daemon.Options{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Hello: asset("hello.gz"), MergeKubeconfig: kube.MergeKubeconfig, Say: say}
@@ -83,7 +92,7 @@ func (p *program) up() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
+	f.StringSliceVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
 	f.IntVar(&nodes, "nodes-per-region", 0, "virtual Kubernetes nodes per region (default 1)")
 	f.BoolVar(&bare, "no-kubernetes", false, "only the Machines platform")
 	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
@@ -99,7 +108,7 @@ func (p *program) down() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Down(cmd.Context(), daemon.DownOptions{Config: c, Version: p.version, Purge: purge, Say: say,
+			return daemon.Down(cmd.Context(), daemon.DownOptions{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Purge: purge, Say: say,
 				RemoveKubeconfig: func(path, cluster string) error { return kube.RemoveFromKubeconfig(path, kube.ContextName(cluster)) }})
 		},
 	}
@@ -109,30 +118,64 @@ func (p *program) down() *cobra.Command {
 }
 
 func (p *program) doctor() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check whether this host has what Gondola needs", Args: cobra.NoArgs,
+		Long: "Checks whether this host has what Gondola needs, by trying it. FAIL is what gondola up cannot do without; its exit code is then 1.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			bad := 0
-			for _, c := range daemon.Checks() {
-				mark := "ok  "
-				if !c.OK {
-					mark = "note"
-					if c.Required {
-						mark = "FAIL"
-						bad++
-					}
-				}
-				fmt.Printf("%s  %-22s %s\n", mark, c.Name, c.Detail)
-				if !c.OK && c.Remedy != "" {
-					fmt.Printf("      %s\n", c.Remedy)
-				}
+			c, err := p.load(cmd)
+			if err != nil {
+				return err
 			}
-			if bad > 0 {
+			checks := daemon.Checks(c)
+			asJSON, err := cmd.Flags().GetBool("json")
+			if err != nil {
+				return err
+			}
+			if err := printChecks(checks, asJSON); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(checks, func(c daemon.Check) bool { return !c.OK && c.Required }) {
 				return cli.ExitCode(1)
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
+	return cmd
+}
+
+// finding is a Check as JSON.
+type finding struct {
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Required bool   `json:"required"`
+	Detail   string `json:"detail"`
+	Remedy   string `json:"remedy,omitempty"`
+}
+
+func printChecks(checks []daemon.Check, asJSON bool) error {
+	if asJSON {
+		out := []finding{}
+		for _, c := range checks {
+			out = append(out, finding(c))
+		}
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
+	}
+	for _, c := range checks {
+		mark := "ok  "
+		if !c.OK && c.Required {
+			mark = "FAIL"
+		} else if !c.OK {
+			mark = "note"
+		}
+		fmt.Printf("%s  %-22s %s\n", mark, c.Name, c.Detail)
+		if !c.OK && c.Remedy != "" {
+			fmt.Printf("      %s\n", c.Remedy)
+		}
+	}
+	return nil
 }
 
 // newCluster joins the daemon with Kubernetes.

@@ -9,6 +9,15 @@ import (
 	"gondola"
 )
 
+// done prints what a command did: a line, or with --json an object.
+func (e *env) done(object any, line string) error {
+	if e.asJSON {
+		return e.printJSON(object)
+	}
+	_, err := fmt.Fprintln(e.out, line)
+	return err
+}
+
 func isKind(err, kind error) bool { return errors.Is(err, kind) }
 
 func (e *env) appCommand() *cobra.Command {
@@ -50,15 +59,14 @@ func (e *env) appCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer e.progress("destroying " + args[0])()
 			if err := c.DeleteApp(cmd.Context(), gondola.AppName(args[0])); err != nil {
 				return err
 			}
-			fmt.Fprintln(e.out, args[0], "destroyed")
-			return nil
+			return e.done(map[string]string{"name": args[0], "status": "destroyed"}, args[0]+" destroyed")
 		},
 	}
-	cmd.AddCommand(create, list, destroy)
-	return cmd
+	return group(cmd, create, list, destroy)
 }
 
 func (e *env) printApps(apps []gondola.App, many bool) error {
@@ -66,10 +74,7 @@ func (e *env) printApps(apps []gondola.App, many bool) error {
 		if !many {
 			return e.printJSON(apps[0])
 		}
-		if apps == nil {
-			apps = []gondola.App{}
-		}
-		return e.printJSON(apps)
+		return e.printJSON(orEmpty(apps))
 	}
 	rows := [][]string{}
 	for _, a := range apps {

@@ -22,8 +22,9 @@ import (
 type Parts struct {
 	Version  string
 	Commands []*cobra.Command // up, down, doctor, kubectl
-	// DataDir is where --data points when it is not given.
-	DataDir string
+	DataDir  string           // where --data points when it is not given
+	In       io.Reader        // If nil, os.Stdin.
+	Out, Err io.Writer        // If nil, os.Stdout and os.Stderr.
 }
 
 // env is what every command has: where to print, how to reach the platform.
@@ -34,9 +35,23 @@ type env struct {
 	in               io.Reader
 }
 
+func (p Parts) complete() Parts {
+	if p.In == nil {
+		p.In = os.Stdin
+	}
+	if p.Out == nil {
+		p.Out = os.Stdout
+	}
+	if p.Err == nil {
+		p.Err = os.Stderr
+	}
+	return p
+}
+
 // New returns the whole command tree.
 func New(p Parts) *cobra.Command {
-	e := &env{out: os.Stdout, err: os.Stderr, in: os.Stdin}
+	p = p.complete()
+	e := &env{out: p.Out, err: p.Err, in: p.In}
 	root := &cobra.Command{
 		Use:           "gondola",
 		Short:         "Kubernetes without nodes, on machines you own or rent",
@@ -53,33 +68,63 @@ func New(p Parts) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
 	root.AddCommand(p.Commands...)
 	root.AddCommand(e.machineCommand(), e.appCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.logsCommand(), e.execCommand(),
 		e.statusCommand(), e.versionCommand(p.Version))
 	return root
 }
 
-// Main runs the command line and returns the exit code: 0, 1 for an error, 2 for wrong usage, or that of a command run by exec.
+// Main runs the command line and returns the exit code: 0, 1 for an error, 2 for wrong usage, 130 when ctx ended first (Ctrl-C), or that of a
+// command run by exec.
 func Main(ctx context.Context, p Parts, args []string) int {
+	p = p.complete()
 	root := New(p)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code ExitCode
-	var usage usageError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag"):
-		fmt.Fprintln(os.Stderr, "gondola:", err)
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, gondola.ErrDeadline)):
+		return 130
+	}
+	fmt.Fprintln(p.Err, "gondola:", err)
+	if isUsage(err) {
 		return 2
 	}
-	fmt.Fprintln(os.Stderr, "gondola:", err)
 	for _, r := range gondola.Refusals(err) {
-		fmt.Fprintf(os.Stderr, "  %s: %s\n", r.Region, r.Reason)
+		line := fmt.Sprintf("%s: %s", r.Region, r.Reason)
+		if !strings.Contains(err.Error(), line) {
+			fmt.Fprintln(p.Err, " ", line)
+		}
+	}
+	if next := nextStep(err); next != "" {
+		fmt.Fprintln(p.Err, " ", next)
 	}
 	return 1
+}
+
+// isUsage says whether an error is about the command line itself; cobra's own errors have only their words.
+func isUsage(err error) bool {
+	var usage usageError
+	return errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag")
+}
+
+// nextStep is what to try after an error whose own words do not tell.
+func nextStep(err error) string {
+	switch {
+	case errors.Is(err, gondola.ErrUnauthorized):
+		return "the token is not this platform's: check --token, GONDOLA_TOKEN and --data"
+	case errors.Is(err, gondola.ErrUnavailable):
+		return "is it running? see: gondola status; start it with: gondola up"
+	case errors.Is(err, gondola.ErrCapacity):
+		return "see what is free with: gondola market ask; make room with: gondola machine destroy"
+	}
+	return ""
 }
 
 // ExitCode is an error that only sets the exit code: what there was to say is said.
@@ -91,11 +136,44 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
+// UsageErrorf is an error about the command line: the exit code is 2.
+func UsageErrorf(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// group makes a command of those below it: alone it prints help, with anything else it says what there is.
+func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(below...)
+	cmd.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		var names []string
+		for _, b := range c.Commands() {
+			names = append(names, b.Name())
+		}
+		return UsageErrorf("unknown command %q for %q: there is %s", args[0], c.CommandPath(), strings.Join(names, ", "))
+	}
+	return cmd
+}
+
+// minArgs wants at least one argument for each name.
+func minArgs(want ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < len(want) {
+			return UsageErrorf("%s wants %s, such as: %s", c.CommandPath(), strings.Join(want, " and "), strings.TrimSpace(strings.SplitN(c.Example, "\n", 2)[0]))
+		}
+		return nil
+	}
+}
+
 // exactArgs is cobra.ExactArgs with words: want names the arguments.
 func exactArgs(want ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != len(want) {
-			return usageError{fmt.Errorf("%s wants %s, got %d arguments", c.CommandPath(), strings.Join(want, " "), len(args))}
+			what := strings.Join(want, " and ")
+			if what == "" {
+				what = "no arguments"
+			}
+			return UsageErrorf("%s wants %s, got %d arguments; see %s --help", c.CommandPath(), what, len(args), c.CommandPath())
 		}
 		return nil
 	}
@@ -124,11 +202,19 @@ func (e *env) connect() (*client.Client, error) {
 	return client.New(client.Config{URL: url, Token: token})
 }
 
-// printJSON prints v as JSON; a nil slice is an empty array.
+// printJSON prints v as JSON.
 func (e *env) printJSON(v any) error {
 	enc := json.NewEncoder(e.out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// orEmpty makes a nil slice an empty array in JSON.
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 // table prints rows in columns under a heading.

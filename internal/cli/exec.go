@@ -21,6 +21,7 @@ func (e *env) logsCommand() *cobra.Command {
 	var tail int64
 	cmd := &cobra.Command{
 		Use: "logs MACHINE", Short: "Print what a Machine wrote", Args: exactArgs("the id or name of a Machine"),
+		ValidArgsFunction: e.completeMachine,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.connect()
 			if err != nil {
@@ -34,6 +35,9 @@ func (e *env) logsCommand() *cobra.Command {
 				o.Since = time.Now().Add(-since)
 			}
 			if cmd.Flags().Changed("tail") {
+				if tail < 0 {
+					return UsageErrorf("--tail %d: want zero or more lines", tail)
+				}
 				o.Tail = &tail
 			}
 			r, err := c.Logs(cmd.Context(), m.Ref(), o)
@@ -63,7 +67,7 @@ func (e *env) execCommand() *cobra.Command {
 	var tty, stdin bool
 	cmd := &cobra.Command{
 		Use: "exec MACHINE COMMAND...", Short: "Run a command in a Machine", Example: "  gondola exec -it 3d8d9e1f0a2b4c sh",
-		Args: cobra.MinimumNArgs(2),
+		Args: minArgs("a Machine", "a command"), ValidArgsFunction: e.completeMachine,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.connect()
 			if err != nil {

@@ -70,16 +70,12 @@ func (e *env) imageCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.AddCommand(imp, list, prune)
-	return cmd
+	return group(cmd, imp, list, prune)
 }
 
 func (e *env) printImages(images []gondola.ImageInfo) error {
 	if e.asJSON {
-		if images == nil {
-			images = []gondola.ImageInfo{}
-		}
-		return e.printJSON(images)
+		return e.printJSON(orEmpty(images))
 	}
 	rows := [][]string{}
 	for _, i := range images {

@@ -59,13 +59,12 @@ func (e *env) marketCommand() *cobra.Command {
 	f.Int64Var(&millis, "cpu-millis", 0, "thousandths of a core to reserve")
 	f.Int64Var(&memory, "memory", 0, "memory to reserve in MB")
 	f.StringVar(&image, "image", "", "image, to see who has it")
-	cmd.AddCommand(ask)
-	return cmd
+	return group(cmd, ask)
 }
 
 func (e *env) regionCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "region", Aliases: []string{"regions"}, Short: "List regions"}
-	cmd.AddCommand(&cobra.Command{
+	return group(cmd, &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List regions", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := e.connect()
@@ -77,7 +76,7 @@ func (e *env) regionCommand() *cobra.Command {
 				return err
 			}
 			if e.asJSON {
-				return e.printJSON(regions)
+				return e.printJSON(orEmpty(regions))
 			}
 			rows := [][]string{}
 			for _, r := range regions {
@@ -86,5 +85,4 @@ func (e *env) regionCommand() *cobra.Command {
 			return e.table([]string{"CODE", "NAME"}, rows)
 		},
 	})
-	return cmd
 }

@@ -25,8 +25,11 @@ func (e *env) statusCommand() *cobra.Command {
 				return err
 			}
 			auction, err := c.Ask(cmd.Context(), gondola.Ask{})
+			if isKind(err, gondola.ErrUnavailable) {
+				return fmt.Errorf("%s does not answer (%v): start it with: gondola up", u.API, err)
+			}
 			if err != nil {
-				return fmt.Errorf("%s does not answer (%w): start it with: gondola up", u.API, err)
+				return err
 			}
 			if e.asJSON {
 				return e.printJSON(u)

@@ -1,9 +1,65 @@
 package daemon
 
-import "gondola/internal/host"
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"gondola/internal/host"
+	"gondola/internal/network"
+)
 
 // Check is one thing that a host needs or that is good to know.
 type Check = host.Check
 
-// Checks looks at this host, for `gondola doctor`.
-func Checks() []Check { return host.Checks() }
+// Checks looks at this host, for `gondola doctor`, with the ports and the range of a configuration.
+func Checks(c Config) []Check {
+	list := slices.DeleteFunc(host.Checks(), func(k Check) bool { return strings.HasPrefix(k.Name, "port ") })
+	c, err := c.complete()
+	if err != nil {
+		return append(list, Check{Name: "configuration", Required: true, Detail: err.Error(), Remedy: "correct it"})
+	}
+	if fresh, err := isFresh(c.Data); err == nil && !fresh {
+		if h := holderOf(c.Data); h.pid > 0 {
+			return append(list, Check{Name: "ports and range", OK: true, Detail: "in use by the gondola that runs in " + c.Data})
+		}
+	}
+	return append(list, checkAPI(c), checkCluster(c), checkRange(c))
+}
+
+func checkAPI(c Config) Check {
+	k := Check{Name: "port " + c.API, Required: true, OK: true, Detail: "free for the Machines API"}
+	l, err := net.Listen("tcp", c.API)
+	if err != nil {
+		k.OK, k.Detail, k.Remedy = false, err.Error(), "stop the program there (ss -ltnp shows it), or set another `api` in "+DefaultConfigFile
+		return k
+	}
+	l.Close()
+	return k
+}
+
+func checkCluster(c Config) Check {
+	k := Check{Name: "ports of Kubernetes", Required: true, OK: true, Detail: "free on the addresses of the cluster"}
+	if err := (&platform{Options: Options{Config: c}}).tryCluster(); err != nil {
+		k.OK, k.Detail, k.Remedy = false, err.Error(), "gondola up --no-kubernetes does without"
+	}
+	return k
+}
+
+func checkRange(c Config) Check {
+	k := Check{Name: "range " + c.Range, Required: true, OK: true, Detail: "free for Machines"}
+	instance, err := readInstance(c.Data)
+	if err != nil {
+		instance = strings.Repeat("a", 8)
+	}
+	p := &platform{Options: Options{Config: c}, instance: instance}
+	cfg, err := p.networkConfig()
+	if err == nil {
+		err = network.CheckRange(cfg, netip.Prefix{})
+	}
+	if err != nil {
+		k.OK, k.Detail, k.Remedy = false, err.Error(), "set another `range` in "+DefaultConfigFile
+	}
+	return k
+}

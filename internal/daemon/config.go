@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -39,7 +42,8 @@ type Registry struct {
 	Insecure  bool   `json:"insecure,omitempty"`  // take any certificate
 }
 
-// LoadConfig reads a config file strictly: an unknown key is an error that names it. With optional, a missing file is the empty Config.
+// LoadConfig reads a config file strictly: an unknown key and a value that makes no sense are errors that name the key and the file. With
+// optional, a missing file is the empty Config.
 func LoadConfig(path string, optional bool) (Config, error) {
 	var c Config
 	b, err := os.ReadFile(path)
@@ -50,54 +54,107 @@ func LoadConfig(path string, optional bool) (Config, error) {
 		return c, fmt.Errorf("config file: %w", err)
 	}
 	if err := yaml.UnmarshalStrict(b, &c); err != nil {
-		return c, fmt.Errorf("config file %s: %w", path, err)
+		return Config{}, gondola.Errorf(gondola.ErrInvalid, "config file %s: %s", path, plainly(err))
+	}
+	if _, err := c.complete(); err != nil {
+		return Config{}, gondola.Errorf(gondola.ErrInvalid, "config file %s: %v", path, err)
 	}
 	return c, nil
 }
 
+// plainly takes what only the authors of decoders want to read out of an error.
+func plainly(err error) string {
+	s := err.Error()
+	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: ", "Go struct field Config."} {
+		s = strings.ReplaceAll(s, noise, "")
+	}
+	s = strings.ReplaceAll(s, "unknown field", "there is no key")
+	return strings.ReplaceAll(s, "cannot unmarshal", "cannot take a")
+}
+
 var (
-	regionRE  = regexp.MustCompile(`^[a-z]([a-z0-9]{0,9})$`)
-	clusterRE = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)
+	regionRE   = regexp.MustCompile(`^[a-z]([a-z0-9]{0,9})$`)
+	clusterRE  = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)
+	registryRE = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?$`)
 )
 
-// complete fills in the defaults and checks every field.
-func (c *Config) complete() error {
+// maxRegions keeps worker numbers and the shares of a host sensible.
+const maxRegions = 32
+
+// complete returns the configuration with its defaults filled in, every field checked.
+func (c Config) complete() (Config, error) {
 	if c.Data == "" {
 		c.Data = DefaultData
 	}
+	data, err := filepath.Abs(c.Data) // other processes get it, with directories of their own
+	if err != nil {
+		return c, fmt.Errorf("data %q: %w", c.Data, err)
+	}
+	c.Data = data
 	if c.API == "" {
 		c.API = "127.0.0.1:4280"
 	}
 	if c.Cluster == "" {
 		c.Cluster = "main"
 	}
-	c.NodesPerRegion = max(c.NodesPerRegion, 1)
+	if c.NodesPerRegion == 0 {
+		c.NodesPerRegion = 1
+	}
 	if c.KubernetesPort == 0 {
 		c.KubernetesPort = 6443
 	}
 	if c.Range == "" {
 		c.Range = "10.64.0.0/10"
 	}
-	host, _, err := net.SplitHostPort(c.API)
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	invalid := func(format string, args ...any) error { return gondola.Errorf(gondola.ErrInvalid, format, args...) }
+	if err := c.checkAPI(); err != nil {
+		return err
+	}
+	if p, err := netip.ParsePrefix(c.Range); err != nil || p.Bits() != 10 || !p.Addr().Is4() || p.Masked() != p {
+		return invalid("range %q: want an IPv4 range of /10, such as 10.64.0.0/10", c.Range)
+	}
+	if !clusterRE.MatchString(c.Cluster) {
+		return invalid("cluster %q: use at most 20 lower-case letters, digits and inner dashes", c.Cluster)
+	}
+	if c.NodesPerRegion < 1 || c.NodesPerRegion > 100 {
+		return invalid("nodesPerRegion %d: want 1 to 100", c.NodesPerRegion)
+	}
+	if c.KubernetesPort < 1 || c.KubernetesPort > 65535 {
+		return invalid("kubernetesPort %d: want 1 to 65535", c.KubernetesPort)
+	}
+	if len(c.Regions) > maxRegions {
+		return invalid("regions: %d are too many for one host, want at most %d", len(c.Regions), maxRegions)
+	}
+	for i, r := range c.Regions {
+		if !regionRE.MatchString(string(r)) {
+			return invalid("regions: %q: use a code of at most 10 lower-case letters and digits, such as fra", r)
+		}
+		if slices.Contains(c.Regions[:i], r) {
+			return invalid("regions: %q is named twice", r)
+		}
+	}
+	for name := range c.Registries {
+		if !registryRE.MatchString(name) {
+			return invalid("registries: %q: want a host, such as registry.example.com:5000", name)
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkAPI() error {
+	host, port, err := net.SplitHostPort(c.API)
 	if err != nil {
 		return gondola.Errorf(gondola.ErrInvalid, "api %q: want an address such as 127.0.0.1:4280", c.API)
 	}
 	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
 		return gondola.Errorf(gondola.ErrInvalid, "api %q: only a loopback address such as 127.0.0.1:4280 is served so far", c.API)
 	}
-	if p, err := netip.ParsePrefix(c.Range); err != nil || p.Bits() != 10 || !p.Addr().Is4() || p.Masked() != p {
-		return gondola.Errorf(gondola.ErrInvalid, "range %q: want an IPv4 range of /10, such as 10.64.0.0/10", c.Range)
-	}
-	if !clusterRE.MatchString(c.Cluster) {
-		return gondola.Errorf(gondola.ErrInvalid, "cluster %q: use at most 20 lower-case letters, digits and inner dashes", c.Cluster)
-	}
-	for i, r := range c.Regions {
-		if !regionRE.MatchString(string(r)) {
-			return gondola.Errorf(gondola.ErrInvalid, "region %q: use a code of at most 10 lower-case letters and digits, such as fra", r)
-		}
-		if slices.Contains(c.Regions[:i], r) {
-			return gondola.Errorf(gondola.ErrInvalid, "region %q is named twice", r)
-		}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return gondola.Errorf(gondola.ErrInvalid, "api %q: want a port of 1 to 65535, as in 127.0.0.1:4280", c.API)
 	}
 	return nil
 }

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"gondola"
 	"gondola/internal/host"
 	"gondola/internal/network"
 )
@@ -20,68 +22,104 @@ import (
 type DownOptions struct {
 	Config  Config
 	Version string
-	Purge   bool // remove everything that this installation made
+	Pilot   []byte // as in Options
+	Purge   bool   // remove everything that this installation made
 	// RemoveKubeconfig takes the cluster's context out of a kubeconfig of the user.
 	RemoveKubeconfig func(path, cluster string) error
 	Say              func(format string, args ...any)
 }
 
 // Down ends the daemon, if one runs, and every Machine; the next Up brings them back. With Purge it removes whatever the installation made on
-// this host, data included. It works with no daemon running, and doing it again is harmless.
+// this host, data included, whatever state it is in. It works with no daemon running, and doing it again is harmless.
 func Down(ctx context.Context, o DownOptions) error {
-	if err := o.Config.complete(); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("gondola down ends sandboxes of root and needs root: sudo gondola down")
-	}
-	instance, err := readInstance(o.Config.Data)
-	if errors.Is(err, os.ErrNotExist) {
-		o.Say("nothing to do: there is no gondola in %s", o.Config.Data)
-		return nil
-	}
+	c, err := o.Config.complete()
 	if err != nil {
 		return err
+	}
+	o.Config = c
+	if os.Geteuid() != 0 {
+		return gondola.Errorf(gondola.ErrForbidden, "gondola down ends sandboxes of root and needs root: sudo gondola down")
+	}
+	if _, err := os.Stat(c.Data); errors.Is(err, os.ErrNotExist) {
+		o.Say("nothing to do: there is no gondola in %s", c.Data)
+		return nil
+	}
+	if fresh, err := isFresh(c.Data); err != nil {
+		return err // not ours: touch nothing
+	} else if fresh && !o.Purge {
+		o.Say("nothing to do: there is no gondola in %s", c.Data)
+		return nil
 	}
 	release, err := takeOver(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer release()
-	log := slog.New(slog.DiscardHandler)
-	if err := stopMachines(ctx, o, instance, log); err != nil {
+	instance, err := readInstance(c.Data)
+	if errors.Is(err, os.ErrNotExist) {
+		if o.Purge {
+			err = emptyData(c.Data)
+		}
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			o.Say("nothing to do: there is no gondola in %s", c.Data)
+			return nil
+		}
+	}
+	if err != nil {
 		return err
 	}
-	o.Say("all Machines are stopped")
+	if err := stopMachines(ctx, o, instance); err != nil {
+		if !o.Purge || ctx.Err() != nil {
+			return err
+		}
+		o.Say("not all Machines stop by themselves (%v): they are killed", err)
+	} else {
+		o.Say("all Machines are stopped")
+	}
 	if !o.Purge {
 		o.Say("gondola up brings them back; gondola down --purge removes everything")
 		return nil
 	}
-	return purge(ctx, o, instance, log)
+	if err := errors.Join(forgetCluster(o), purge(ctx, c, instance)); err != nil {
+		return fmt.Errorf("%w; try again: gondola down --purge", err)
+	}
+	o.Say("everything that gondola made on this host is removed")
+	return nil
 }
 
-// takeOver ends the daemon that has the data directory and takes the directory.
+// takeOver ends the daemon that has the data directory and takes the directory. Another `down` is waited for.
 func takeOver(ctx context.Context, o DownOptions) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	told := 0
 	for {
-		if release, err = lock(o.Config.Data); err == nil {
-			return release, nil
+		var other *held
+		release, err = lock(o.Config.Data, "down")
+		switch {
+		case errors.Is(err, os.ErrNotExist): // another `down --purge` was faster
+			return func() {}, nil
+		case !errors.As(err, &other):
+			return release, err
+		case other.by.pid == 0: // it has not said yet who it is, or is just ending
+			select {
+			case <-time.After(20 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return nil, err
+			}
 		}
-		pid := holder(o.Config.Data)
-		if pid <= 0 {
-			return nil, err
-		}
-		if told != pid {
+		pid := other.by.pid
+		if told != pid && other.by.command == "up" {
 			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return nil, fmt.Errorf("end the daemon, process %d: %w", pid, err)
 			}
-			told = pid
 			o.Say("stopping the daemon (process %d)", pid)
+		} else if told != pid {
+			o.Say("waiting for the other gondola down (process %d)", pid)
 		}
+		told = pid
 		if err := waitExit(ctx, pid); err != nil {
-			return nil, fmt.Errorf("the daemon (process %d) does not end: %w; end it by hand and try again", pid, err)
+			return nil, fmt.Errorf("process %d, gondola %s, does not end: %w; end it by hand (kill -9 %d) and try again", pid, other.by.command, err, pid)
 		}
 	}
 }
@@ -110,10 +148,24 @@ func waitExit(ctx context.Context, pid int) error {
 	}
 }
 
-// stopMachines ends every Machine of every worker, without a word in what should be: the next Up starts them again.
-func stopMachines(ctx context.Context, o DownOptions, instance string, log *slog.Logger) error {
-	p := &platform{Options: Options{Config: o.Config, Version: o.Version, Say: o.Say}, instance: instance, log: log}
+// stopMachines ends every Machine of every worker that there ever was, without a word in what should be: the next Up starts them again.
+func stopMachines(ctx context.Context, o DownOptions, instance string) error {
+	if _, err := os.Stat(filepath.Join(o.Config.Data, "server.db")); errors.Is(err, os.ErrNotExist) {
+		return nil // no Machine was ever made
+	}
+	p := &platform{Options: Options{Config: o.Config, Version: o.Version, Pilot: o.Pilot, Say: o.Say}, instance: instance, log: slog.New(slog.DiscardHandler)}
 	defer p.close()
+	if err := p.openServer(ctx); err != nil {
+		return err
+	}
+	members, err := p.members.Members(ctx)
+	if err != nil || len(members) == 0 {
+		return err
+	}
+	p.Config.Regions = nil
+	for _, m := range members {
+		p.Config.Regions = append(p.Config.Regions, m.Region)
+	}
 	cfg, err := p.networkConfig()
 	if err != nil {
 		return err
@@ -121,50 +173,67 @@ func stopMachines(ctx context.Context, o DownOptions, instance string, log *slog
 	if p.network, err = network.Open(cfg); err != nil {
 		return err
 	}
-	if err := p.openServer(ctx); err != nil {
-		return err
-	}
 	if err := p.openWorkers(ctx); err != nil {
 		return err
 	}
+	errs := make([]error, len(p.workers))
+	var wg sync.WaitGroup
+	for i, w := range p.workers {
+		wg.Go(func() { errs[i] = w.StopAll(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// forgetCluster takes the cluster's context out of the kubeconfigs of users.
+func forgetCluster(o DownOptions) error {
+	if o.RemoveKubeconfig == nil {
+		return nil
+	}
 	var errs []error
-	for _, w := range p.workers {
-		errs = append(errs, w.StopAll(ctx))
+	for _, k := range kubeconfigFiles() {
+		if err := o.RemoveKubeconfig(k.path, o.Config.Cluster); err != nil {
+			errs = append(errs, fmt.Errorf("kubeconfig %s: %w", k.path, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func purge(ctx context.Context, o DownOptions, instance string, log *slog.Logger) error {
-	p := &platform{Options: Options{Config: o.Config}, instance: instance, log: log}
+// purge removes everything that an installation made on this host.
+func purge(ctx context.Context, c Config, instance string) error {
+	p := &platform{Options: Options{Config: c}, instance: instance, log: slog.New(slog.DiscardHandler)}
 	cfg, err := p.networkConfig()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(host.Purge(ctx, o.Config.Data, instance), network.Purge(ctx, cfg)); err != nil {
+	if err := errors.Join(host.Purge(ctx, c.Data, instance), network.Purge(ctx, cfg)); err != nil {
 		return err
 	}
-	if o.RemoveKubeconfig != nil {
-		for _, k := range kubeconfigFiles() {
-			if err := o.RemoveKubeconfig(k.path, o.Config.Cluster); err != nil {
-				return err
-			}
-		}
-	}
-	entries, err := os.ReadDir(o.Config.Data)
+	return emptyData(c.Data)
+}
+
+// emptyData removes the data directory, the name of the installation and the lock last: what is cut short can be done again.
+func emptyData(data string) error {
+	entries, err := os.ReadDir(data)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == "lock" {
-			continue // held until the end
+		if e.Name() == lockFile || e.Name() == instanceFile {
+			continue
 		}
-		if err := os.RemoveAll(filepath.Join(o.Config.Data, e.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(data, e.Name())); err != nil {
 			return err
 		}
 	}
-	if err := os.RemoveAll(o.Config.Data); err != nil {
+	for _, name := range []string{instanceFile, lockFile} {
+		if err := os.Remove(filepath.Join(data, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	// A mount point stays, and so does what another `up` has begun by now.
+	if err := os.Remove(data); err != nil && !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	o.Say("everything that gondola made on this host is removed")
 	return nil
 }

@@ -6,18 +6,48 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"gondola"
 )
 
-// ensureInstance makes the data directory and returns the name of the installation in it: 8 random characters that everything outside the
-// directory carries, so that several installations live side by side.
-func ensureInstance(data string) (string, error) {
+// ensureData makes the data directory. One with other content is refused: `down --purge` empties it.
+func ensureData(data string) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return "", fmt.Errorf("data directory: %w", err)
+		return fmt.Errorf("data directory: %w", err)
 	}
+	_, err := isFresh(data)
+	return err
+}
+
+// isFresh says whether a directory holds nothing but the traces of an `up` that got no further.
+func isFresh(data string) (bool, error) {
+	entries, err := os.ReadDir(data)
+	if err != nil {
+		return false, fmt.Errorf("data directory: %w", err)
+	}
+	other := ""
+	for _, e := range entries {
+		if e.Name() == instanceFile {
+			return false, nil
+		}
+		if !slices.Contains([]string{lockFile, instanceFile + ".tmp", logFile, "lost+found"}, e.Name()) {
+			other = e.Name()
+		}
+	}
+	if other != "" {
+		return false, gondola.Errorf(gondola.ErrConflict, "%s is not a data directory of gondola: it holds %s but no file %q; choose an empty or a new one with --data",
+			data, other, instanceFile)
+	}
+	return true, nil
+}
+
+const instanceFile = "instance"
+
+// ensureInstance returns the name of the installation in the data directory, made up the first time: 8 random characters that everything
+// outside the directory carries, so that several installations live side by side.
+func ensureInstance(data string) (string, error) {
 	if s, err := readInstance(data); err == nil || !errors.Is(err, os.ErrNotExist) {
 		return s, err
 	}
@@ -26,17 +56,19 @@ func ensureInstance(data string) (string, error) {
 	for i := range b {
 		b[i] = "abcdefghijklmnopqrstuvwxyz234567"[b[i]&31]
 	}
-	return string(b), writeFile(filepath.Join(data, "instance"), append(b, '\n'), 0o600)
+	return string(b), writeFile(filepath.Join(data, instanceFile), append(b, '\n'), 0o600)
 }
 
 func readInstance(data string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(data, "instance"))
+	path := filepath.Join(data, instanceFile)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
 	s := strings.TrimSpace(string(b))
 	if len(s) != 8 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") != "" {
-		return "", fmt.Errorf("%s does not hold the name of an installation: is %s a data directory of gondola?", filepath.Join(data, "instance"), data)
+		return "", gondola.Errorf(gondola.ErrInvalid, "%s is damaged: it should hold the 8 characters in the names of this installation's namespaces; "+
+			"write back those that `ls /run/gondola` shows, or move %s away to begin anew", path, data)
 	}
 	return s, nil
 }
@@ -49,37 +81,8 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 		return err
 	}
 	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
 	}
 	return os.Rename(tmp, path)
-}
-
-// lock takes the data directory for this process, or says which process has it. The kernel gives it back when the process ends, however.
-func lock(data string) (release func(), err error) {
-	path := filepath.Join(data, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		pid := holder(data)
-		f.Close()
-		return nil, fmt.Errorf("gondola runs already in %s (process %d): stop it with Ctrl-C there, or with: gondola down", data, pid)
-	}
-	if err := f.Truncate(0); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if _, err := f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return func() { f.Close() }, nil
-}
-
-// holder returns the process that has the data directory, 0 if none is known.
-func holder(data string) int {
-	b, _ := os.ReadFile(filepath.Join(data, "lock"))
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return pid
 }

@@ -3,8 +3,10 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -22,18 +24,36 @@ import (
 
 // parts are the pieces of the platform below Kubernetes.
 type parts struct {
+	pilot     string // path
 	members   *store.Server
 	images    *image.Store
 	workers   []*worker.Worker
 	market    *market.Market
 	authority *auth.Authority
-	http      *httpTask
 }
 
 // settingRegions is the key under which the server's file keeps the regions of the last `up`.
 const settingRegions = "regions"
 
-// openServer opens the server's file and settles which regions there are: those asked for, those of the last time, or the default one.
+// startServer opens the server's file and settles which regions there are. Regions that are left out and still have Machines are refused:
+// nobody would look after those.
+func (p *platform) startServer(ctx context.Context, _ *group) error {
+	if err := p.openServer(ctx); err != nil {
+		return err
+	}
+	if len(p.Config.Regions) == 0 {
+		kept, err := p.keptRegions(ctx)
+		if err != nil {
+			return err
+		}
+		p.Config.Regions = kept
+	}
+	if len(p.Config.Regions) == 0 {
+		p.Config.Regions = []gondola.Region{gondola.DefaultRegion}
+	}
+	return p.checkDropped(ctx)
+}
+
 func (p *platform) openServer(ctx context.Context) error {
 	s, err := store.OpenServer(filepath.Join(p.Config.Data, "server.db"))
 	if err != nil {
@@ -41,31 +61,79 @@ func (p *platform) openServer(ctx context.Context) error {
 	}
 	p.members = s
 	p.closers = append(p.closers, s.Close)
-	if len(p.Config.Regions) == 0 {
-		kept, known, err := s.Setting(ctx, settingRegions)
-		if err != nil {
-			return err
-		}
-		if known {
-			if err := json.Unmarshal([]byte(kept), &p.Config.Regions); err != nil {
-				return fmt.Errorf("regions of the last time: %w", err)
-			}
-		}
+	return nil
+}
+
+// keptRegions are those of the last `up`; none before the first.
+func (p *platform) keptRegions(ctx context.Context) (regions []gondola.Region, err error) {
+	kept, known, err := p.members.Setting(ctx, settingRegions)
+	if err != nil || !known {
+		return nil, err
 	}
-	if len(p.Config.Regions) == 0 {
-		p.Config.Regions = []gondola.Region{gondola.DefaultRegion}
+	if err := json.Unmarshal([]byte(kept), &regions); err != nil {
+		return nil, fmt.Errorf("regions of the last time: %w", err)
 	}
+	return regions, nil
+}
+
+func (p *platform) keepRegions(ctx context.Context) error {
 	b, err := json.Marshal(p.Config.Regions)
 	if err != nil {
 		return err
 	}
-	return s.SetSetting(ctx, settingRegions, string(b))
+	return p.members.SetSetting(ctx, settingRegions, string(b))
+}
+
+// checkDropped refuses to leave out a region that has Machines.
+func (p *platform) checkDropped(ctx context.Context) error {
+	members, err := p.members.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if slices.Contains(p.Config.Regions, m.Region) {
+			continue
+		}
+		n, err := countMachines(ctx, p.workerDir(m.Region))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			continue
+		}
+		all := ""
+		for _, r := range append(slices.Clone(p.Config.Regions), m.Region) {
+			all += " --region " + string(r)
+		}
+		return gondola.Errorf(gondola.ErrPrecondition, "region %s has %d Machines and is not among those to start: keep it, with gondola up%s; "+
+			"or destroy them first, with gondola machine destroy, while it runs", m.Region, n, all)
+	}
+	return nil
+}
+
+func (p *platform) workerDir(r gondola.Region) string {
+	return filepath.Join(p.Config.Data, "worker", string(r))
+}
+
+// countMachines says how many Machines a worker that does not run has on record.
+func countMachines(ctx context.Context, dir string) (int, error) {
+	path := filepath.Join(dir, "worker.db")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	w, err := store.OpenWorker(path)
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	machines, err := w.Machines(ctx)
+	return len(machines), err
 }
 
 // openWorkers opens images and workers, without starting anything: it serves Down as well.
 func (p *platform) openWorkers(ctx context.Context) error {
-	pilot, err := ensurePilot(p.Config.Data, p.Pilot)
-	if err != nil {
+	var err error
+	if p.pilot, err = ensurePilot(p.Config.Data, p.Pilot); err != nil {
 		return err
 	}
 	registries := map[string]image.Registry{}
@@ -80,8 +148,13 @@ func (p *platform) openWorkers(ctx context.Context) error {
 		return err
 	}
 	drivers := map[string]driver.Driver{}
-	g := gvisor.New(gvisor.Config{PilotPath: pilot, Log: p.log})
+	g := gvisor.New(gvisor.Config{PilotPath: p.pilot, Log: p.log})
 	drivers[g.Name()] = g
+	r, err := netip.ParsePrefix(p.Config.Range)
+	if err != nil {
+		return err
+	}
+	dns := gondola.DNSConfig{Nameservers: nameservers(r, resolvFiles...)}
 	share := h.Total()
 	share.CPUMillis /= int64(len(p.Config.Regions))
 	share.MemoryBytes /= int64(len(p.Config.Regions))
@@ -91,8 +164,8 @@ func (p *platform) openWorkers(ctx context.Context) error {
 			return err
 		}
 		w, err := worker.Open(worker.Config{
-			Name: member.Name, Region: r, Number: member.Number, Instance: p.instance, Dir: filepath.Join(p.Config.Data, "worker", string(r)),
-			Host: h.ForWorker(string(r), member.Number, share, p.hostIPs(r)...), Drivers: drivers, DefaultDriver: g.Name(), Log: p.log,
+			Name: member.Name, Region: r, Number: member.Number, Instance: p.instance, Dir: p.workerDir(r),
+			Host: h.ForWorker(string(r), member.Number, share, p.hostIPs(r)...), Drivers: drivers, DefaultDriver: g.Name(), DNS: dns, Log: p.log,
 		})
 		if err != nil {
 			return err
@@ -109,13 +182,18 @@ func (p *platform) hostIPs(r gondola.Region) []netip.Addr {
 	if err != nil {
 		return nil
 	}
-	i := slices.IndexFunc(nodes, func(n NodeConfig) bool { return n.Region == r })
-	return nodes[i].Addresses
+	if i := slices.IndexFunc(nodes, func(n NodeConfig) bool { return n.Region == r }); i >= 0 {
+		return nodes[i].Addresses
+	}
+	return nil
 }
 
 // startWorkers runs a worker per region, and the demo image in their store.
 func (p *platform) startWorkers(ctx context.Context, g *group) error {
 	if err := p.openWorkers(ctx); err != nil {
+		return err
+	}
+	if err := p.keepRegions(ctx); err != nil {
 		return err
 	}
 	hello, err := unpack(p.Hello)
@@ -135,6 +213,7 @@ func (p *platform) startWorkers(ctx context.Context, g *group) error {
 			return err
 		}
 	}
+	removeOldPilots(p.Config.Data, p.pilot, p.log)
 	return nil
 }
 
@@ -153,10 +232,12 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	if p.authority, err = auth.LoadOrCreate(filepath.Join(p.Config.Data, "token")); err != nil {
 		return err
 	}
-	if p.http, err = listenHTTP(p.Config.API, api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version})); err != nil {
+	g.start(p.market)
+	if err := g.ready(ctx, p.market); err != nil {
 		return err
 	}
-	g.start(p.market)
-	g.start(p.http)
-	return g.ready(ctx, p.http)
+	p.served = true
+	h := serveHTTP(p.listener, api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version}))
+	g.start(h)
+	return g.ready(ctx, h)
 }

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // ensurePilot puts the pilot into the data directory under its digest, where Machines that use it keep it, and returns its path. packed is
@@ -49,4 +51,28 @@ func unpack(packed []byte) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(z)
+}
+
+// removeOldPilots removes the pilots of versions before that no process runs any more: neither as a Machine's pilot nor as its sandbox.
+func removeOldPilots(data, current string, log *slog.Logger) {
+	pilots, _ := filepath.Glob(filepath.Join(data, "bin", "gondola-pilot-*"))
+	if len(pilots) < 2 {
+		return
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	var running []os.FileInfo
+	for _, l := range links {
+		if fi, err := os.Stat(l); err == nil { // not by name, which is another one inside a sandbox
+			running = append(running, fi)
+		}
+	}
+	for _, p := range pilots {
+		fi, err := os.Stat(p)
+		if err != nil || p == current || slices.ContainsFunc(running, func(r os.FileInfo) bool { return os.SameFile(r, fi) }) {
+			continue
+		}
+		if err := os.Remove(p); err != nil {
+			log.Warn("old pilot stays", "file", p, "error", err)
+		}
+	}
 }

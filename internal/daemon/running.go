@@ -9,17 +9,6 @@ import (
 	"strings"
 )
 
-// openLog opens the daemon's log, beginning a new one beyond 16 MiB.
-func openLog(data string) (*os.File, error) {
-	path := filepath.Join(data, "gondola.log")
-	if fi, err := os.Stat(path); err == nil && fi.Size() > 16<<20 {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-}
-
 // writeKubeconfigs puts the administrator's kubeconfig into the data directory and merges it where kubectl looks: for this user and, under
 // sudo, for the one who called it.
 func (p *platform) writeKubeconfigs(kubeconfig []byte) error {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -15,13 +14,8 @@ type httpTask struct {
 	ready    chan struct{}
 }
 
-// listenHTTP takes the address at once, so that a port in use is told before anything is made.
-func listenHTTP(addr string, h http.Handler) (*httpTask, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("%w: is another program there? stop it, or set another `api` in %s", err, DefaultConfigFile)
-	}
-	return &httpTask{listener: l, handler: h, ready: make(chan struct{})}, nil
+func serveHTTP(l net.Listener, h http.Handler) *httpTask {
+	return &httpTask{listener: l, handler: h, ready: make(chan struct{})}
 }
 
 func (t *httpTask) String() string         { return "API on " + t.listener.Addr().String() }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -64,35 +65,61 @@ type NodeConfig struct {
 	Addresses []netip.Addr // on lo, IPv4 first
 }
 
-// Up starts everything and runs it until ctx ends. Machines run on then.
+// Up starts everything and runs it until ctx ends. Machines run on then. An Up that fails before it serves for the first time leaves nothing
+// behind; a later one leaves what was there.
 func Up(ctx context.Context, o Options) error {
 	began := time.Now()
-	if err := o.Config.complete(); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("gondola up makes network namespaces and sandboxes and needs root: sudo gondola up")
-	}
-	for _, c := range host.Checks() {
-		if !c.OK && c.Required {
-			return fmt.Errorf("this host lacks something: %s: %s\n  %s\nsee all with: gondola doctor", c.Name, c.Detail, c.Remedy)
-		}
-	}
-	instance, err := ensureInstance(o.Config.Data)
+	c, err := o.Config.complete()
 	if err != nil {
 		return err
 	}
-	release, err := lock(o.Config.Data)
+	o.Config = c
+	if os.Geteuid() != 0 {
+		return gondola.Errorf(gondola.ErrForbidden, "gondola up makes network namespaces and sandboxes and needs root: sudo gondola up")
+	}
+	for _, c := range host.Checks() {
+		if !c.OK && c.Required {
+			return gondola.Errorf(gondola.ErrUnsupported, "this host lacks something: %s: %s\n  %s\nsee all with: gondola doctor", c.Name, c.Detail, c.Remedy)
+		}
+	}
+	if err := ensureData(c.Data); err != nil {
+		return err
+	}
+	release, err := lock(c.Data, "up")
 	if err != nil {
 		return err
 	}
 	defer release()
-	logs, err := openLog(o.Config.Data)
+	fresh, err := isFresh(c.Data)
+	if err != nil {
+		return err
+	}
+	p := &platform{Options: o}
+	err = p.run(ctx, began)
+	if err != nil && fresh && !p.served {
+		err = errors.Join(err, p.undo(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+// run is Up on a data directory that is ours.
+func (p *platform) run(ctx context.Context, began time.Time) (err error) {
+	l, err := p.listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	p.listener = l
+	if p.instance, err = ensureInstance(p.Config.Data); err != nil {
+		return err
+	}
+	logs, err := openLog(p.Config.Data, maxLog)
 	if err != nil {
 		return err
 	}
 	defer logs.Close()
-	p := &platform{Options: o, instance: instance, log: slog.New(slog.NewTextHandler(logs, nil))}
+	p.log = slog.New(slog.NewTextHandler(logs, nil))
+	p.log.Info("gondola up", "version", p.Version, "process", os.Getpid())
 	g := newGroup(ctx)
 	err = p.start(ctx, g)
 	if err == nil {
@@ -104,6 +131,9 @@ func Up(ctx context.Context, o Options) error {
 		err = nil
 		p.Say("stopping; Machines run on, and gondola up takes them back")
 	}
+	if err != nil {
+		p.log.Error("gondola up ends", "error", err)
+	}
 	return errors.Join(err, g.stop(), p.close())
 }
 
@@ -112,6 +142,8 @@ type platform struct {
 	Options
 	instance string
 	log      *slog.Logger
+	listener net.Listener // of the API, from before anything else is made
+	served   bool         // the API has answered: there may be Machines that somebody relies on
 	network  *network.Network
 	parts
 	closers []func() error
@@ -125,7 +157,7 @@ func (p *platform) start(ctx context.Context, g *group) error {
 		name string
 		do   func(ctx context.Context, g *group) error
 	}{
-		{"server", func(ctx context.Context, _ *group) error { return p.openServer(ctx) }},
+		{"server", p.startServer},
 		{"network", p.startNetwork},
 		{"workers", p.startWorkers},
 		{"API on http://" + p.Config.API, p.startAPI},
@@ -139,6 +171,17 @@ func (p *platform) start(ctx context.Context, g *group) error {
 		p.Say("%-34s %5.2f s", s.name, time.Since(t).Seconds())
 	}
 	return nil
+}
+
+// undo removes what a first Up that failed has made.
+func (p *platform) undo(ctx context.Context) error {
+	if p.instance != "" {
+		if err := purge(ctx, p.Config, p.instance); err != nil {
+			return fmt.Errorf("%w; remove the rest with: gondola down --purge", err)
+		}
+		return nil
+	}
+	return emptyData(p.Config.Data)
 }
 
 func (p *platform) close() error {
@@ -188,8 +231,18 @@ func (p *platform) networkConfig() (network.Config, error) {
 	return network.Config{Instance: p.instance, Range: r, StateFile: filepath.Join(p.Config.Data, "network.json"), Log: p.log}, nil
 }
 
+// plan says which addresses everything has.
+func (p *platform) plan() (network.Plan, error) {
+	r, err := netip.ParsePrefix(p.Config.Range)
+	return network.Plan{Range: r}, err
+}
+
 // nodes are the virtual nodes of the cluster: NodesPerRegion for each region.
 func (p *platform) nodes() ([]NodeConfig, error) {
+	plan, err := p.plan()
+	if err != nil {
+		return nil, err
+	}
 	var out []NodeConfig
 	for _, r := range p.Config.Regions {
 		for k := range p.Config.NodesPerRegion {
@@ -197,7 +250,7 @@ func (p *platform) nodes() ([]NodeConfig, error) {
 			if p.Config.NodesPerRegion > 1 {
 				name = fmt.Sprintf("%s-%d", r, k+1)
 			}
-			v4, v6, err := p.network.Plan().NodeAddress(1, len(out)+1)
+			v4, v6, err := plan.NodeAddress(1, len(out)+1)
 			if err != nil {
 				return nil, err
 			}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gondola"
+	"gondola/client"
+)
+
+// become waits for a state and prints the outcome.
+func (e *env) become(ctx context.Context, c *client.Client, ref gondola.Ref, s gondola.State) error {
+	if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: []gondola.State{s}}); err != nil {
+		return err
+	}
+	m, err := c.Get(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return e.done(m, fmt.Sprintf("%s is %s", m.ID, m.State))
+}
+
+func (e *env) machineStart() *cobra.Command {
+	return e.onMachine("start", "Start a stopped Machine", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		if _, err := c.Start(ctx, m.Ref()); err != nil {
+			return err
+		}
+		return e.become(ctx, c, m.Ref(), gondola.Started)
+	})
+}
+
+func (e *env) machineStop() *cobra.Command {
+	var signal string
+	var timeout time.Duration
+	cmd := e.onMachine("stop", "Stop a Machine", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		sig, err := gondola.ParseSignal(signal)
+		if err != nil {
+			return err
+		}
+		req := gondola.StopRequest{Signal: sig}
+		if timeout > 0 {
+			req.Timeout = new(gondola.Duration)
+			*req.Timeout = gondola.Duration(timeout)
+		}
+		if err := c.Stop(ctx, m.Ref(), req); err != nil {
+			return err
+		}
+		return e.become(ctx, c, m.Ref(), gondola.Stopped)
+	})
+	cmd.Flags().StringVarP(&signal, "signal", "s", "", "signal to begin with (default: that of its config)")
+	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 0, "how long until SIGKILL (default: that of its config)")
+	return cmd
+}
+
+func (e *env) machineRestart() *cobra.Command {
+	return e.onMachine("restart", "Stop a Machine and start it again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		if err := c.Restart(ctx, m.Ref(), gondola.RestartRequest{}); err != nil {
+			return err
+		}
+		return e.become(ctx, c, m.Ref(), gondola.Started)
+	})
+}
+
+func (e *env) machineSignal() *cobra.Command {
+	var signal string
+	cmd := e.onMachine("signal", "Send a signal to a Machine's main process", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		sig, err := gondola.ParseSignal(signal)
+		if err != nil {
+			return err
+		}
+		if err := c.Signal(ctx, m.Ref(), sig); err != nil {
+			return err
+		}
+		return e.done(map[string]any{"id": m.ID, "signal": sig}, fmt.Sprintf("%s has got %s", m.ID, sig))
+	})
+	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGTERM", "which signal")
+	return cmd
+}
+
+func (e *env) machineDestroy() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "destroy MACHINE...", Aliases: []string{"rm"}, Short: "Destroy Machines for ever",
+		Args: minArgs("a Machine"), Example: "  gondola machine destroy --force 3d8d9e1f0a2b4c", ValidArgsFunction: e.completeMachine,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			for _, a := range args {
+				m, err := find(cmd.Context(), c, a)
+				if err != nil {
+					return err
+				}
+				if err := c.Destroy(cmd.Context(), m.Ref(), force); err != nil {
+					return err
+				}
+				if err := e.settle(cmd.Context(), c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}}); err != nil && !isKind(err, gondola.ErrNotFound) {
+					return err
+				}
+				if err := e.done(map[string]any{"id": m.ID, "state": gondola.Destroyed}, string(m.ID)+" destroyed"); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "even if it runs")
+	return cmd
+}
+
+func (e *env) machineUpdate() *cobra.Command {
+	var image, config string
+	var vars []string
+	cmd := e.onMachine("update", "Give a Machine a new config", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		req := gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: *m.Config}, CurrentVersion: m.Version}
+		if config != "" {
+			b, err := os.ReadFile(config)
+			if err != nil {
+				return err
+			}
+			req.Config = gondola.Config{}
+			if err := json.Unmarshal(b, &req.Config); err != nil {
+				return fmt.Errorf("%s is not a machine config: %w", config, err)
+			}
+		}
+		if image != "" {
+			req.Config.Image = image
+		}
+		if err := pairs(vars, "--env", &req.Config.Env); err != nil {
+			return err
+		}
+		u, err := c.Update(ctx, m.Ref(), req)
+		if err != nil {
+			return err
+		}
+		if err := e.settle(ctx, c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Started}, Version: u.Version}); err != nil {
+			return err
+		}
+		return e.done(u, fmt.Sprintf("%s runs version %s", m.ID, u.Version))
+	})
+	cmd.Flags().StringVar(&image, "image", "", "new image")
+	cmd.Flags().StringVarP(&config, "config", "c", "", "file with the whole new config in JSON")
+	cmd.Flags().StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE to set")
+	return cmd
+}
+
+func (e *env) machineWait() *cobra.Command {
+	var state string
+	var timeout time.Duration
+	cmd := e.onMachine("wait", "Wait until a Machine is in a state", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		s, err := gondola.ParseState(state)
+		if err != nil {
+			return err
+		}
+		r, err := c.Wait(ctx, m.Ref(), gondola.WaitRequest{States: []gondola.State{s}, Timeout: timeout})
+		if err != nil {
+			return err
+		}
+		if e.asJSON {
+			return e.printJSON(r)
+		}
+		fmt.Fprintln(e.out, m.ID, "is", r.State)
+		return nil
+	})
+	cmd.Flags().StringVar(&state, "state", "started", "which state")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long, at most 60s")
+	return cmd
+}
