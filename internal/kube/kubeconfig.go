@@ -68,7 +68,7 @@ func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) error {
 }
 
 // RemoveFromKubeconfig takes a context out of the file at path, and its cluster and user unless another context uses them. If it was current,
-// none is. A missing file or context is no error.
+// none is; a file with nothing left in it goes. A missing file or context is no error.
 func RemoveFromKubeconfig(path, context string) error {
 	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && k.Contexts[context] == nil {
 		return nil
@@ -105,6 +105,9 @@ func changeKubeconfig(path string, uid, gid int, change func(*api.Config)) error
 		return fmt.Errorf("%s cannot be read as a kubeconfig and stays as it is; repair it or set KUBECONFIG to another file: %w", path, err)
 	}
 	change(k)
+	if len(k.Contexts) == 0 && len(k.Clusters) == 0 && len(k.AuthInfos) == 0 {
+		return os.Remove(path) // nothing else was ever in it
+	}
 	b, err := clientcmd.Write(*k)
 	if err != nil {
 		return err
