@@ -60,30 +60,47 @@ func (e *env) onMachine(use, short string, do func(ctx context.Context, c *clien
 	}
 }
 
-// settle waits for a state, telling about it after a second, and prints the outcome.
+// settle waits for a state, telling about it after a second. An image that cannot be had is told at once, though the Machine goes on trying.
 func (e *env) settle(ctx context.Context, c *client.Client, ref gondola.Ref, req gondola.WaitRequest) error {
 	stop := e.progress(fmt.Sprintf("waiting for Machine %s to be %s", ref.ID, joinStates(req.States)))
 	defer stop()
+	req.Timeout = time.Second // to look in between at what it waits for itself
 	for {
 		_, err := c.Wait(ctx, ref, req)
 		if err == nil {
 			return nil
 		}
 		m, getErr := c.Get(ctx, ref)
-		if getErr != nil {
+		if getErr != nil || ctx.Err() != nil {
 			return err
 		}
-		if m.State == gondola.Failed || m.State == gondola.LaunchFailed {
-			why := ""
-			if m.Gondola != nil {
-				why = ": " + m.Gondola.Message
+		switch why := imageTrouble(&m); {
+		case m.State == gondola.Failed || m.State == gondola.LaunchFailed:
+			if m.Gondola != nil && m.Gondola.Message != "" {
+				why = m.Gondola.Message
 			}
-			return fmt.Errorf("machine %s is %s%s; see gondola machine status %s", m.ID, m.State, why, m.ID)
-		}
-		if !isKind(err, gondola.ErrDeadline) || !m.State.Transient() && m.State != gondola.Created || ctx.Err() != nil {
+			return fmt.Errorf("machine %s is %s: %s; see gondola machine status %s, remove it with gondola machine destroy %s", m.ID, m.State, why, m.ID, m.ID)
+		case why != "":
+			return gondola.Errorf(gondola.ErrImage, "machine %s cannot start: %s; it goes on trying: see gondola machine status %s, end it with gondola machine destroy --force %s",
+				m.ID, why, m.ID, m.ID)
+		case !isKind(err, gondola.ErrDeadline) || !m.State.Transient() && m.State != gondola.Created:
 			return err
 		}
 	}
+}
+
+// imageTrouble is what keeps a Machine from having its images; empty if nothing does.
+func imageTrouble(m *gondola.Machine) string {
+	if m.Gondola == nil {
+		return ""
+	}
+	for _, k := range m.Gondola.Containers {
+		switch k.State.Reason {
+		case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
+			return k.State.Message
+		}
+	}
+	return ""
 }
 
 func joinStates(s []gondola.State) string {
@@ -112,6 +129,11 @@ func (e *env) machineList() *cobra.Command {
 			filter := gondola.ListFilter{Region: gondola.Region(region)}
 			if state != "" {
 				if filter.State, err = gondola.ParseState(state); err != nil {
+					return gondola.Errorf(gondola.ErrInvalid, "%v: want one of %s", err, joinStates(gondola.States()))
+				}
+			}
+			if region != "" {
+				if err := knownRegion(cmd.Context(), c, filter.Region); err != nil {
 					return err
 				}
 			}
@@ -133,6 +155,22 @@ func (e *env) machineList() *cobra.Command {
 	cmd.Flags().StringVarP(&region, "region", "r", "", "only Machines in this region")
 	cmd.Flags().StringVar(&state, "state", "", "only Machines in this state")
 	return cmd
+}
+
+// knownRegion is an error that names the regions there are if r is none of them.
+func knownRegion(ctx context.Context, c *client.Client, r gondola.Region) error {
+	regions, err := c.Regions(ctx)
+	if err != nil {
+		return err
+	}
+	var codes []string
+	for _, known := range regions {
+		if known.Code == r {
+			return nil
+		}
+		codes = append(codes, string(known.Code))
+	}
+	return gondola.Errorf(gondola.ErrInvalid, "region %q is not known: there is %s", r, strings.Join(codes, ", "))
 }
 
 func imageOf(m *gondola.Machine) string {

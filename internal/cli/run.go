@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +78,7 @@ func (e *env) machineRun() *cobra.Command {
 			}
 			ref := gondola.Ref{App: gondola.AppName(app), ID: m.ID}
 			if !detach && !create {
-				if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: []gondola.State{gondola.Started, gondola.Stopped}, Timeout: time.Minute}); err != nil {
+				if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: []gondola.State{gondola.Started, gondola.Stopped}}); err != nil {
 					return err
 				}
 			}

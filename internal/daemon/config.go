@@ -65,7 +65,7 @@ func LoadConfig(path string, optional bool) (Config, error) {
 // plainly takes what only the authors of decoders want to read out of an error.
 func plainly(err error) string {
 	s := err.Error()
-	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: ", "Go struct field Config."} {
+	for _, noise := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: ", "yaml: ", "Go struct field Config.", "Go struct field Registry."} {
 		s = strings.ReplaceAll(s, noise, "")
 	}
 	s = strings.ReplaceAll(s, "unknown field", "there is no key")

@@ -1,0 +1,63 @@
+package daemon_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gondola/internal/daemon"
+)
+
+func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
+	for content, want := range map[string]string{
+		"regoins: [fra]":                                  "regoins",
+		"regions: fra":                                    "regions",
+		"regions: [fra, fra]":                             `"fra" is named twice`,
+		"regions: [Frankfurt am Main]":                    "regions",
+		"nodesPerRegion: many":                            "nodesPerRegion",
+		"nodesPerRegion: -1":                              "nodesPerRegion",
+		"kubernetesPort: 70000":                           "kubernetesPort",
+		"api: 4280":                                       "api",
+		"api: 127.0.0.1:none":                             "api",
+		"api: 0.0.0.0:4280":                               "api",
+		"range: 10.64.0.0/16":                             "range",
+		"cluster: " + strings.Repeat("x", 30):             "cluster",
+		"registries: {a.example: {mirrorr: b.example}}":   "mirrorr",
+		"registries: {a.example: {plainHTTP: sometimes}}": "plainHTTP",
+		"registries: {'https://a.example/': {}}":          "registries",
+		"data: /a\ndata: /b":                              "data",
+		"{":                                               "line 1",
+	} {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := daemon.LoadConfig(path, false)
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("config file %q: error %v, want one with %q and the file", content, err, want)
+		}
+		if err != nil && (strings.Contains(err.Error(), "Go struct") || strings.Contains(err.Error(), "unmarshaling")) {
+			t.Errorf("config file %q: the error speaks of Go: %v", content, err)
+		}
+	}
+}
+
+func TestLoadConfig_TakesWhatIsRight(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	full := "data: /srv/gondola\napi: 127.0.0.2:99\nregions: [fra, ams]\ncluster: prod-1\nnodesPerRegion: 2\nkubernetesPort: 7443\nrange: 10.128.0.0/10\n" +
+		"registries: {\"r.example:5000\": {mirror: m.example/x, plainHTTP: true, insecure: true}}\n"
+	if err := os.WriteFile(path, []byte(full), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := daemon.LoadConfig(path, false)
+	if err != nil || c.Data != "/srv/gondola" || len(c.Regions) != 2 || !c.Registries["r.example:5000"].PlainHTTP {
+		t.Errorf("LoadConfig = %+v, %v", c, err)
+	}
+	if _, err := daemon.LoadConfig(path+"-none", false); err == nil {
+		t.Error("a config file that was asked for and is not there is no error")
+	}
+	if _, err := daemon.LoadConfig(path+"-none", true); err != nil {
+		t.Errorf("no config file at the default place: %v", err)
+	}
+}
