@@ -64,7 +64,7 @@ func (e *env) onMachine(use, short string, do func(ctx context.Context, c *clien
 func (e *env) settle(ctx context.Context, c *client.Client, ref gondola.Ref, req gondola.WaitRequest) error {
 	stop := e.progress(fmt.Sprintf("waiting for Machine %s to be %s", ref.ID, joinStates(req.States)))
 	defer stop()
-	req.Timeout = time.Second // to look in between at what it waits for itself
+	req.Timeout = 500 * time.Millisecond // to look in between at what it waits for itself
 	for {
 		_, err := c.Wait(ctx, ref, req)
 		if err == nil {
