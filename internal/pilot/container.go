@@ -152,8 +152,12 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		return
 	}
 	con.started()
+	hooked := c.Config.Gondola != nil && c.Config.Gondola.PostStart != nil
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
 		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerRunning, StartedAt: time.Now()}
+		if !hooked && !has(c, startupProbe) { // in one step with the news that it runs
+			r.Status.Started, r.Status.Ready = true, !has(c, readinessProbe)
+		}
 		return true
 	}, gondola.Note{Reason: "Created", Message: "Container created"}, gondola.Note{Reason: "Started", Message: "Container started"})
 	s.up()

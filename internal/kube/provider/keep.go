@@ -33,16 +33,18 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 	if k := len(pod.Spec.EphemeralContainers); k > len(pod.Status.EphemeralContainerStatuses) {
 		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "spec.ephemeralContainers is not supported yet: use kubectl exec")
 	}
-	if err := e.report(ctx, n, pod, m, translate.Observed{}); err != nil {
+	details, err := e.reportCalmly(ctx, n, pod, m, w)
+	if err != nil {
 		return 0, err
 	}
 	again, err := e.restart(ctx, n, pod, m, w)
 	if err != nil || again > 0 {
-		return again, err
+		return sooner(again, details), err
 	}
 	if again, err = e.refresh(ctx, n, pod, m, w); err != nil {
 		return 0, err
 	}
+	again = sooner(again, details)
 	if left, limited := remaining(pod); limited {
 		again = sooner(again, max(left, time.Millisecond))
 	}

@@ -83,6 +83,10 @@ func (e *engine) find(ctx context.Context, pod *corev1.Pod) (*gondola.Machine, e
 	return nil, nil
 }
 
+// lag is how many refusals to let a node read what its Pod needs are put down to the API server's node authorizer and admission being a
+// little behind: with the waits between them, 600 ms.
+const lag = 6
+
 // unready says why the Pod cannot be translated: never (it fails), or not yet (it waits).
 func (e *engine) unready(ctx context.Context, n *node, pod *corev1.Pod, w *work, err error) (time.Duration, error) {
 	var unsupported *translate.UnsupportedError
@@ -99,12 +103,12 @@ func (e *engine) unready(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 		w.waiting = nil
 		e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedMount", "MountVolume.SetUp failed for volume %q : %s", missing.Volume, missing.Message)
 	default:
-		if w.tries++; w.tries <= 3 { // the Node authorizer learns of a Pod a moment after us
-			return backoff(w.tries, 50*time.Millisecond, time.Second), nil
+		if w.tries++; w.tries <= lag { // the API server's own watches tell it a moment after us that the Pod is on this node
+			return backoff(w.tries, 10*time.Millisecond, time.Second), nil
 		}
 		e.log.Warn("pod cannot be prepared: trying again", "pod", pod.Namespace+"/"+pod.Name, "try", w.tries, "err", err)
 		e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedMount", "%v", err)
-		return backoff(w.tries-3, 200*time.Millisecond, 20*time.Second), e.report(ctx, n, pod, nil, translate.Observed{})
+		return backoff(w.tries-lag, 200*time.Millisecond, 20*time.Second), e.report(ctx, n, pod, nil, translate.Observed{})
 	}
 	w.tries++
 	return backoff(w.tries, 2*time.Second, time.Minute), e.report(ctx, n, pod, nil, translate.Observed{Waiting: w.waiting})

@@ -88,10 +88,11 @@ func (o *objects) get(ctx context.Context, k objectKey) (runtime.Object, error) 
 
 // follow keeps one object current until ctx ends.
 func (o *objects) follow(ctx context.Context, k objectKey, w *object) {
-	wait := 50 * time.Millisecond // the Node authorizer may learn of the Pod a moment later than we
+	const first = 10 * time.Millisecond // the Node authorizer may learn of the Pod a moment later than we
+	wait := first
 	for ctx.Err() == nil {
 		if err := o.listAndWatch(ctx, k, w); err == nil {
-			wait = 50 * time.Millisecond
+			wait = first
 		}
 		select {
 		case <-ctx.Done():

@@ -63,7 +63,8 @@ type work struct {
 	noteSeq     uint64
 	noted       bool // noteSeq means something
 	tries       int
-	createdHere bool // this process made the Machine: all its notes are news
+	detailsAt   time.Time // since when details wait to be reported; zero: none do
+	createdHere bool      // this process made the Machine: all its notes are news
 }
 
 func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine {

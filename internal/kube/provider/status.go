@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,16 +13,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"gondola"
 	"gondola/internal/kube/translate"
 )
 
-// report brings the Pod's status in line with what is observed.
-func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, o translate.Observed) error {
+// observed is the status that the Pod should have.
+func (e *engine) observed(n *node, pod *corev1.Pod, m *gondola.Machine, o translate.Observed) corev1.PodStatus {
 	o.Now = time.Now()
 	o.HostIPs = n.Addresses
-	status := translate.PodStatus(pod, m, o)
+	return translate.PodStatus(pod, m, o)
+}
+
+// report brings the Pod's status in line with what is observed.
+func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, o translate.Observed) error {
+	status := e.observed(n, pod, m, o)
 	if equality.Semantic.DeepEqual(pod.Status, status) {
 		return nil
 	}
@@ -38,6 +45,40 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	}
 	e.mu.Unlock()
 	return nil
+}
+
+// calm is how long news that nobody waits for may be kept back.
+const calm = 300 * time.Millisecond
+
+// reportCalmly reports what others wait for at once, and details, such as a Pod's address while it starts, together with it or a moment
+// later: a Pod that starts would otherwise be written twice as often. It returns when to look again; zero: all is told.
+func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
+	if status := e.observed(n, pod, m, translate.Observed{}); !urgent(pod.Status, status) && !equality.Semantic.DeepEqual(pod.Status, status) {
+		if w.detailsAt.IsZero() {
+			w.detailsAt = time.Now()
+		}
+		if left := time.Until(w.detailsAt.Add(calm)); left > 0 {
+			return left, nil
+		}
+	}
+	w.detailsAt = time.Time{}
+	return 0, e.report(ctx, n, pod, m, translate.Observed{})
+}
+
+// urgent says whether two statuses differ in what controllers, Services and people act on.
+func urgent(a, b corev1.PodStatus) bool {
+	return a.Phase != b.Phase || a.Reason != b.Reason || a.Message != b.Message || (a.StartTime == nil) != (b.StartTime == nil) ||
+		a.Phase == corev1.PodRunning && a.PodIP != b.PodIP || slices.ContainsFunc(b.Conditions, func(c corev1.PodCondition) bool {
+		_, was := podutil.GetPodConditionFromList(a.Conditions, c.Type)
+		return c.Type != corev1.PodReadyToStartContainers && (was == nil || was.Status != c.Status)
+	}) || containersDiffer(a.InitContainerStatuses, b.InitContainerStatuses) || containersDiffer(a.ContainerStatuses, b.ContainerStatuses)
+}
+
+func containersDiffer(a, b []corev1.ContainerStatus) bool {
+	return !slices.EqualFunc(a, b, func(x, y corev1.ContainerStatus) bool {
+		return x.Name == y.Name && x.Ready == y.Ready && x.RestartCount == y.RestartCount && equality.Semantic.DeepEqual(x.State, y.State) &&
+			equality.Semantic.DeepEqual(x.LastTerminationState, y.LastTerminationState)
+	})
 }
 
 // patchStatus sends the difference alone, so that what others write meanwhile is kept; the UID in it is a precondition.
