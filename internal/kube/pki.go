@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -204,7 +203,7 @@ func (p *pki) ensureServiceAccountKey() error {
 	if err != nil {
 		return fmt.Errorf("service account key in %s: %w", p.dir, err)
 	}
-	return pkiutil.WritePublicKey(p.dir, "sa", key.(crypto.Signer).Public())
+	return pkiutil.WritePublicKey(p.dir, "sa", key.Public())
 }
 
 func exists(path string) bool {

@@ -150,7 +150,7 @@ func (n *node) build() *corev1.Node {
 			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(n.port)}},
 			NodeInfo: corev1.NodeSystemInfo{
 				MachineID: n.Name, SystemUUID: n.Name, BootID: n.Name, KernelVersion: kernel(), OSImage: "Gondola", OperatingSystem: "linux",
-				Architecture: runtime.GOARCH, ContainerRuntimeVersion: "gondola://0.1.0", KubeletVersion: kubelet, KubeProxyVersion: "",
+				Architecture: runtime.GOARCH, ContainerRuntimeVersion: "gondola://0.1.0", KubeletVersion: kubelet,
 			},
 		},
 	}
