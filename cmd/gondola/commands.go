@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +37,21 @@ func dataDir() string {
 }
 
 func (p *program) commands() []*cobra.Command {
-	return []*cobra.Command{p.up(), p.down(), p.doctor(), kubectl.Command()}
+	return []*cobra.Command{p.up(), p.down(), p.doctor(), kubectlCommand()}
+}
+
+// kubectlCommand is kubectl, to which signals are what they are to kubectl itself.
+func kubectlCommand() *cobra.Command {
+	c := kubectl.Command()
+	before := c.PersistentPreRunE
+	c.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		signal.Reset(os.Interrupt, syscall.SIGTERM) // its commands do not look at our context: Ctrl-C has to end them
+		if before == nil {
+			return nil
+		}
+		return before(cmd, args)
+	}
+	return c
 }
 
 // load reads the config file and lays the flags over it.
