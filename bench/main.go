@@ -133,7 +133,7 @@ func run(ctx context.Context, o options, dir string) (err error) {
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.name)
 		if err := s.measure(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w; the end of the daemon's log:\n%s", s.name, err, b.host.lastLog(20))
 		}
 	}
 	fmt.Print(facts, "\n", b.table.markdown())

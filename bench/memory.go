@@ -25,7 +25,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.add("daemon, one cluster, no Pods: RSS (of it anonymous, the rest is the file mapped)", mebibytes(m.rss)+" ("+mebibytes(m.anonymous)+")", "")
+	b.add("daemon, one cluster, no Pods: RSS (of it no cached file)", mebibytes(m.rss)+" ("+mebibytes(m.own)+")", "")
 	b.add(fmt.Sprintf("daemon, one cluster, no Pods: CPU over %.0f s", window.Seconds()), share(used, window), "")
 	return nil
 }
@@ -47,6 +47,9 @@ func (b *bench) window(ctx context.Context, cpu func() (time.Duration, error)) (
 // memory measures what idle Machines cost: their processes, the whole host, CPU.
 func (b *bench) memory(ctx context.Context) (err error) {
 	if err := b.ensureApp(ctx); err != nil {
+		return err
+	}
+	if err := wait(ctx, time.Duration(b.rounds(5, 1))*time.Second); err != nil { // until what was before is freed
 		return err
 	}
 	before, err := meminfo("MemAvailable")
@@ -131,8 +134,8 @@ func (b *bench) addMemory(groups []cgroup, available float64) error {
 	for _, name := range slices.Sorted(maps.Keys(parts)) {
 		detail = append(detail, fmt.Sprintf("%s %.1f", name, parts[name].pss/n/(1<<20)))
 	}
-	b.add(fmt.Sprintf("idle Machine: memory of all its processes, mean of %d: PSS (RSS)", len(groups)),
-		fmt.Sprintf("%s (%s)", mebibytes(all.pss/n), mebibytes(all.rss/n)), "PSS by part, MiB: "+strings.Join(detail, ", "))
+	b.add(fmt.Sprintf("idle Machine: memory of all its processes, mean of %d: PSS (of it no cached file; RSS)", len(groups)),
+		fmt.Sprintf("%s (%s; %s)", mebibytes(all.pss/n), mebibytes(all.own/n), mebibytes(all.rss/n)), "PSS by part, MiB: "+strings.Join(detail, ", "))
 	b.add("idle Machine: MemAvailable of the host less, the daemon's growth included", mebibytes(available), "")
 	return nil
 }

@@ -163,6 +163,16 @@ func (p *platform) stop() error {
 	}
 }
 
+// lastLog returns the last lines of the daemon's log, for an error message.
+func (p *platform) lastLog(lines int) string {
+	b, err := os.ReadFile(filepath.Join(p.data, "gondola.log"))
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
 // wait waits for d, or for the end of ctx.
 func wait(ctx context.Context, d time.Duration) error {
 	select {

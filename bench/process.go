@@ -34,7 +34,7 @@ func kilobytes(text string) map[string]int {
 }
 
 // memory is what processes hold, in bytes.
-type memory struct{ rss, pss, anonymous float64 }
+type memory struct{ rss, pss, own float64 } // own: the part of pss that is no cached file
 
 // memoryOf reads what a process holds.
 func memoryOf(pid int) (memory, error) {
@@ -43,11 +43,11 @@ func memoryOf(pid int) (memory, error) {
 		return memory{}, err
 	}
 	kb := kilobytes(string(b))
-	return memory{rss: float64(kb["Rss"] << 10), pss: float64(kb["Pss"] << 10), anonymous: float64(kb["Anonymous"] << 10)}, nil
+	return memory{rss: float64(kb["Rss"] << 10), pss: float64(kb["Pss"] << 10), own: float64((kb["Pss_Anon"] + kb["Pss_Shmem"]) << 10)}, nil
 }
 
 func (m memory) plus(o memory) memory {
-	return memory{m.rss + o.rss, m.pss + o.pss, m.anonymous + o.anonymous}
+	return memory{m.rss + o.rss, m.pss + o.pss, m.own + o.own}
 }
 
 // cpuOf returns the CPU time that a process has used.

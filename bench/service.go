@@ -26,7 +26,7 @@ func (b *bench) service(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.stop()
+	defer w.Stop()
 	const name = "bench-web"
 	if err := b.createPod(ctx, name); err != nil {
 		return err
