@@ -138,7 +138,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 	})
 	con, err := s.openConsole(c, &run)
 	if err == nil {
-		if err = s.rt.Start(ctx, run); err != nil && ctx.Err() == nil {
+		if err = s.rt.Start(ctx, run); err != nil && !s.goneSoon(ctx) {
 			con.finish(gondola.ExitStatus{Code: 128})
 		} else if err != nil {
 			con.close()
@@ -388,18 +388,18 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 	}
 }
 
-// goneSoon says whether the sandbox turns out to have died with a container that was killed: the two are told by different ways.
+// goneSoon says whether the sandbox turns out to have died with a container that was killed: the two are told by different ways, and on a
+// busy host at different times. If it has, ctx has ended when goneSoon returns: nothing may be started in what is left of it.
 func (s *Supervisor) goneSoon(ctx context.Context) bool {
-	timer := time.NewTimer(100 * time.Millisecond)
+	timer := time.NewTimer(500 * time.Millisecond)
 	defer timer.Stop()
 	select {
 	case <-s.rt.Gone():
-		return true
+		<-ctx.Done()
 	case <-ctx.Done():
-		return context.Cause(ctx) == errLost
 	case <-timer.C:
-		return false
 	}
+	return ctx.Err() != nil
 }
 
 // waitExit asks the Runtime until it knows. ok is false when ctx ends first.
@@ -420,6 +420,7 @@ func (s *Supervisor) waitExit(ctx context.Context, c *Container) (exit Exit, ok 
 		select {
 		case <-s.rt.Gone():
 			timer.Stop()
+			<-ctx.Done() // see goneSoon
 			return Exit{}, false
 		case <-ctx.Done():
 			timer.Stop()

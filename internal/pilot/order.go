@@ -123,7 +123,10 @@ func (l *ledger) sandboxMade(spec *Spec) {
 // afresh is a container's record after its sandbox was lost.
 func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 	state := c.Status.State
-	if c.Begun {
+	switch {
+	case c.Begun && state.Kind != gondola.ContainerRunning: // it did not get as far as running: the next start is still the same one
+		c.Starts = max(c.Starts-1, 0)
+	case c.Begun:
 		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now,
 			Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
 		if oom {

@@ -141,6 +141,40 @@ func TestRecovery_RebootLeavesWhatHadEndedAsItWas(t *testing.T) {
 	}
 }
 
+// lateGone is a Runtime whose sandbox dies: its container's end is told first, that of the sandbox when gone is closed.
+type lateGone struct {
+	*processes
+	killed, gone chan struct{}
+}
+
+func (l lateGone) Gone() <-chan struct{} { return l.gone }
+
+func (l lateGone) Wait(ctx context.Context, _ string) (pilot.Exit, error) {
+	select {
+	case <-l.killed:
+		return pilot.Exit{Code: 137, Signal: 9}, nil
+	case <-ctx.Done():
+		return pilot.Exit{}, ctx.Err()
+	}
+}
+
+func TestRecovery_DeathOfASandboxIsOneRestartHoweverLateItIsTold(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	spec.Containers[0].Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartAlways}
+	rt := lateGone{newProcesses(t), make(chan struct{}), make(chan struct{})}
+	sup, end := run(t, spec, rt)
+	await(t, sup, "running", isRunning)
+	close(rt.killed)
+	time.AfterFunc(250*time.Millisecond, func() { close(rt.gone) })
+	await(t, sup, "the loss", func(s pilot.Status) bool { return s.Phase == pilot.Lost })
+	end()
+	sup, _ = run(t, spec, newProcesses(t))
+	s := await(t, sup, "running", isRunning)
+	if c := s.Containers[0]; c.RestartCount != 1 || c.Last == nil || c.Last.ExitCode != 137 || c.Last.StartedAt.IsZero() {
+		t.Errorf("container = %+v, want one restart after a run that ended with 137", c)
+	}
+}
+
 func TestJournal_HoldsNoSecrets(t *testing.T) {
 	spec := testSpec(t, `echo up; sleep 60`)
 	spec.Containers[0].Config.Gondola = &gondola.ContainerExtension{Env: []gondola.EnvVar{{Name: "PW", Secret: true}}}

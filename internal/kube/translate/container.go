@@ -38,7 +38,9 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 		if st.Started == nil {
 			st.Started = ptr(false)
 		}
-		if st.State.Running == nil && !(st.State.Terminated != nil && st.State.Terminated.ExitCode == 0 && isInit(pod, c.Name)) {
+		if isInit(pod, c.Name) { // as a kubelet has it: the Pod is initialized when all of them are ready
+			st.Ready = st.Ready && st.State.Terminated != nil && st.State.Terminated.ExitCode == 0
+		} else if st.State.Running == nil {
 			st.Ready = false
 		}
 		out = append(out, st)
