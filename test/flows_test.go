@@ -4,6 +4,7 @@ package test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,8 @@ func TestFlows(t *testing.T) {
 	}
 	h := newHost(t, "gdflow")
 	h.start(t, "--region", "aaa", "--region", "bbb")
-	testscript.Run(t, testscript.Params{
+	screens := terminals{}
+	testscript.RunT(oneByOne{t}, testscript.Params{
 		Dir: "scripts",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", h.bin+":"+os.Getenv("PATH"))
@@ -53,10 +55,25 @@ func TestFlows(t *testing.T) {
 			"same":       same,
 			"machineof":  machineOf,
 			"pilotback":  pilotBack,
+			"fill":       fill,
+			"terminal":   screens.start,
+			"see":        screens.see,
+			"type":       screens.typeKeys,
+			"resize":     screens.resize,
+			"exits":      screens.exits,
 			"registry":   func(ts *testscript.TestScript, _ bool, _ []string) { h.registry(ts) },
 		},
 		RequireExplicitExec: true,
 	})
+}
+
+// oneByOne runs scripts one after the other: they share a host, and some crash it.
+type oneByOne struct{ *testing.T }
+
+func (t oneByOne) Parallel()     {}
+func (t oneByOne) Verbose() bool { return testing.Verbose() }
+func (t oneByOne) Run(name string, f func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { f(oneByOne{t}) })
 }
 
 // newHost makes the namespace and the commands that run in it, and sees to it that nothing is left of them.
@@ -65,7 +82,7 @@ func newHost(t *testing.T, name string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(root, "bin", "gondola")
+	program := cmp.Or(os.Getenv("GONDOLA_TEST_BINARY"), filepath.Join(root, "bin", "gondola"))
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("%v: run make build first", err)
 	}
