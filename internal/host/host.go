@@ -245,8 +245,14 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 	if err := removeCgroup(ctx, filepath.Join("gondola", instance), true); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
-	if err := unmountBelow(p.data); err != nil {
+	entries, err := os.ReadDir(p.data)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("purge: %w", err)
+	}
+	for _, e := range entries { // not the directory itself, which may be a disk of its own
+		if err := unmountBelow(filepath.Join(p.data, e.Name())); err != nil {
+			return fmt.Errorf("purge: %w", err)
+		}
 	}
 	err = errors.Join(os.RemoveAll(p.sockets), os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"gondola"
 )
@@ -18,6 +19,7 @@ type offered struct {
 	free     gondola.Resources
 	numbers  int // Machines for which there are addresses
 	cordoned bool
+	full     string   // which disk is full; empty if none
 	drivers  []string // sorted
 	cached   bool     // the image is there
 }
@@ -40,6 +42,8 @@ func computeBid(o offered, ask gondola.Ask) (*gondola.Bid, *gondola.Refusal) {
 		return refuse("driver %s wanted, it has %s", ask.Driver, strings.Join(o.drivers, ", "))
 	case o.cordoned:
 		return refuse("it is cordoned")
+	case o.full != "":
+		return refuse("%s", o.full)
 	case o.numbers < 1:
 		return refuse("insufficient IPs: it runs %d machines already", maxNumber)
 	case !want.Fits(o.free):
@@ -80,7 +84,23 @@ func (w *Worker) Ask(ctx context.Context, ask gondola.Ask) (gondola.Auction, err
 func (w *Worker) offered() offered {
 	free, numbers := w.ledger.free()
 	return offered{worker: w.cfg.Name, region: w.cfg.Region, capacity: w.cfg.Capacity, free: free, numbers: numbers, cordoned: w.cordoned.Load(),
-		drivers: slices.Sorted(maps.Keys(w.cfg.Drivers))}
+		full: w.diskFull(), drivers: slices.Sorted(maps.Keys(w.cfg.Drivers))}
+}
+
+// minDisk is the free space below which no Machine is taken: its record, its journal and those of its neighbours need some.
+const minDisk = 32 << 20
+
+// diskFull says that there is no room on the disk for another Machine; empty if there is.
+func (w *Worker) diskFull() string {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(w.cfg.Dir, &fs); err != nil {
+		return "" // whoever writes to it will say what is wrong
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	if free >= minDisk {
+		return ""
+	}
+	return fmt.Sprintf("its disk is full: %d MB free on that of %s, %d MB needed; make room there", free>>20, w.cfg.Dir, minDisk>>20)
 }
 
 // offer is the standing offer of the moment.

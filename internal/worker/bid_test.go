@@ -29,6 +29,7 @@ func TestComputeBid(t *testing.T) {
 		{"one millicore too much", base, gondola.Ask{Requests: mb(1001, 1)}, "1001m CPU and 1 MB wanted, 1 CPU and 900 MB free of 2 CPUs and 3800 MB", 0, 0},
 		{"nothing counts as overhead", with(func(o *offered) { o.free = mb(0, 24) }), gondola.Ask{}, "0 CPUs and 25 MB wanted, 0 CPUs and 24 MB free of 2 CPUs and 3800 MB", 0, 0},
 		{"cordoned", with(func(o *offered) { o.cordoned = true }), gondola.Ask{Requests: mb(1, 1)}, "it is cordoned", 0, 0},
+		{"full disk", with(func(o *offered) { o.full = "its disk is full" }), gondola.Ask{Requests: mb(1, 1)}, "its disk is full", 0, 0},
 		{"another region", base, gondola.Ask{Regions: []gondola.Region{"gru"}, Requests: mb(1, 1)}, "it is in region fra", 0, 0},
 		{"unknown driver", base, gondola.Ask{Driver: "microvm", Requests: mb(1, 1)}, "driver microvm wanted, it has gvisor, runc", 0, 0},
 		{"no addresses", with(func(o *offered) { o.numbers = 0 }), gondola.Ask{Requests: mb(1, 1)}, "insufficient IPs: it runs 4093 machines already", 0, 0},
