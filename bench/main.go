@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -132,7 +133,9 @@ func run(ctx context.Context, o options, dir string) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.name)
-		if err := s.measure(b, ctx); err != nil {
+		if err := s.measure(b, ctx); ctx.Err() != nil {
+			return errors.New("interrupted")
+		} else if err != nil {
 			return fmt.Errorf("%s: %w; the end of the daemon's log:\n%s", s.name, err, b.host.lastLog(20))
 		}
 	}
