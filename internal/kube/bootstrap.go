@@ -7,11 +7,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+
+	"gondola/internal/kube/translate"
 )
 
 // dnsService is the name of the cluster's DNS Service, as everywhere.
@@ -24,6 +27,12 @@ func bootstrap(ctx context.Context, client kubernetes.Interface, cfg *Config) er
 	for user, rules := range map[string][]rbacv1.PolicyRule{dnsUser: dnsRules, providerUser: providerRules} {
 		if err := ensureRole(ctx, client, user, rules); err != nil {
 			return fmt.Errorf("role %s: %w", user, err)
+		}
+	}
+	for _, name := range translate.RuntimeClasses() {
+		class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: ours}, Handler: name}
+		if _, err := client.NodeV1().RuntimeClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("runtime class %s: %w", name, err)
 		}
 	}
 	if err := ensureDNSService(ctx, client, cfg); err != nil {

@@ -159,7 +159,8 @@ func (n *node) build() *corev1.Node {
 	}
 	o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name})
 	for _, name := range append([]string{""}, translate.RuntimeClasses()...) {
-		o.Status.RuntimeHandlers = append(o.Status.RuntimeHandlers, corev1.NodeRuntimeHandler{Name: name})
+		o.Status.RuntimeHandlers = append(o.Status.RuntimeHandlers, corev1.NodeRuntimeHandler{Name: name,
+			Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: new(bool), UserNamespaces: new(bool)}})
 	}
 	return o
 }

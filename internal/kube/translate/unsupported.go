@@ -13,7 +13,7 @@ import (
 )
 
 // RuntimeClasses are the names of RuntimeClasses that a Pod may ask for: the drivers.
-func RuntimeClasses() []string { return []string{"gvisor", "runc"} }
+func RuntimeClasses() []string { return []string{"gvisor"} }
 
 // Unsupported lists the fields of the Pod that cannot be carried out, each as a sentence that begins with its path; none: nil.
 //
