@@ -44,7 +44,7 @@ func TestFullDisk(t *testing.T) {
 	h.must(t, "hello", "curl", "-s", "-m", "5", "http://"+ip+":8080/while-full")
 	began := time.Now()
 	for _, args := range [][]string{{"machine", "run", "--name", "during", "gondola.local/hello"}, {"machine", "start", "stopped"}, {"app", "create", "during"}} {
-		out, err := h.command(args...).CombinedOutput()
+		out, err := h.bounded(args...)
 		if err == nil {
 			continue // what fits into a page that the database has anyway
 		}
@@ -106,4 +106,12 @@ func (h *host) runMachine(t *testing.T, name string) string {
 			t.Fatalf("machine %s does not answer: %v %s", name, err, out)
 		}
 	}
+}
+
+// bounded runs a gondola command for at most 20 seconds.
+func (h *host) bounded(args ...string) ([]byte, error) {
+	c := h.command(args...)
+	timer := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
+	defer timer.Stop()
+	return c.CombinedOutput()
 }

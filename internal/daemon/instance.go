@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 )
 
@@ -85,4 +87,20 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return os.Rename(tmp, path)
+}
+
+// minDisk is what the databases need to be opened.
+const minDisk = 16 << 20
+
+// checkDisk says in plain words what SQLite would say in its own.
+func checkDisk(data string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(data, &fs); err != nil {
+		return fmt.Errorf("data directory %s: %w", data, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < minDisk {
+		return gondola.Errorf(gondola.ErrPrecondition, "the disk of %s is full: %d MB free, at least %d MB needed; make room there and try again (Machines run on meanwhile)",
+			data, free>>20, minDisk>>20)
+	}
+	return nil
 }

@@ -104,6 +104,9 @@ func Up(ctx context.Context, o Options) error {
 
 // run is Up on a data directory that is ours.
 func (p *platform) run(ctx context.Context, began time.Time) (err error) {
+	if err := checkDisk(p.Config.Data); err != nil {
+		return err
+	}
 	l, err := p.listen()
 	if err != nil {
 		return err

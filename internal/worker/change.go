@@ -26,6 +26,9 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 		if !gondola.CanMove(m.rec.State, gondola.Starting) || m.rec.State.Transient() {
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to start machine from current state: '%s'", m.rec.State)
 		}
+		if full := w.diskFull(); full != "" {
+			return refused(gondola.Refusal{Worker: w.cfg.Name, Region: w.cfg.Region, Reason: full, Capacity: w.cfg.Capacity})
+		}
 		want, _ := m.rec.Config.Requests()
 		if err := m.take(want); err != nil {
 			return err
