@@ -170,6 +170,7 @@ func (h *host) run(args ...string) error {
 		}
 		select {
 		case err := <-exited:
+			b, _ := os.ReadFile(log.Name())
 			return fmt.Errorf("gondola up ended: %w\n%s", err, b)
 		case <-deadline:
 			return fmt.Errorf("gondola up is not ready after 2 minutes:\n%s", b)
