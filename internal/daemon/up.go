@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"gondola"
@@ -69,6 +70,9 @@ type NodeConfig struct {
 // behind; a later one leaves what was there.
 func Up(ctx context.Context, o Options) error {
 	began := time.Now()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // most of the heap is Kubernetes' schemas, which never change: 40 MiB less for little CPU
+	}
 	c, err := o.Config.complete()
 	if err != nil {
 		return err
