@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
 	"internal/host":                          {"gondola", "internal/image", "internal/network", "internal/worker"},
 	"internal/image":                         {"gondola"},
-	"internal/kube":                          {"gondola", "internal/kube/provider"},
+	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/translate"},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
 	"internal/kube/translate":                {"gondola"},
