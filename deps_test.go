@@ -29,9 +29,9 @@ var mayImport = map[string][]string{
 	"internal/driver/drivertest/program/cmd": {"gondola", "internal/driver/drivertest/program"},
 	"internal/driver/fake":                   {"gondola", "internal/driver", "internal/driver/drivertest/program", "internal/pilot", "internal/worker"},
 	"internal/driver/gvisor":                 {"gondola", "internal/driver", "internal/pilot"},
-	"internal/driver/gvisor/runsc":           {"gondola", "internal/pilot"},
+	"internal/driver/gvisor/runsc":           {"gondola", "internal/driver", "internal/pilot"},
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
-	"internal/host":                          {"gondola", "internal/image", "internal/network", "internal/worker"},
+	"internal/host":                          {"gondola", "internal/driver", "internal/image", "internal/network", "internal/worker"},
 	"internal/image":                         {"gondola"},
 	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/translate"},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version

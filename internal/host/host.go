@@ -21,6 +21,8 @@ import (
 	"gondola/internal/image"
 	"gondola/internal/network"
 	"gondola/internal/worker"
+
+	"gondola/internal/driver"
 )
 
 // Network is what a Host needs of internal/network.
@@ -167,7 +169,7 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 		return worker.Prepared{}, err
 	}
 	if mounted {
-		undo.add(func() error { return unmountBelow(p.runDir(m.ID)) })
+		undo.add(func() error { return driver.UnmountBelow(p.runDir(m.ID)) })
 	}
 	// The directory of sockets is on a tmpfs that a reboot, or somebody's cleaning, empties.
 	if err := os.MkdirAll(p.sockets, 0o700); err != nil {
@@ -192,7 +194,7 @@ func (w *WorkerHost) Release(ctx context.Context, id gondola.MachineID, disk boo
 	}
 	p := w.places
 	errs := []error{
-		unmountBelow(p.dir(id)),
+		driver.UnmountBelow(p.dir(id)),
 		w.network.Detach(ctx, id),
 		p.removeSocket(id),
 		removeCgroup(ctx, p.cgroup(id), false),
@@ -250,7 +252,7 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 		return fmt.Errorf("purge: %w", err)
 	}
 	for _, e := range entries { // not the directory itself, which may be a disk of its own
-		if err := unmountBelow(filepath.Join(p.data, e.Name())); err != nil {
+		if err := driver.UnmountBelow(filepath.Join(p.data, e.Name())); err != nil {
 			return fmt.Errorf("purge: %w", err)
 		}
 	}

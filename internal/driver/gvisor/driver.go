@@ -23,6 +23,11 @@ import (
 	"gondola/internal/pilot"
 )
 
+const (
+	pilotRecord   = "pilot.json"   // in Spec.Dir: the pilot's process and binary
+	sandboxRecord = "sandbox.json" // in Spec.RunDir: the sandbox's process, written by gvisor/runsc
+)
+
 // Config is what a Driver needs.
 type Config struct {
 	// PilotPath is the gondola-pilot binary. It must stay where it is as long as a Machine uses it: name it by its digest.
@@ -64,7 +69,7 @@ func (d *Driver) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.P
 		return api, nil
 	}
 	// One that does not answer, or only says its last words, must not run beside the new one.
-	if err := killRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)); err != nil {
+	if err := driver.KillRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)); err != nil {
 		return nil, err
 	}
 	if err := d.prepare(spec, payload); err != nil {
@@ -134,7 +139,7 @@ func (d *Driver) start(ctx context.Context, spec pilot.Spec) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // it is a child of this process until one of the two ends
-	if err := recordProcess(filepath.Join(spec.Dir, pilotRecord), cmd.Process.Pid, d.cfg.PilotPath); err != nil {
+	if err := driver.RecordProcess(filepath.Join(spec.Dir, pilotRecord), cmd.Process.Pid, d.cfg.PilotPath); err != nil {
 		d.cfg.Log.Info("a pilot ended at once", "machine", spec.Machine, "err", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.StartTimeout)
@@ -187,27 +192,27 @@ func (d *Driver) Adopt(ctx context.Context, spec pilot.Spec) (pilot.API, error) 
 
 // Alive says whether the Machine's sandbox runs.
 func (d *Driver) Alive(_ context.Context, spec pilot.Spec) (bool, error) {
-	p, err := readProcess(filepath.Join(spec.RunDir, sandboxRecord))
+	p, err := driver.ReadProcess(filepath.Join(spec.RunDir, sandboxRecord))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("machine %s: %w", spec.Machine, err)
 	}
-	return p.alive(), nil
+	return p.Alive(), nil
 }
 
 // Kill ends pilot and sandbox and undoes what they made; see driver.Driver.
 func (d *Driver) Kill(ctx context.Context, spec pilot.Spec) error {
 	errs := []error{
-		killRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)), // first, or it would make another sandbox
-		killRecorded(ctx, filepath.Join(spec.RunDir, sandboxRecord)),
+		driver.KillRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)), // first, or it would make another sandbox
+		driver.KillRecorded(ctx, filepath.Join(spec.RunDir, sandboxRecord)),
 	}
 	if spec.Cgroup != "" {
 		errs = append(errs, removeCgroups(ctx, spec.Cgroup))
 	}
 	for _, dir := range []string{filepath.Join(spec.Dir, "rootfs"), filepath.Join(spec.RunDir, "runsc"), filepath.Join(spec.RunDir, "bundles"), filepath.Join(spec.RunDir, "volumes")} {
-		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
 	}
 	for _, file := range []string{spec.Socket, filepath.Join(spec.Dir, pilotRecord), filepath.Join(spec.RunDir, sandboxRecord)} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/runsc/container"
 
 	"gondola"
+	"gondola/internal/driver"
 	"gondola/internal/pilot"
 )
 
@@ -201,7 +202,7 @@ func (r *Runtime) remove(name string) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := unmountBelow(r.rootfs(name)); err != nil {
+	if err := driver.UnmountBelow(r.rootfs(name)); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(r.rootfs(name)), os.RemoveAll(r.bundle(r.id(name))))

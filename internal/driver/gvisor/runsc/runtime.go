@@ -9,12 +9,10 @@ package runsc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -25,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/runsc/flag"
 
 	"gondola"
+	"gondola/internal/driver"
 	"gondola/internal/pilot"
 )
 
@@ -153,8 +152,8 @@ func (r *Runtime) load(name string) (*container.Container, error) {
 
 // living returns the sandbox if one runs.
 func (r *Runtime) living() (*container.Container, bool) {
-	rec, err := readRecord(r.spec.RunDir)
-	if err != nil || !rec.alive() {
+	rec, err := driver.ReadProcess(filepath.Join(r.spec.RunDir, recordName))
+	if err != nil || !rec.Alive() {
 		return nil, false
 	}
 	c, err := r.load(pauseName)
@@ -166,15 +165,10 @@ func (r *Runtime) living() (*container.Container, bool) {
 
 // record notes which process is the sandbox, for later pilots and for the driver.
 func (r *Runtime) record(pid int) error {
-	start, err := startTime(pid)
-	if err != nil {
+	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, recordName), pid, ""); err != nil {
 		return fmt.Errorf("sandbox process: %w", err)
 	}
-	b, err := json.Marshal(sandboxRecord{PID: pid, Start: start, Boot: bootID()})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(r.spec.RunDir, recordName), b, 0o600)
+	return nil
 }
 
 // watch makes c the sandbox, and closes gone when its process ends.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gondola/internal/driver"
 	"gondola/internal/pilot"
 )
 
@@ -22,7 +23,7 @@ func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 			r.cfg.Log.Info("runsc could not delete the sandbox, killing what is left", "err", err)
 		}
 	}
-	if rec, err := readRecord(spec.RunDir); err == nil && rec.alive() {
+	if rec, err := driver.ReadProcess(filepath.Join(spec.RunDir, recordName)); err == nil && rec.Alive() {
 		if err := unix.Kill(rec.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("kill sandbox process %d: %w", rec.PID, err))
 		}
@@ -31,7 +32,7 @@ func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 		errs = append(errs, removeCgroups(ctx, r.sandboxCgroup()))
 	}
 	for _, dir := range []string{filepath.Join(spec.Dir, "rootfs"), filepath.Join(spec.RunDir, "volumes"), filepath.Join(spec.RunDir, "bundles"), r.stateDir()} {
-		errs = append(errs, unmountBelow(dir), os.RemoveAll(dir))
+		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
 	}
 	if err := os.Remove(filepath.Join(spec.RunDir, recordName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)

@@ -1,4 +1,4 @@
-package gvisor
+package driver
 
 import (
 	"bytes"
@@ -13,34 +13,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	pilotRecord   = "pilot.json"   // in Spec.Dir: the pilot's process and binary
-	sandboxRecord = "sandbox.json" // in Spec.RunDir: the sandbox's process, written by gvisor/runsc
-)
-
-// process is one process of this host, told apart from a later one with the same number by its start time.
-type process struct {
+// Process is one process of this host, told apart from a later one with the same number by its start time.
+type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"`          // field 22 of /proc/<pid>/stat: ticks since boot
 	Boot  string `json:"boot"`           // the kernel's boot id: what was before a reboot is nobody now
 	Path  string `json:"path,omitempty"` // of its binary, which is kept while it runs
 }
 
-// recordProcess writes down which process pid is.
-func recordProcess(file string, pid int, path string) error {
+// RecordProcess writes down which process pid is; path is that of its binary, or empty.
+func RecordProcess(file string, pid int, path string) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(process{pid, start, bootID(), path})
+	b, err := json.Marshal(Process{pid, start, bootID(), path})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(file, b, 0o600)
 }
 
-func readProcess(file string) (process, error) {
-	var p process
+// ReadProcess reads what RecordProcess wrote.
+func ReadProcess(file string) (Process, error) {
+	var p Process
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return p, err
@@ -51,7 +47,8 @@ func readProcess(file string) (process, error) {
 	return p, nil
 }
 
-func (p process) alive() bool {
+// Alive says whether the process still runs, and is no other one with its number.
+func (p Process) Alive() bool {
 	start, err := startTime(p.PID)
 	return err == nil && start == p.Start && p.Boot == bootID()
 }
@@ -81,9 +78,9 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }
 
-// killRecorded kills the recorded process and waits for its end. Without a record, or when it has ended, there is nothing to do.
-func killRecorded(ctx context.Context, file string) error {
-	p, err := readProcess(file)
+// KillRecorded kills the recorded process and waits for its end. Without a record, or when it has ended, there is nothing to do.
+func KillRecorded(ctx context.Context, file string) error {
+	p, err := ReadProcess(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -98,7 +95,7 @@ func killRecorded(ctx context.Context, file string) error {
 		return fmt.Errorf("process %d: %w", p.PID, err)
 	}
 	defer unix.Close(fd)
-	if !p.alive() { // asked only now, when the number can no longer become another's
+	if !p.Alive() { // asked only now, when the number can no longer become another's
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
