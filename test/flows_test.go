@@ -197,11 +197,15 @@ func (h *host) stop(t *testing.T) {
 
 // registry serves images of Debian packages on 127.0.0.1:5000 of the host until the script ends.
 func (h *host) registry(ts *testscript.TestScript) {
-	program := filepath.Join(h.bin, "registry")
-	if out, err := exec.Command("go", "build", "-o", program, "./registry").CombinedOutput(); err != nil {
-		ts.Fatalf("build the registry: %v\n%s", err, out)
+	program, lister := filepath.Join(h.bin, "registry"), filepath.Join(h.bin, "lister")
+	for out, pkg := range map[string]string{program: "./registry", lister: "./lister"} {
+		build := exec.Command("go", "build", "-o", out, pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			ts.Fatalf("build %s: %v\n%s", pkg, err, out)
+		}
 	}
-	c := exec.Command("nsenter", "--net=/run/netns/"+h.netns, program)
+	c := exec.Command("nsenter", "--net=/run/netns/"+h.netns, program, "-lister", lister)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
 	ts.Check(err)

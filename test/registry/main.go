@@ -1,4 +1,5 @@
-// Command registry serves a container registry with images of Debian's nginx and wrk, made from the packages on this machine, for the flows.
+// Command registry serves a container registry with images of Debian's nginx and wrk, made from the packages on this machine, and of test/lister, for
+// the flows.
 package main
 
 import (
@@ -28,6 +29,7 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:5000", "address to serve on")
+	lister := flag.String("lister", "", "program of the image test/lister")
 	flag.Parse()
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
@@ -38,7 +40,8 @@ func main() {
 	for repository, p := range map[string]program{
 		"debian/nginx": {paths: []string{"/usr/sbin/nginx", "/etc/nginx/nginx.conf", "/etc/nginx/mime.types", "/etc/nginx/sites-enabled/default", "/var/www/html"},
 			dirs: []string{"/var/log/nginx", "/var/lib/nginx", "/run", "/tmp"}, cmd: []string{"/usr/sbin/nginx", "-g", "daemon off; error_log stderr;"}},
-		"debian/wrk": {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
+		"debian/wrk":  {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
+		"test/lister": {paths: []string{*lister}, cmd: []string{*lister}},
 	} {
 		if err := push(l.Addr().String()+"/"+repository+":12", p); err != nil {
 			log.Fatalf("%s: %v", repository, err)
@@ -114,9 +117,12 @@ func libraries(path string) ([]string, error) {
 	if err != nil || fi.IsDir() || fi.Mode()&0o111 == 0 {
 		return nil, err
 	}
-	out, err := exec.Command("ldd", path).Output()
+	out, err := exec.Command("ldd", path).CombinedOutput()
+	if strings.Contains(string(out), "not a dynamic executable") {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", path, err)
+		return nil, fmt.Errorf("ldd %s: %w: %s", path, err, out)
 	}
 	var libs []string
 	for _, m := range libraryRE.FindAllString(string(out), -1) {
