@@ -39,7 +39,7 @@ func wire(t *testing.T) (a, b namespace) {
 		t.Skip("network namespaces need root")
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("network namespaces need the ip command")
+		t.Fatal("network namespaces need the ip command: apt-get install iproute2")
 	}
 	tag := fmt.Sprintf("gdt-%d-%d", os.Getpid(), time.Now().UnixNano()%100000)
 	a, b = namespace{tag + "-a", "192.0.2.1"}, namespace{tag + "-b", "192.0.2.2"}

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,7 +89,6 @@ func TestCluster(t *testing.T) {
 	t.Run("ReadsLogsThroughTheKubeletAPI", c.logs)
 	t.Run("IsSpokenToByKubectl", c.kubectl)
 	t.Run("StopsCleanlyAndStartsWithItsObjects", c.restarts)
-	t.Run("Rests", c.rests)
 }
 
 func (r *running) version(t *testing.T) {
@@ -410,18 +408,4 @@ func (r *running) restarts(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// rests measures the cost of doing nothing: GONDOLA_MEASURE=60s go test -run TestCluster -v.
-func (r *running) rests(t *testing.T) {
-	length, err := time.ParseDuration(os.Getenv("GONDOLA_MEASURE"))
-	if err != nil {
-		t.Skip("a measurement: set GONDOLA_MEASURE=60s")
-	}
-	before := cpuTime()
-	<-time.After(length)
-	used := cpuTime() - before
-	b, _ := os.ReadFile("/proc/self/statm")
-	pages, _ := strconv.Atoi(strings.Fields(string(b))[1])
-	t.Logf("over %v: %.1f %% of a core, RSS %d MiB (with platform, workers and test in one process)", length, 100*used.Seconds()/length.Seconds(), pages*os.Getpagesize()>>20)
 }

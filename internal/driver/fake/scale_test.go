@@ -11,9 +11,6 @@ import (
 )
 
 func TestScale_ThousandMachinesAreCheap(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a second")
-	}
 	const n = 1000
 	d := fake.NewDriver()
 	t.Cleanup(func() { d.Close() })
