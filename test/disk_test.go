@@ -63,7 +63,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.must(t, "gondola", "machine", "start", "stopped")
-	h.must(t, "hello", "curl", "-s", "-m", "5", "http://"+stopped+":8080/")
+	h.answers(t, stopped)
 	after := h.runMachine(t, "after")
 	h.must(t, "hello", "curl", "-s", "-m", "5", "http://"+after+":8080/")
 	if out := h.must(t, "gondola", "logs", "before"); !strings.Contains(out, "still") && !strings.Contains(out, "while-full") {
@@ -86,7 +86,7 @@ func TestFullDisk(t *testing.T) {
 	if err := h.run(); err != nil {
 		t.Fatalf("gondola up once there is room again: %v", err)
 	}
-	h.must(t, "hello", "curl", "-s", "-m", "5", "http://"+ip+":8080/")
+	h.answers(t, ip)
 }
 
 // runMachine runs the demo image by hand and returns its address, once it answers.
@@ -97,13 +97,20 @@ func (h *host) runMachine(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	address := m.Gondola.Addresses[0].String()
+	h.answers(t, address)
+	return address
+}
+
+// answers waits for the demo image at an address: a Machine is started once its program is, and that has yet to listen.
+func (h *host) answers(t *testing.T, address string) {
+	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; pause(100 * time.Millisecond) {
 		out, err := h.output("hello", "curl", "-s", "-m", "2", "http://"+address+":8080/")
 		if err == nil {
-			return address
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("machine %s does not answer: %v %s", name, err, out)
+			t.Fatalf("the machine at %s does not answer: %v %s", address, err, out)
 		}
 	}
 }

@@ -290,10 +290,18 @@ func (r *running) wakesByOffer(t *testing.T, platform *gondolatest.Platform) {
 	}
 	spec := pod("3", "256Mi")
 	spec.NodeSelector = map[string]string{corev1.LabelTopologyRegion: "fra"}
+	// the scheduler hears of the Machine a moment after it is made: a Pod that was bound before that is none that waits
+	pods := client.CoreV1().Pods("default")
 	make1(t, client, "patient", spec)
-	eventually(t, 10*time.Second, func() string {
-		if got := unscheduled(t, client, "patient"); !strings.Contains(got, "fra: 3 CPUs and 256 MB wanted") {
-			return fmt.Sprintf("FailedScheduling says %q, want the refusal of fra", got)
+	eventually(t, 20*time.Second, func() string {
+		p, err := pods.Get(t.Context(), "patient", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			_, err = pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "patient"}, Spec: spec}, metav1.CreateOptions{})
+		} else if err == nil && p.Spec.NodeName != "" {
+			err = pods.Delete(t.Context(), "patient", *metav1.NewDeleteOptions(0))
+		}
+		if got := unscheduled(t, client, "patient"); err != nil || !strings.Contains(got, "fra: 3 CPUs and 256 MB wanted") {
+			return fmt.Sprintf("FailedScheduling says %q (%v), want the refusal of fra", got, err)
 		}
 		return ""
 	})
