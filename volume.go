@@ -1,0 +1,118 @@
+package gondola
+
+import (
+	"context"
+	"time"
+)
+
+// VolumeID names a Volume: "vol_" and 16 characters.
+type VolumeID string
+
+// VolumeRef names a Volume of an App.
+type VolumeRef struct {
+	App AppName
+	ID  VolumeID
+}
+
+// Volume is a disk on one worker. It outlives Machines, is attached to one of them at a time, and binds that Machine to its worker.
+type Volume struct {
+	ID                VolumeID    `json:"id"`
+	Name              string      `json:"name"`
+	State             VolumeState `json:"state"`
+	SizeGB            int         `json:"size_gb"` // GiB
+	Region            Region      `json:"region"`
+	Zone              string      `json:"zone"` // the worker, so that equal zones mean one host
+	Encrypted         bool        `json:"encrypted"`
+	AttachedMachine   *MachineID  `json:"attached_machine_id"`
+	AttachedAlloc     *string     `json:"attached_alloc_id"` // always null: of an older platform
+	CreatedAt         time.Time   `json:"created_at"`
+	Blocks            uint64      `json:"blocks"`
+	BlockSize         uint64      `json:"block_size"` // 4096
+	BlocksFree        uint64      `json:"blocks_free"`
+	BlocksAvail       uint64      `json:"blocks_avail"`
+	BytesTotal        uint64      `json:"bytes_total"`
+	BytesUsed         uint64      `json:"bytes_used"`
+	FSType            string      `json:"fstype"`             // "ext4"
+	SnapshotRetention int         `json:"snapshot_retention"` // days, 1 to 60
+	AutoBackup        bool        `json:"auto_backup_enabled"`
+	HostStatus        string      `json:"host_status,omitempty"` // "ok", "unreachable"
+	Type              string      `json:"type,omitempty"`        // "local"
+	App               AppName     `json:"app_name,omitempty"`
+	Worker            WorkerName  `json:"worker,omitempty"`
+}
+
+// VolumeState is where a Volume is in its life.
+type VolumeState string
+
+const (
+	VolumeCreating       VolumeState = "creating"
+	VolumeCreated        VolumeState = "created"
+	VolumeExtending      VolumeState = "extending"
+	VolumeRestoring      VolumeState = "restoring" // from a snapshot or another Volume
+	VolumePendingDestroy VolumeState = "pending_destroy"
+	VolumeDestroying     VolumeState = "destroying"
+)
+
+// CreateVolumeRequest is the body of POST …/volumes.
+type CreateVolumeRequest struct {
+	Name              string   `json:"name"`
+	Region            string   `json:"region,omitempty"`  // as in CreateRequest
+	SizeGB            int      `json:"size_gb,omitempty"` // GiB; if zero, 3; at most 500
+	Encrypted         *bool    `json:"encrypted,omitempty"`
+	RequireUniqueZone *bool    `json:"require_unique_zone,omitempty"`
+	UniqueZoneAppWide bool     `json:"unique_zone_app_wide,omitempty"`
+	SnapshotRetention *int     `json:"snapshot_retention,omitempty"` // days, 1 to 60; if nil, 5
+	AutoBackup        *bool    `json:"auto_backup_enabled,omitempty"`
+	FSType            string   `json:"fstype,omitempty"`           // "ext4" (default)
+	SnapshotID        string   `json:"snapshot_id,omitempty"`      // restore from
+	SourceVolume      VolumeID `json:"source_volume_id,omitempty"` // fork from
+	Compute           *Guest   `json:"compute,omitempty"`          // place it where such a Machine has room
+	ComputeImage      string   `json:"compute_image,omitempty"`
+	// ID makes a create idempotent: doing it again returns the Volume that is there. Chosen by the server; accepted from clients too.
+	ID VolumeID `json:"id,omitempty"`
+}
+
+// UpdateVolumeRequest is the body of PUT …/volumes/{id}; nil fields stay.
+type UpdateVolumeRequest struct {
+	SnapshotRetention *int  `json:"snapshot_retention,omitempty"`
+	AutoBackup        *bool `json:"auto_backup_enabled,omitempty"`
+}
+
+// ExtendVolumeResponse is the answer to an extension.
+type ExtendVolumeResponse struct {
+	Volume       Volume `json:"volume"`
+	NeedsRestart bool   `json:"needs_restart"` // the Machine sees the new size only after a restart
+}
+
+// VolumeSnapshot is a copy of a Volume at one moment, on the same worker.
+type VolumeSnapshot struct {
+	ID            string    `json:"id"`          // "vs_" and 16 characters
+	Size          int64     `json:"size"`        // bytes that it takes
+	VolumeSize    int64     `json:"volume_size"` // bytes of the Volume at that moment
+	Digest        string    `json:"digest"`
+	CreatedAt     time.Time `json:"created_at"`
+	Status        string    `json:"status"` // "creating", "created", "failed"
+	RetentionDays int       `json:"retention_days"`
+	Volume        VolumeID  `json:"volume_id,omitempty"`
+}
+
+// Volumes is the life of Volumes. Like Machines, a worker does it, a market routes it and a client carries it.
+//
+// Every method returns ErrNotFound for an unknown App, Volume or snapshot and ErrUnavailable when its worker does not answer.
+type Volumes interface {
+	// CreateVolume finds a worker of the region with room on its disk, ErrCapacity where none has, and makes the Volume there. It returns
+	// when the Volume can be used.
+	CreateVolume(ctx context.Context, app AppName, req CreateVolumeRequest) (Volume, error)
+	Volume(ctx context.Context, ref VolumeRef) (Volume, error)
+	// ListVolumes returns the Volumes of an App, or of all Apps where app is empty, oldest first.
+	ListVolumes(ctx context.Context, app AppName) ([]Volume, error)
+	UpdateVolume(ctx context.Context, ref VolumeRef, req UpdateVolumeRequest) (Volume, error)
+	// ExtendVolume grows a Volume to sizeGB GiB, while it is in use too; ErrInvalid for a smaller size.
+	ExtendVolume(ctx context.Context, ref VolumeRef, sizeGB int) (ExtendVolumeResponse, error)
+	// DeleteVolume deletes a Volume with its data; ErrPrecondition while a Machine has it. Deleting twice is no error while it is on record.
+	DeleteVolume(ctx context.Context, ref VolumeRef) (Volume, error)
+	// SnapshotVolume keeps a copy of the Volume as it is now, as after a power cut. id makes it idempotent; if empty, one is chosen.
+	SnapshotVolume(ctx context.Context, ref VolumeRef, id string) (VolumeSnapshot, error)
+	ListSnapshots(ctx context.Context, ref VolumeRef) ([]VolumeSnapshot, error)
+	DeleteSnapshot(ctx context.Context, ref VolumeRef, id string) error
+}
