@@ -102,8 +102,11 @@ func unpackBackup(ctx context.Context, r io.Reader, dir string) (m manifest, err
 	defer z.Close()
 	t := tar.NewReader(z)
 	h, err := t.Next()
-	if err != nil || h.Name != backupManifest {
+	switch {
+	case errors.Is(err, zstd.ErrMagicMismatch), err == nil && h.Name != backupManifest:
 		return m, gondola.Errorf(gondola.ErrInvalid, "this is not a backup of gondola")
+	case err != nil:
+		return m, gondola.Errorf(gondola.ErrInvalid, "it is damaged or cut short: %v", err)
 	}
 	if err := json.NewDecoder(t).Decode(&m); err != nil {
 		return m, gondola.Errorf(gondola.ErrInvalid, "its manifest is damaged: %v", err)
