@@ -61,7 +61,7 @@ func holdParts(mounts []pilot.Mount, base string, vs Volumes) error {
 		}
 		v := vs[m.Volume.Name]
 		held := filepath.Join(base, "part"+strconv.Itoa(i))
-		if err := holdPart(v.Source, m.SubPath, held, !v.ReadOnly); err != nil {
+		if err := holdPart(v.Source, m.SubPath, held, !v.ReadOnly, v.Mode); err != nil {
 			return fmt.Errorf("sub-path %s of volume %s: %w", m.SubPath, m.Volume.Name, err)
 		}
 		m.Volume, m.Source, m.SubPath, m.ReadOnly = nil, held, "", m.ReadOnly || v.ReadOnly
@@ -69,7 +69,7 @@ func holdParts(mounts []pilot.Mount, base string, vs Volumes) error {
 	return nil
 }
 
-func holdPart(volume, part, held string, create bool) error {
+func holdPart(volume, part, held string, create bool, mode uint32) error {
 	root, err := openRoot(volume)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func holdPart(volume, part, held string, create bool) error {
 			fd, err = root.open(part, unix.O_PATH, 0)
 		}
 		if err == nil {
-			err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o777)
+			err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
 		}
 	}
 	if err != nil {

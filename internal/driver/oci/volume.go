@@ -25,6 +25,8 @@ type Volume struct {
 	ReadOnly bool
 	Memory   bool // a tmpfs of the host is mounted at Source
 	SizeMB   int
+	Mode     uint32 // of an empty one
+	Group    int
 }
 
 // PlaceVolumes decides for each volume of a Machine.
@@ -36,7 +38,7 @@ func PlaceVolumes(spec pilot.Spec, inside bool) Volumes {
 	parts := map[string]bool{} // volume → some container mounts a part of it
 	for _, c := range spec.Containers {
 		for _, m := range c.Config.Mounts {
-			if m.Gondola != nil && m.Gondola.SubPath != "" {
+			if m.Gondola != nil && (m.Gondola.SubPath != "" || m.Gondola.SubPathExpr != "") {
 				parts[m.Name] = true
 			}
 		}
@@ -44,6 +46,7 @@ func PlaceVolumes(spec pilot.Spec, inside bool) Volumes {
 	out := Volumes{}
 	for i, v := range spec.Volumes {
 		p := Volume{Index: i, SizeMB: v.SizeMB}
+		p.Mode, p.Group = spec.VolumeMode()
 		switch v.Kind {
 		case pilot.VolumeMemory:
 			p.Tmpfs = inside && !parts[v.Name]
@@ -88,8 +91,10 @@ func (v Volume) prepare() error {
 		return err
 	}
 	if err := os.Mkdir(v.Source, 0o777); err == nil {
-		err = os.Chmod(v.Source, 0o777) // past the umask
-		if err != nil {
+		if err := os.Chown(v.Source, 0, v.Group); err != nil && v.Group != 0 {
+			return err
+		}
+		if err := unix.Chmod(v.Source, v.Mode); err != nil { // past the umask
 			return err
 		}
 	} else if !errors.Is(err, os.ErrExist) {
@@ -98,8 +103,11 @@ func (v Volume) prepare() error {
 	if !v.Memory {
 		return nil
 	}
-	return MountTmpfs(v.Source, "mode=0777", v.SizeMB)
+	return MountTmpfs(v.Source, v.Options(), v.SizeMB)
 }
+
+// Options are those of a tmpfs for this volume, beside its size.
+func (v Volume) Options() string { return fmt.Sprintf("mode=%#o,gid=%d", v.Mode, v.Group) }
 
 // MountTmpfs mounts a tmpfs at dir, unless something is mounted there already. If sizeMB is zero, it may hold half of the host's memory.
 func MountTmpfs(dir, options string, sizeMB int) error {

@@ -25,7 +25,7 @@ func annotations(vs oci.Volumes) map[string]string {
 		if !v.Tmpfs {
 			continue
 		}
-		options := "mode=0777"
+		options := v.Options()
 		if v.SizeMB > 0 {
 			options += fmt.Sprintf(",size=%dm", v.SizeMB)
 		}
