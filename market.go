@@ -45,6 +45,7 @@ type Offer struct {
 	FreeMachines int        `json:"free_machines"`
 	Cordoned     bool       `json:"cordoned,omitempty"`
 	Images       []string   `json:"images,omitempty"` // references in its store
+	Host         *HostInfo  `json:"host,omitempty"`   // nil from a worker that does not tell
 }
 
 // PlacementsRequest is the read-only auction of the public API (POST /v1/platform/placements).

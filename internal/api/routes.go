@@ -77,6 +77,7 @@ func (a *API) gondolaRoutes() []route {
 		{"GET", root, whoever, 0, a.offered},
 		{"GET", root + "/watch", lists, 0, a.watch},
 		{"POST", root + "/ask", whoever, small, a.ask},
+		{"GET", root + "/stats", lists, 0, a.stats},
 		{"GET", machine + "/logs", reads, 0, a.logs},
 		{"GET", machine + "/exec", changes, 0, a.execStream},
 		{"GET", machine + "/attach", changes, 0, a.attach},

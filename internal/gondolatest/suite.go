@@ -49,6 +49,7 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Dial", (*suite).dial},
 		{"PayloadIsRefreshed", (*suite).payload},
 		{"ServicesAndImages", (*suite).servicesAndImages},
+		{"Stats", (*suite).stats},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &suite{T: t, p: open(t)}

@@ -32,7 +32,10 @@ func defaultReserve(has gondola.Resources) gondola.Resources {
 	return gondola.Resources{MemoryBytes: min(max(512<<20, has.MemoryBytes/20), has.MemoryBytes/2)}
 }
 
-func memTotal() int64 {
+func memTotal() int64 { return memInfo("MemTotal:") }
+
+// memInfo reads a line of /proc/meminfo, in bytes.
+func memInfo(name string) int64 {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0
@@ -40,7 +43,7 @@ func memTotal() int64 {
 	defer f.Close()
 	sc := bufio.NewScanner(f)
 	for sc.Scan() {
-		if fields := strings.Fields(sc.Text()); len(fields) >= 2 && fields[0] == "MemTotal:" {
+		if fields := strings.Fields(sc.Text()); len(fields) >= 2 && fields[0] == name {
 			kb, _ := strconv.ParseInt(fields[1], 10, 64)
 			return kb << 10
 		}

@@ -25,6 +25,8 @@ type API interface {
 	// PutPayload swaps the files of the payload volumes atomically; variables count from the next start of a container.
 	PutPayload(ctx context.Context, p gondola.Payload) error
 	Processes(ctx context.Context) ([]gondola.ProcessStat, error)
+	// Stats tells what the Machine and its running containers use; Ref, Metadata and rates are left to the worker.
+	Stats(ctx context.Context) (gondola.MachineStats, error)
 }
 
 // ErrGone is returned by a Client when no pilot answers on its socket.

@@ -150,6 +150,10 @@ func (p *processes) Dial(ctx context.Context, port int) (io.ReadWriteCloser, err
 	return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
+func (p *processes) Stats(context.Context) (gondola.MachineStats, error) {
+	return gondola.MachineStats{}, nil
+}
+
 func (p *processes) Usage(context.Context) (map[string]int64, error) { return nil, nil }
 
 func (p *processes) Processes(context.Context) ([]gondola.ProcessStat, error) {

@@ -38,6 +38,9 @@ type Runtime interface {
 	// Usage returns the memory each running container uses, in bytes, where the runtime can tell.
 	Usage(ctx context.Context) (map[string]int64, error)
 	Processes(ctx context.Context) ([]gondola.ProcessStat, error)
+	// Stats returns what sandbox and running containers use: Time, CPU (without rates), Memory, Network, Processes, and of containers these
+	// and their Rootfs. The rest is the pilot's.
+	Stats(ctx context.Context) (gondola.MachineStats, error)
 }
 
 // Run is one run of a container: a container restarted three times has had runs 0 to 3.

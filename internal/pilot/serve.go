@@ -108,6 +108,7 @@ func (h *handler) routes() http.Handler {
 	mux.HandleFunc("POST /v1/signal", h.signal)
 	mux.HandleFunc("PUT /v1/payload", h.payload)
 	mux.HandleFunc("GET /v1/processes", h.processes)
+	mux.HandleFunc("GET /v1/stats", h.stats)
 	mux.HandleFunc("GET /v1/exec", h.exec)
 	mux.HandleFunc("GET /v1/attach", h.attach)
 	mux.HandleFunc("GET /v1/dial", h.dial)

@@ -34,6 +34,7 @@ type Supervisor struct {
 	volatile bool
 	final    func()
 	prober   *prober
+	disk     DiskMeter
 
 	opened  chan struct{} // closed when the ledger is there and tells the present
 	opening sync.Once

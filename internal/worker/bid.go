@@ -108,7 +108,7 @@ func (w *Worker) offer() *gondola.Offer {
 	free, numbers := w.ledger.free()
 	fit := gondola.Resources{CPUMillis: max(0, free.CPUMillis), MemoryBytes: max(0, free.MemoryBytes)}
 	o := &gondola.Offer{Worker: w.cfg.Name, Region: w.cfg.Region, Capacity: w.cfg.Capacity, Free: free, LargestFit: fit, FreeMachines: numbers,
-		Cordoned: w.cordoned.Load()}
+		Cordoned: w.cordoned.Load(), Host: w.hostInfo()}
 	if images := w.images.Load(); images != nil {
 		o.Images = *images
 	}

@@ -22,12 +22,14 @@ const (
 // heartbeatLoop tells watchers that the worker is there.
 func (w *Worker) heartbeatLoop(ctx context.Context) {
 	w.imagesChanged(ctx)
+	w.checkPressure(ctx)
 	t := time.NewTicker(heartbeat)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
 			w.hub.heartbeat(w.cfg.Name)
+			w.checkPressure(ctx)
 		case <-ctx.Done():
 			return
 		}

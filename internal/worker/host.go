@@ -15,6 +15,9 @@ type Host interface {
 	Total() gondola.Resources
 	// IPs are the host's own addresses as Machines see them, IPv4 first: a Pod's hostIPs.
 	IPs() []netip.Addr
+	// Stats is how the host does now; cheap. Info is what it is, without Runtime, MaxMachines and Pressure, which are the worker's to say.
+	Stats() gondola.HostStats
+	Info() gondola.HostInfo
 
 	// EnsureImage makes the image available and returns it. policy is "always", "if_not_present" or "never". Errors are gondola.ErrImage
 	// (does not exist, is none, no access: message for the user) or gondola.ErrUnavailable (registry does not answer).

@@ -25,6 +25,7 @@ type machine struct {
 	inbox chan func(context.Context)
 	done  chan struct{} // closed when the goroutine has ended
 	found func()        // tells Run that it is known what became of the Machine
+	stats sampler
 
 	// Owned.
 	rec       record

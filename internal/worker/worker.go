@@ -56,7 +56,8 @@ type Worker struct {
 	pins    *pins
 
 	cordoned atomic.Bool
-	images   atomic.Pointer[[]string] // references in the host's store
+	images   atomic.Pointer[[]string]         // references in the host's store
+	pressure atomic.Pointer[gondola.Pressure] // on the host, when it was last looked at
 
 	creating sync.Mutex // held while a Machine's name, number and capacity are committed
 

@@ -39,6 +39,7 @@ type Host struct {
 	machines map[gondola.MachineID]bool
 	fail     func(step string, id gondola.MachineID) error
 	services map[string][]gondola.VirtualService
+	stats    gondola.HostStats // if its Time is zero, all is well
 }
 
 var _ worker.Host = (*Host)(nil)
@@ -82,6 +83,33 @@ func (h *Host) failed(ctx context.Context, step string, id gondola.MachineID) er
 
 // Total implements worker.Host.
 func (h *Host) Total() gondola.Resources { return h.cfg.Total }
+
+// Stats implements worker.Host.
+func (h *Host) Stats() gondola.HostStats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := h.stats
+	if out.Time.IsZero() {
+		total := h.cfg.Total.MemoryBytes
+		out = gondola.HostStats{MemoryTotal: total, MemoryAvailable: total, MaxPIDs: 4 << 20,
+			Disk: gondola.DiskStats{Total: 100 << 30, Available: 80 << 30, InodesTotal: 1 << 20, InodesAvailable: 1 << 20}}
+	}
+	out.Time = time.Now()
+	return out
+}
+
+// SetStats makes Stats return s from now on.
+func (h *Host) SetStats(s gondola.HostStats) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Time = time.Now()
+	h.stats = s
+}
+
+// Info implements worker.Host.
+func (h *Host) Info() gondola.HostInfo {
+	return gondola.HostInfo{Kernel: "0.0.0-fake", OSImage: "Fake", DiskBytes: 100 << 30}
+}
 
 // IPs implements worker.Host.
 func (h *Host) IPs() []netip.Addr {

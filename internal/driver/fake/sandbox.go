@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"gondola"
 	"gondola/internal/driver/drivertest/program"
@@ -42,6 +43,7 @@ type container struct {
 	main    *process
 	execs   map[*process]bool
 	streams *streams
+	began   time.Time
 }
 
 // die ends everything at once.
@@ -172,7 +174,7 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 	}
 	b := r.box
 	s := b.plumb(run)
-	c := &container{run: run, main: newProcess(run.TTY), execs: map[*process]bool{}, streams: s, view: &view{
+	c := &container{began: time.Now(), run: run, main: newProcess(run.TTY), execs: map[*process]bool{}, streams: s, view: &view{
 		root: filepath.Join(b.spec.RunDir, "root", name), tree: run.Container.Tree, mounts: run.Mounts, memory: filepath.Join(b.spec.RunDir, "memory")}}
 	if err := c.view.addFiles(run.Files); err != nil {
 		return err
@@ -435,6 +437,23 @@ func (r *runtime) Usage(context.Context) (map[string]int64, error) {
 		}
 	}
 	return usage, nil
+}
+
+func (r *runtime) Stats(context.Context) (gondola.MachineStats, error) {
+	r.box.mu.Lock()
+	defer r.box.mu.Unlock()
+	m := gondola.MachineStats{Time: time.Now(), Containers: []gondola.ContainerStats{}}
+	for name, c := range r.box.containers {
+		if c.main.ended() {
+			continue
+		}
+		cpu := int64(time.Since(c.began)) / 10 // a tenth of a core each
+		m.Containers = append(m.Containers, gondola.ContainerStats{Name: name, Processes: 1, CPU: gondola.CPUStats{UsageNanos: cpu},
+			Memory: gondola.MemoryStats{Usage: c.main.memory, WorkingSet: c.main.memory, RSS: c.main.memory}})
+		m.CPU.UsageNanos, m.Processes, m.Memory.Usage = m.CPU.UsageNanos+cpu, m.Processes+1, m.Memory.Usage+c.main.memory
+	}
+	m.Memory.WorkingSet, m.Memory.RSS = m.Memory.Usage, m.Memory.Usage
+	return m, nil
 }
 
 func (r *runtime) Processes(context.Context) ([]gondola.ProcessStat, error) {

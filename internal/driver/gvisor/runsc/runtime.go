@@ -24,8 +24,6 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
-	"gondola/internal/driver/cgroup"
-	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -45,10 +43,13 @@ type Runtime struct {
 	mu      sync.Mutex
 	spec    pilot.Spec
 	conf    *config.Config
-	volumes oci.Volumes
+	volumes volumes
 	sandbox *container.Container // nil before Boot
 	runs    map[string]*process  // container → its present run
 	oom     bool
+
+	disk   pilot.DiskMeter
+	shares shares
 }
 
 // New returns the Runtime of one Machine.
@@ -77,7 +78,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.sweep(ctx, spec); err != nil {
 		return false, fmt.Errorf("clear what an earlier sandbox left: %w", err)
 	}
-	if err := r.volumes.Prepare(); err != nil {
+	if err := r.prepareVolumes(); err != nil {
 		return false, err
 	}
 	if err := r.startPause(ctx); err != nil {
@@ -100,7 +101,7 @@ func (r *Runtime) configure(spec pilot.Spec) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.spec = spec
-	r.volumes = oci.PlaceVolumes(spec, true)
+	r.volumes = placeVolumes(spec)
 	if err := flags.Parse(r.flags()); err != nil {
 		return fmt.Errorf("runsc flags: %w", err)
 	}
@@ -121,6 +122,7 @@ func (r *Runtime) flags() []string {
 		"--allow-suid",
 		"--net-raw",
 		"--host-settings=ignore",
+		"--in-sandbox-cgroup=v2",
 		"--panic-log=" + filepath.Join(r.spec.Dir, "sandbox-panic.log"),
 	}
 	if r.spec.NetNS == "" {
@@ -129,7 +131,7 @@ func (r *Runtime) flags() []string {
 		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
 		flags = append(flags, "--network=sandbox", "--gofer-network-namespace="+r.spec.NetNS)
 	}
-	if r.volumes.Binds() {
+	if r.volumes.binds() {
 		// Without it a unix socket in a bind exists for the container alone that made it.
 		flags = append(flags, "--host-uds=all")
 	}
@@ -154,7 +156,7 @@ func (r *Runtime) load(name string) (*container.Container, error) {
 
 // living returns the sandbox if one runs.
 func (r *Runtime) living() (*container.Container, bool) {
-	rec, err := driver.ReadProcess(filepath.Join(r.spec.RunDir, driver.SandboxRecord))
+	rec, err := driver.ReadProcess(filepath.Join(r.spec.RunDir, recordName))
 	if err != nil || !rec.Alive() {
 		return nil, false
 	}
@@ -167,7 +169,7 @@ func (r *Runtime) living() (*container.Container, bool) {
 
 // record notes which process is the sandbox, for later pilots and for the driver.
 func (r *Runtime) record(pid int) error {
-	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, driver.SandboxRecord), pid, ""); err != nil {
+	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, recordName), pid, ""); err != nil {
 		return fmt.Errorf("sandbox process: %w", err)
 	}
 	return nil
@@ -187,7 +189,7 @@ func (r *Runtime) watch(c *container.Container) error {
 		r.gone, r.oom = make(chan struct{}), false
 	default:
 	}
-	group := r.sandboxCgroup()
+	cgroup := r.sandboxCgroup()
 	r.mu.Unlock()
 	go func() {
 		defer unix.Close(fd)
@@ -197,7 +199,7 @@ func (r *Runtime) watch(c *container.Container) error {
 				break
 			}
 		}
-		oom := cgroup.Host().OOMKills(group) > 0
+		oom := oomKills(cgroup) > 0
 		r.cfg.Log.Info("the sandbox has ended", "pid", pid, "oom", oom)
 		r.mu.Lock()
 		defer r.mu.Unlock()

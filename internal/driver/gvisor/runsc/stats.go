@@ -40,11 +40,11 @@ func (r *Runtime) Usage(context.Context) (map[string]int64, error) {
 	}
 	out := map[string]int64{}
 	for name, p := range r.alive() {
-		ev, err := p.c.Sandbox.Event(p.c.ID)
+		used, err := readGuest(p.c.Sandbox, p.c.ID)
 		if err != nil {
 			continue // it has ended just now
 		}
-		out[name] = int64(ev.Event.Data.Memory.Usage.Usage)
+		out[name] = used.memory
 	}
 	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -91,6 +92,11 @@ func main() {
 		}
 		fmt.Println("eaten")
 		time.Sleep(time.Hour)
+	case "spin":
+		for {
+		}
+	case "gomaxprocs":
+		fmt.Println(runtime.GOMAXPROCS(0), runtime.NumCPU())
 	case "burn": // for a second; prints the CPU time it got, in ms
 		end := time.Now().Add(time.Second)
 		for time.Now().Before(end) {
