@@ -84,6 +84,7 @@ func (a *API) gondolaRoutes() []route {
 		{"GET", machine + "/dial", changes, 0, a.dial},
 		{"PUT", machine + "/payload", changes, large, a.putPayload},
 		{"PUT", root + "/networks/{network}/services", runs, large, a.setServices},
+		{"PUT", root + "/networks/{network}/policies/{owner}", runs, large, a.setPolicies},
 		{"POST", root + "/images", runs, 0, a.importImage},
 		{"GET", root + "/images", looks, 0, a.listImages},
 		{"DELETE", root + "/images", runs, 0, a.pruneImages},

@@ -31,6 +31,9 @@ type Network interface {
 	Detach(ctx context.Context, id gondola.MachineID) error
 	Attached() ([]gondola.MachineID, error)
 	SetServices(ctx context.Context, network string, services []gondola.VirtualService) error
+	SetPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) error
+	Describe(ctx context.Context, m gondola.PolicySubject) error
+	Forget(id gondola.MachineID)
 }
 
 // Config says what a Host works with.
@@ -145,6 +148,16 @@ func (w *WorkerHost) SetServices(ctx context.Context, network string, services [
 	return w.network.SetServices(ctx, network, services)
 }
 
+// SetPolicies implements worker.Host.
+func (w *WorkerHost) SetPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) error {
+	return w.network.SetPolicies(ctx, network, owner, set)
+}
+
+// Describe implements worker.Host.
+func (w *WorkerHost) Describe(ctx context.Context, m gondola.PolicySubject) error {
+	return w.network.Describe(ctx, m)
+}
+
 // Prepare implements worker.Host. What a Prepare that fails has made is undone; what was there before stays.
 func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (_ worker.Prepared, err error) {
 	if err := checkID(m.ID); err != nil {
@@ -198,6 +211,9 @@ func (w *WorkerHost) Release(ctx context.Context, id gondola.MachineID, disk boo
 		w.network.Detach(ctx, id),
 		p.removeSocket(id),
 		removeCgroup(ctx, p.cgroup(id), false),
+	}
+	if disk {
+		w.network.Forget(id)
 	}
 	if disk && errs[0] == nil { // never into a mount
 		errs = append(errs, p.removeMachineDir(id))

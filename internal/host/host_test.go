@@ -62,6 +62,10 @@ func (w *wires) Attached() ([]gondola.MachineID, error) {
 	return ids, nil
 }
 
+func (w *wires) SetPolicies(context.Context, string, string, gondola.PolicySet) error { return nil }
+func (w *wires) Describe(context.Context, gondola.PolicySubject) error                { return nil }
+func (w *wires) Forget(gondola.MachineID)                                             {}
+
 func (w *wires) SetServices(context.Context, string, []gondola.VirtualService) error { return nil }
 
 type bench struct {

@@ -61,6 +61,7 @@ type Market struct {
 	workers  []Worker      // in the order they came; replaced as a whole
 	changed  chan struct{} // closed when workers changes, and made anew
 	services map[string][]gondola.VirtualService
+	policies map[policyKey]gondola.PolicySet
 	seen     map[gondola.MachineID]gondola.Machine // what workers last said, in short; kept by Run
 }
 
@@ -69,7 +70,7 @@ var _ gondola.Server = (*Market)(nil)
 // New returns a Market. Run keeps its index in step with the workers.
 func New(cfg Config) *Market {
 	m := &Market{index: cfg.Index, deadline: cfg.Deadline, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
-		services: map[string][]gondola.VirtualService{}, seen: map[gondola.MachineID]gondola.Machine{}}
+		services: map[string][]gondola.VirtualService{}, policies: map[policyKey]gondola.PolicySet{}, seen: map[gondola.MachineID]gondola.Machine{}}
 	m.ready = make(chan struct{})
 	m.readOnce = sync.OnceFunc(func() { close(m.ready) })
 	if m.deadline == 0 {

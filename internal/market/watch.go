@@ -219,5 +219,6 @@ func (r *reconciler) synced(w Worker, begun time.Time) {
 		r.m.log.Warn("make the index agree with a worker", "worker", w.Name, "err", err)
 	}
 	r.m.log.Info("worker answers", "worker", w.Name, "machines", len(entries))
+	r.m.bringPolicies(r.ctx, w)
 	r.m.bringServices(r.ctx, w)
 }

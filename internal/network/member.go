@@ -3,6 +3,7 @@ package network
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -60,7 +61,14 @@ func (n *Network) admit(link int, m member) error {
 	if n.members[index] == m {
 		return nil
 	}
-	var stale []uint32 // what is known of this link, or of another that had the addresses
+	var gone []netip.Addr
+	for i, old := range n.members {
+		if i == index || old.v4 == m.v4 || old.v6 == m.v6 {
+			gone = append(gone, old.v4, old.v6)
+		}
+	}
+	d := n.planPolicies([]member{m}, gone) // in the same transaction: it is isolated before its first packet
+	var stale []uint32                     // what is known of this link, or of another that had the addresses
 	err := n.transact(func(c *nftables.Conn) error {
 		for i, old := range n.members {
 			if i != index && old.v4 != m.v4 && old.v6 != m.v6 {
@@ -76,7 +84,7 @@ func (n *Network) admit(link int, m member) error {
 				return err
 			}
 		}
-		return nil
+		return n.writePolicies(c, d)
 	})
 	if err != nil {
 		return fmt.Errorf("admit %s to the firewall: %w", m.id, err)
@@ -85,6 +93,7 @@ func (n *Network) admit(link int, m member) error {
 		delete(n.members, i)
 	}
 	n.members[index] = m
+	n.policies.take(d)
 	return nil
 }
 
@@ -96,9 +105,12 @@ func (n *Network) dismiss(id gondola.MachineID) error {
 		if m.id != id {
 			continue
 		}
-		if err := n.transact(func(c *nftables.Conn) error { return n.deleteMember(c, index, m) }); err != nil {
+		d := n.planPolicies(nil, []netip.Addr{m.v4, m.v6})
+		err := n.transact(func(c *nftables.Conn) error { return errors.Join(n.deleteMember(c, index, m), n.writePolicies(c, d)) })
+		if err != nil {
 			return fmt.Errorf("take %s out of the firewall: %w", id, err)
 		}
+		n.policies.take(d)
 		delete(n.members, index)
 	}
 	return nil

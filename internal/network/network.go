@@ -55,7 +55,8 @@ type Network struct {
 	members  map[uint32]member
 	vips     map[vipKey]string         // virtual port → its chain
 	owners   map[netip.Addr]networkKey // virtual address → whose it is
-	networks map[networkKey]string     // names of the networks with services that were set since Open, for messages
+	policies policies
+	networks map[networkKey]string // names of the networks with services that were set since Open, for messages
 }
 
 // Open prepares the instance's network: the nftables table, the gateway addresses on lo and forwarding. What an earlier process of the
@@ -95,6 +96,7 @@ func newNetwork(cfg Config) (*Network, error) {
 		vips:     map[vipKey]string{},
 		owners:   map[netip.Addr]networkKey{},
 		networks: map[networkKey]string{},
+		policies: newPolicies(),
 	}
 	if err := n.plan.Validate(); err != nil {
 		return nil, err

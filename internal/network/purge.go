@@ -43,7 +43,8 @@ func (n *Network) Purge(ctx context.Context) error {
 	for _, id := range ids {
 		errs = append(errs, removeNetNS(filepath.Join(netnsDir, n.netnsName(id))))
 	}
-	errs = append(errs, n.purgeTable(), n.purgeHost())
+	n.policies = newPolicies()
+	errs = append(errs, n.purgeTable(), n.purgeHost(), n.removePolicyFile())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge network of instance %s: %w", n.instance, err)
 	}

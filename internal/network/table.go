@@ -23,6 +23,8 @@ const (
 	setHosts    = "hosts%s"        // addresses on the host that Machines may reach
 	setRanges   = "ranges%s"       // Service ranges: what is not translated there is refused
 	setVIPs     = "vips%s"         // network . address . protocol . port → chain; network zero is the host
+	setIngress  = "ingress%s"      // address of an isolated Machine → chain that says what may reach it
+	setEgress   = "egress%s"       // address of an isolated Machine → chain that says what it may reach
 	setVIPAddrs = "vipaddresses%s" // virtual addresses: what is not translated there is refused, as in ranges
 )
 
@@ -50,6 +52,8 @@ func (n *Network) set(name string, f family) *nftables.Set {
 		s.KeyType = f.addr
 	case setRanges:
 		s.KeyType, s.Interval = f.addr, true
+	case setIngress, setEgress:
+		s.KeyType, s.IsMap, s.DataType = f.addr, true, nftables.TypeVerdict
 	case setVIPs:
 		s.KeyType = nftables.MustConcatSetType(mark, mark, f.addr, nftables.TypeInetProto, nftables.TypeInetService)
 		s.Concatenation, s.IsMap, s.DataType = true, true, nftables.TypeVerdict
@@ -60,7 +64,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 func (n *Network) sets() []*nftables.Set {
 	sets := []*nftables.Set{n.set(setNetworks, family{})}
 	for _, f := range families() {
-		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs} {
+		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress} {
 			sets = append(sets, n.set(name, f))
 		}
 	}
@@ -71,6 +75,9 @@ func (n *Network) sets() []*nftables.Set {
 func (n *Network) openTable() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := n.readPolicyFile(); err != nil {
+		return err
+	}
 	found, err := n.tableExists()
 	if err != nil {
 		return err
@@ -93,6 +100,9 @@ func (n *Network) openTable() error {
 		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
 	}
 	if err := n.loadServicesLocked(); err != nil {
+		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
+	}
+	if err := n.loadPoliciesLocked(); err != nil {
 		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
 	}
 	return nil
@@ -191,6 +201,9 @@ func (n *Network) writeTable(c *nftables.Conn) error {
 		{base("forward", filter, nftables.ChainHookForward, nftables.ChainPriorityFilter), n.forwardRules()},
 		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), n.fromMachines(goTo(chainHost))},
 		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices(nil)},
+		// After the rules of the house, which decide what is possible at all.
+		{base("policy-forward", filter, nftables.ChainHookForward, nftables.ChainPriorityRef(10)), policyRules(false)},
+		{base("policy-input", filter, nftables.ChainHookInput, nftables.ChainPriorityRef(10)), policyRules(true)},
 		{base("postrouting", nat, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource), n.postroutingRules()},
 	}
 	for _, r := range all {

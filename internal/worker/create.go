@@ -62,6 +62,9 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 	}
 	events := m.eventsOf(gondola.Created, []event{{kind: "launch", status: "pending", source: "flyd"}, {kind: "launch", source: "user"}})
 	m.events = events
+	if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {
+		return nil, err
+	}
 	if err := w.store.Create(ctx, row, sealed, events...); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,11 @@ type Host interface {
 
 	// SetServices programs the virtual services of a network.
 	SetServices(ctx context.Context, network string, services []gondola.VirtualService) error
+	// SetPolicies programs an owner's policies of a network and keeps them over a reboot.
+	SetPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) error
+	// Describe says by what policies select a Machine: before its first Prepare, and whenever that changes. It is known until Release with
+	// disk, or the end of the process.
+	Describe(ctx context.Context, m gondola.PolicySubject) error
 }
 
 // Image is an unpacked image.

@@ -75,6 +75,7 @@ func (m *machine) commitWith(ctx context.Context, change func(*record), save fun
 		m.w.ledger.set(m.id, m.rec.Allocated)
 		return err
 	}
+	m.describe(ctx, next)
 	freed := next.Allocated != m.rec.Allocated || !next.DestroyedAt.IsZero()
 	m.rec = next
 	m.events = append(es, m.events...)

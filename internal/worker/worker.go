@@ -148,6 +148,9 @@ func (w *Worker) load(ctx context.Context) error {
 		w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
 		w.ledger.restore(row.ID, row.Number, row.Allocated)
 		m.show()
+		if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

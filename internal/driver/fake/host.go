@@ -40,6 +40,8 @@ type Host struct {
 	fail     func(step string, id gondola.MachineID) error
 	services map[string][]gondola.VirtualService
 	stats    gondola.HostStats // if its Time is zero, all is well
+	policies map[string]gondola.PolicySet // network/owner → its policies
+	subjects map[gondola.MachineID]gondola.PolicySubject
 }
 
 var _ worker.Host = (*Host)(nil)
@@ -53,7 +55,7 @@ func NewHost(cfg HostConfig) *Host {
 		cfg.Worker = 1
 	}
 	h := &Host{cfg: cfg, cached: map[string]worker.Image{}, used: map[string]time.Time{}, machines: map[gondola.MachineID]bool{},
-		services: map[string][]gondola.VirtualService{}}
+		services: map[string][]gondola.VirtualService{}, policies: map[string]gondola.PolicySet{}, subjects: map[gondola.MachineID]gondola.PolicySubject{}}
 	entries, _ := os.ReadDir(filepath.Join(cfg.Dir, "machines")) // none yet is fine
 	for _, e := range entries {
 		h.machines[gondola.MachineID(e.Name())] = true
@@ -285,4 +287,35 @@ func (h *Host) Services(network string) []gondola.VirtualService {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.services[network])
+}
+
+// SetPolicies implements worker.Host.
+func (h *Host) SetPolicies(_ context.Context, network, owner string, set gondola.PolicySet) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.policies[network+"/"+owner] = set
+	return nil
+}
+
+// Policies returns what SetPolicies was given last for a network by an owner.
+func (h *Host) Policies(network, owner string) gondola.PolicySet {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.policies[network+"/"+owner]
+}
+
+// Describe implements worker.Host.
+func (h *Host) Describe(_ context.Context, m gondola.PolicySubject) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.subjects[m.ID] = m
+	return nil
+}
+
+// Described returns what Describe was given last for a Machine.
+func (h *Host) Described(id gondola.MachineID) (gondola.PolicySubject, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m, ok := h.subjects[id]
+	return m, ok
 }
