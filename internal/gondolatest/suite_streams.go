@@ -275,6 +275,19 @@ func (s *suite) payload() {
 	}
 }
 
+func (s *suite) policies() {
+	r := netip.MustParsePrefix("10.0.0.0/8")
+	set := gondola.PolicySet{Groups: []gondola.PolicyGroup{{Name: "web", Addresses: []netip.Addr{netip.MustParseAddr("10.64.16.2")}}},
+		Policies: []gondola.Policy{{Name: "default/p", Ingress: &gondola.PolicyRules{}, Egress: &gondola.PolicyRules{Allow: []gondola.PolicyRule{
+			{Peers: []gondola.PolicyPeer{{Group: "web"}, {Range: &r}}, Ports: []gondola.PolicyPort{{Protocol: "udp", Port: 53}}}}}}}}
+	for range 2 {
+		s.no(s.p.SetPolicies(s.Context(), "default", "test", set), "SetPolicies")
+	}
+	set.Groups = nil
+	s.wants(s.p.SetPolicies(s.Context(), "default", "test", set), gondola.ErrInvalid, "SetPolicies with a group that is not there")
+	s.no(s.p.SetPolicies(s.Context(), "default", "test", gondola.PolicySet{}), "SetPolicies of none")
+}
+
 func (s *suite) servicesAndImages() {
 	service := gondola.VirtualService{Name: "default/web", Addresses: []netip.Addr{netip.MustParseAddr("10.43.0.10")},
 		Ports: []gondola.VirtualPort{{Protocol: "tcp", Port: 80, Backends: []netip.AddrPort{netip.MustParseAddrPort("10.64.16.2:8080")}}}}
@@ -282,6 +295,7 @@ func (s *suite) servicesAndImages() {
 		s.no(s.p.SetServices(s.Context(), "default", []gondola.VirtualService{service}), "SetServices")
 	}
 	s.no(s.p.SetServices(s.Context(), "default", nil), "SetServices of none")
+	s.policies()
 	s.started(config())
 	images, err := s.p.ListImages(s.Context())
 	s.no(err, "ListImages")
