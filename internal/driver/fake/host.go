@@ -39,7 +39,7 @@ type Host struct {
 	machines map[gondola.MachineID]bool
 	fail     func(step string, id gondola.MachineID) error
 	services map[string][]gondola.VirtualService
-	stats    gondola.HostStats // if its Time is zero, all is well
+	stats    gondola.HostStats            // if its Time is zero, all is well
 	policies map[string]gondola.PolicySet // network/owner → its policies
 	subjects map[gondola.MachineID]gondola.PolicySubject
 }
