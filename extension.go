@@ -21,6 +21,10 @@ type ConfigExtension struct {
 	// RestartBackoff is "kubernetes" (10 s doubling to 5 min, forgotten after 10 min of running) or empty for Fly.io's way (restart.go).
 	RestartBackoff string `json:"restart_backoff,omitempty"`
 	ClusterDomain  string `json:"cluster_domain,omitempty"`
+	// Label is what messages for people call the Machine, for a Pod as a kubelet does: "name_namespace(uid)". If empty, the Machine's id.
+	Label string `json:"label,omitempty"`
+	// FSGroup is the group that owns the temporary volumes, with the set-group-ID bit, so that what is made in them belongs to it too.
+	FSGroup *int64 `json:"fs_group,omitempty"`
 }
 
 // HostAlias is a line of /etc/hosts.
@@ -46,6 +50,15 @@ type ContainerExtension struct {
 	PreStop     *Hook        `json:"pre_stop,omitempty"`
 	// Init marks an init container: it is not waited for when the Machine is asked whether it runs, and its probes are none.
 	Init bool `json:"init,omitempty"`
+	// Sidecar, with Init, marks one that does not run to an end: it is started in its place among the init containers, restarted by its
+	// policy, and ended when all that are neither init nor ephemeral containers have ended for good: after them, and after the sidecars
+	// that were started after it.
+	Sidecar bool `json:"sidecar,omitempty"`
+	// Ephemeral marks a container that was added to a Machine that runs (Containers). It is started once, never again, and the Machine
+	// does not wait for it.
+	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Target names the container whose processes an ephemeral one sees as its own. If empty, those of no other.
+	Target string `json:"target,omitempty"`
 }
 
 // EnvVar is an environment variable whose value may be a secret or a fact that is known only when the Machine runs.
@@ -60,8 +73,9 @@ type EnvVar struct {
 type Security struct {
 	User             *int64            `json:"user,omitempty"`
 	Group            *int64            `json:"group,omitempty"`
-	Groups           []int64           `json:"groups,omitempty"`   // supplementary
-	NonRoot          bool              `json:"non_root,omitempty"` // refuse to start as uid 0
+	Groups           []int64           `json:"groups,omitempty"`        // supplementary
+	StrictGroups     bool              `json:"strict_groups,omitempty"` // only these, none of the image's /etc/group
+	NonRoot          bool              `json:"non_root,omitempty"`      // refuse to start as uid 0
 	ReadOnlyRootfs   bool              `json:"read_only_rootfs,omitempty"`
 	NoNewPrivileges  bool              `json:"no_new_privileges,omitempty"`
 	AddCapabilities  []string          `json:"add_capabilities,omitempty"` // without "CAP_"; "ALL"
@@ -87,6 +101,8 @@ type Hook struct {
 type MountExtension struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 	SubPath  string `json:"sub_path,omitempty"` // relative, in the volume
+	// SubPathExpr is a SubPath in which $(VAR) is replaced by the container's variables; one that is not set is an error.
+	SubPathExpr string `json:"sub_path_expr,omitempty"`
 }
 
 // FileExtension is the "gondola" object of a File.
@@ -136,6 +152,7 @@ type ContainerStatus struct {
 	RestartCount int             `json:"restart_count"`
 	Ready        bool            `json:"ready"`   // runs and its readiness probe passes, or it ended well (init)
 	Started      bool            `json:"started"` // runs and its startup probe has passed
+	Ephemeral    bool            `json:"ephemeral,omitempty"`
 }
 
 // ContainerState says what a container does; Kind decides which of the other fields mean something.

@@ -14,8 +14,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
+	"gondola/internal/driver"
+	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/gvisor/runsc"
 	"gondola/internal/pilot"
 )
@@ -48,7 +51,8 @@ func run(args []string) error {
 		return err
 	}
 	if spec.Cgroup != "" {
-		if err := enterCgroup(spec.Cgroup + "/pilot"); err != nil {
+		// It comes before the first child, so that none is left in the daemon's cgroup, where systemd would end it with the daemon.
+		if err := cgroup.Host().Enter(filepath.Join(spec.Cgroup, driver.PilotCgroup)); err != nil {
 			return err
 		}
 	}

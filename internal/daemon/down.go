@@ -115,7 +115,7 @@ func takeOver(ctx context.Context, o DownOptions) (release func(), err error) {
 			}
 			o.Say("stopping the daemon (process %d)", pid)
 		} else if told != pid {
-			o.Say("waiting for the other gondola down (process %d)", pid)
+			o.Say("waiting for the other gondola %s (process %d)", other.by.command, pid)
 		}
 		told = pid
 		if err := waitExit(ctx, pid); err != nil {

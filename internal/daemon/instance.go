@@ -34,7 +34,7 @@ func isFresh(data string) (bool, error) {
 		if e.Name() == instanceFile {
 			return false, nil
 		}
-		if !slices.Contains([]string{lockFile, instanceFile + ".tmp", logFile, "lost+found"}, e.Name()) {
+		if !slices.Contains([]string{lockFile, instanceFile + ".tmp", logFile, restoring, "lost+found"}, e.Name()) {
 			other = e.Name()
 		}
 	}

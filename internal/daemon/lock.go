@@ -15,7 +15,7 @@ import (
 
 const lockFile = "lock"
 
-// holder is the process that has a data directory, and which command it runs: "up" or "down".
+// holder is the process that has a data directory, and which command it runs: "up", "down" or "restore".
 type holder struct {
 	pid     int
 	command string
@@ -30,8 +30,8 @@ type held struct {
 func (h *held) Unwrap() error { return gondola.ErrConflict }
 
 func (h *held) Error() string {
-	if h.by.command == "down" {
-		return fmt.Sprintf("gondola down is at work in %s (process %d): wait until it has ended", h.data, h.by.pid)
+	if h.by.command != "up" {
+		return fmt.Sprintf("gondola %s is at work in %s (process %d): wait until it has ended", h.by.command, h.data, h.by.pid)
 	}
 	return fmt.Sprintf("gondola runs already in %s (process %d): stop it with Ctrl-C there, or with: gondola down", h.data, h.by.pid)
 }

@@ -132,6 +132,9 @@ func (p *platform) run(ctx context.Context, began time.Time) (err error) {
 	if err == nil {
 		p.Say("ready in %.1f s", time.Since(began).Seconds())
 		p.next()
+		if err := notify("READY=1"); err != nil {
+			p.log.Warn("the service manager does not hear that the daemon is ready", "error", err)
+		}
 		err = g.wait(ctx)
 	}
 	if ctx.Err() != nil {

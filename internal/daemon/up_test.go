@@ -24,7 +24,9 @@ import (
 
 // order is what a process of this test binary does instead of testing: it is `gondola up` or `gondola down`.
 type order struct {
-	Command     string // up or down
+	Command     string // up, down, backup or restore
+	File        string // of a backup
+	Replace     bool
 	Config      daemon.Config
 	Purge       bool
 	FailCluster bool // Kubernetes cannot be started
@@ -56,9 +58,14 @@ func obey(s string) int {
 	fmt.Fprint(z, "no Machine is started here")
 	z.Close()
 	var err error
-	if o.Command == "down" {
+	switch o.Command {
+	case "backup":
+		err = daemon.Backup(ctx, daemon.BackupOptions{Config: o.Config, Version: "test", To: o.File, Say: say})
+	case "restore":
+		err = daemon.Restore(ctx, daemon.RestoreOptions{Config: o.Config, From: o.File, Replace: o.Replace, Say: say})
+	case "down":
 		err = daemon.Down(ctx, daemon.DownOptions{Config: o.Config, Version: "test", Pilot: packed.Bytes(), Purge: o.Purge, Say: say})
-	} else {
+	default:
 		up := daemon.Options{Config: o.Config, Version: "test", Pilot: packed.Bytes(), Say: say}
 		if o.FailCluster || o.Cluster {
 			up.NewCluster = func(daemon.ClusterConfig) (daemon.Cluster, error) { return nil, errors.New("no cluster today") }

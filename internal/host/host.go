@@ -260,7 +260,7 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 	if err != nil {
 		return err
 	}
-	if err := removeCgroup(ctx, filepath.Join("gondola", instance), true); err != nil {
+	if err := EndAll(ctx, instance); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
 	entries, err := os.ReadDir(p.data)
@@ -272,7 +272,7 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 			return fmt.Errorf("purge: %w", err)
 		}
 	}
-	err = errors.Join(os.RemoveAll(p.sockets), os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")))
+	err = errors.Join(os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")))
 	if err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
@@ -280,4 +280,26 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 	_ = os.Remove(filepath.Dir(p.sockets))
 	removeEmptyCgroup("gondola")
 	return nil
+}
+
+// EndAll kills every process of an instance and removes its cgroups and sockets, wherever its data are or were.
+func EndAll(ctx context.Context, instance string) error {
+	p, err := newPlaces("/", instance, "")
+	if err != nil {
+		return err
+	}
+	if err := removeCgroup(ctx, filepath.Join("gondola", instance), true); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.sockets)
+}
+
+// Present says whether anything of an instance runs, or has run since the last reboot, on this machine: its sockets or its cgroups are there.
+func Present(instance string) bool {
+	p, err := newPlaces("/", instance, "")
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(p.sockets)
+	return err == nil || len(cgroupDirs(filepath.Join("gondola", instance))) > 0
 }

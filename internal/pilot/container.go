@@ -46,9 +46,9 @@ func (s *Supervisor) awaitTurn(ctx context.Context, c *Container) bool {
 		if t == turnWait {
 			s.showWaiting(c, initializing)
 		}
-		return t != turnWait || s.stopping()
+		return t != turnWait || s.over(c)
 	})
-	return t == turnStart && !s.stopping() && ctx.Err() == nil
+	return t == turnStart && !s.over(c) && ctx.Err() == nil
 }
 
 // showWaiting names what a container that never ran waits for.
@@ -78,7 +78,7 @@ func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
 	wait := s.backoff().Wait(rec.Row - 1) // Row counts the restart that is due
 	left := time.Until(last.FinishedAt.Add(wait))
 	if left <= 0 {
-		return !s.stopping()
+		return !s.over(c)
 	}
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
 		if r.Status.State.Kind != gondola.ContainerExited {
@@ -86,18 +86,18 @@ func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
 		}
 		r.Status.Last = &last
 		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CrashLoopBackOff",
-			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, c.Name, s.spec.Machine)}
+			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, c.Name, s.spec.label())}
 		return true
 	}, gondola.Note{Warning: true, Reason: "BackOff",
-		Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, s.spec.Machine)})
-	return s.pause(ctx, left)
+		Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, s.spec.label())})
+	return s.pause(ctx, c, left)
 }
 
-// pause waits for d; false if the Machine is stopped or ctx ends before.
-func (s *Supervisor) pause(ctx context.Context, d time.Duration) bool {
+// pause waits for d; false if c is not to run any more or ctx ends before.
+func (s *Supervisor) pause(ctx context.Context, c *Container, d time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	stopped := s.ledger.await(ctx.Done(), s.stopping)
+	stopped := s.ledger.await(ctx.Done(), func() bool { return s.over(c) })
 	return !stopped && errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
@@ -166,15 +166,15 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 
 // prepareRun works out everything that a run needs but its streams.
 func (s *Supervisor) prepareRun(c *Container, n int) (Run, error) {
-	args, env, err := command(&s.spec, c, s.secrets(c.Name))
+	args, env, vars, err := command(&s.spec, c, s.secrets(c.Name))
 	if err != nil {
 		return Run{}, err
 	}
-	id, home, err := identity(c)
+	id, home, err := identity(&s.spec, c)
 	if err != nil {
 		return Run{}, err
 	}
-	mounted, err := mounts(&s.spec, c, n)
+	mounted, err := mounts(&s.spec, c, n, vars)
 	if err != nil {
 		return Run{}, err
 	}
@@ -229,7 +229,7 @@ func (s *Supervisor) cannotConfigure(ctx context.Context, c *Container, err erro
 	})
 	s.ledger.note(true, c.Name, "Failed", "Error: "+err.Error())
 	s.up()
-	s.pause(ctx, s.backoff().First)
+	s.pause(ctx, c, s.backoff().First)
 }
 
 // cannotStart records a run that could not be started; whether there is another try is the policy's.
@@ -319,7 +319,7 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 			r.Row = 0
 		}
 		good := state.ExitCode == 0
-		r.Done = s.stoppingLocked() || isInit(c) && good || !policy.Restart(state.ExitCode, r.Row)
+		r.Done = s.overLocked(c) || isInit(c) && good || !policy.Restart(state.ExitCode, r.Row)
 		if !r.Begun { // it never began: there is no run whose end this is, but the try counts as one
 			r.Runs, r.Starts = r.Runs+1, r.Starts+1
 			r.Status.RestartCount = r.Starts - 1
@@ -363,7 +363,7 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 	turns := make(chan struct{})
 	go func() {
 		defer close(turns)
-		s.ledger.await(rctx.Done(), func() bool { return s.stopping() && !s.dependents(c) })
+		s.ledger.await(rctx.Done(), func() bool { return s.over(c) && !s.dependents(c) })
 	}()
 	defer func() { cancel(); <-turns }()
 	select {

@@ -11,9 +11,9 @@ import (
 // defaultPath is the PATH of a container whose image has none.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// command returns the final arguments and environment of a container. secrets are the values of its secret variables; the result may hold
-// them.
-func command(spec *Spec, c *Container, secrets map[string]string) (args, env []string, err error) {
+// command returns the final arguments and environment of a container, and the variables that references may name: not what only the image
+// has. secrets are the values of its secret variables; the result may hold them.
+func command(spec *Spec, c *Container, secrets map[string]string) (args, env []string, known map[string]string, err error) {
 	ext := c.Config.Gondola
 	if ext == nil {
 		ext = &gondola.ContainerExtension{}
@@ -21,7 +21,7 @@ func command(spec *Spec, c *Container, secrets map[string]string) (args, env []s
 	for _, kv := range c.Env {
 		env = setEnv(env, kv)
 	}
-	known := map[string]string{} // what $(VAR) may name: not what only the image has
+	known = map[string]string{}
 	for name, value := range c.Config.Env {
 		known[name] = value
 	}
@@ -31,11 +31,11 @@ func command(spec *Spec, c *Container, secrets map[string]string) (args, env []s
 		case v.Secret:
 			var ok bool
 			if value, ok = secrets[v.Name]; !ok {
-				return nil, nil, gondola.Errorf(gondola.ErrPrecondition, "the value of variable %s of container %s is not in the payload", v.Name, c.Name)
+				return nil, nil, nil, gondola.Errorf(gondola.ErrPrecondition, "the value of variable %s of container %s is not in the payload", v.Name, c.Name)
 			}
 		case v.Field != "":
 			if value, err = field(spec, v.Field); err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 		case ext.Expand:
 			value = expand(value, known)
@@ -56,7 +56,7 @@ func command(spec *Spec, c *Container, secrets map[string]string) (args, env []s
 	if ext.TTY {
 		env = defaultEnv(env, "TERM=xterm")
 	}
-	return args, defaultEnv(env, defaultPath), nil
+	return args, defaultEnv(env, defaultPath), known, nil
 }
 
 // field is a fact about the Machine that only its host knows.
@@ -103,6 +103,10 @@ func defaultEnv(env []string, kv string) []string {
 // expand replaces $(NAME) by the value of a known name, as Kubernetes does in args and values: $$ is a literal $, so $$(NAME) stays
 // $(NAME); an unknown name, and anything else behind a $, stays as it is.
 func expand(s string, known map[string]string) string {
+	return expandFunc(s, func(name string) (string, bool) { value, ok := known[name]; return value, ok })
+}
+
+func expandFunc(s string, known func(name string) (string, bool)) string {
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] != '$' || i+1 == len(s) {
@@ -121,7 +125,7 @@ func expand(s string, known map[string]string) string {
 				continue
 			}
 			name := s[i+2 : i+end]
-			if value, ok := known[name]; ok {
+			if value, ok := known(name); ok {
 				out.WriteString(value)
 			} else {
 				out.WriteString(s[i : i+end+1])

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 )
 
@@ -54,22 +56,26 @@ func writeEtc(spec Spec) error {
 		if v.Kind != VolumeDisk {
 			continue
 		}
-		if err := makeOpenDir(volumeDir(spec, v)); err != nil {
+		if err := makeOpenDir(spec, volumeDir(spec, v)); err != nil {
 			return fmt.Errorf("make volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
 }
 
-// makeOpenDir makes a directory into which every user may write.
-func makeOpenDir(dir string) error {
+// makeOpenDir makes the directory of a volume, into which every user may write.
+func makeOpenDir(spec Spec, dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil // its users may have changed its mode
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o777)
+	mode, group := spec.VolumeMode()
+	if err := os.Chown(dir, 0, group); err != nil && group != 0 {
+		return err
+	}
+	return unix.Chmod(dir, mode)
 }
 
 type etcFile struct{ source, path, content string }
@@ -104,11 +110,12 @@ func volumeDir(spec Spec, v Volume) string {
 }
 
 // mounts returns what is mounted into a container: its volumes, the files of /etc, and the file for its last words, which it makes.
-func mounts(spec *Spec, c *Container, run int) ([]Mount, error) {
+// vars are the variables that a sub-path may name.
+func mounts(spec *Spec, c *Container, run int, vars map[string]string) ([]Mount, error) {
 	var out []Mount
 	taken := map[string]bool{}
 	for _, m := range c.Config.Mounts {
-		mount, err := volumeMount(spec, c, m)
+		mount, err := volumeMount(spec, c, m, vars)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +140,7 @@ func mounts(spec *Spec, c *Container, run int) ([]Mount, error) {
 	return append(out, Mount{Source: source, Path: terminationPath(c)}), nil
 }
 
-func volumeMount(spec *Spec, c *Container, m gondola.ContainerMount) (Mount, error) {
+func volumeMount(spec *Spec, c *Container, m gondola.ContainerMount, vars map[string]string) (Mount, error) {
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		if v.Name != m.Name {
@@ -144,17 +151,42 @@ func volumeMount(spec *Spec, c *Container, m gondola.ContainerMount) (Mount, err
 			return mount, nil
 		}
 		mount.ReadOnly = mount.ReadOnly || m.Gondola.ReadOnly
-		if m.Gondola.SubPath == "" {
+		part, err := subPathOf(m.Gondola, vars)
+		if err != nil {
+			return Mount{}, gondola.Errorf(gondola.ErrPrecondition, "volumeMount %q of container %q: %w", m.Name, c.Name, err)
+		}
+		if part == "" {
 			return mount, nil
 		}
-		var err error
-		mount.SubPath, err = subPath(mount.Source, m.Gondola.SubPath, v.Kind != VolumePayload)
+		mount.SubPath, err = subPath(mount.Source, part, v.Kind != VolumePayload)
 		if err != nil {
 			return Mount{}, gondola.Errorf(gondola.ErrPrecondition, "failed to create subPath directory for volumeMount %q of container %q: %w", m.Name, c.Name, err)
 		}
 		return mount, nil
 	}
 	return Mount{}, gondola.Errorf(gondola.ErrInvalid, "container %s mounts volume %s, which the Machine does not have", c.Name, m.Name)
+}
+
+// subPathOf is the part of the volume that is mounted, variables replaced.
+func subPathOf(m *gondola.MountExtension, vars map[string]string) (string, error) {
+	if m.SubPathExpr == "" {
+		return m.SubPath, nil
+	}
+	var missing []string
+	part := expandFunc(m.SubPathExpr, func(name string) (string, bool) {
+		value, ok := vars[name]
+		if !ok {
+			missing = append(missing, name)
+		}
+		return value, ok
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing value for variable %s of subPathExpr %q", strings.Join(missing, ", "), m.SubPathExpr)
+	}
+	if part == "" || filepath.IsAbs(part) {
+		return "", fmt.Errorf("subPathExpr %q gives %q, which must be relative and not empty", m.SubPathExpr, part)
+	}
+	return part, nil
 }
 
 // subPath resolves a path below source, links included, and makes it a directory if it is not there. The result does not leave source.
@@ -174,7 +206,7 @@ func subPath(source, sub string, create bool) (string, error) {
 		if err := root.MkdirAll(sub, 0o755); err != nil {
 			return "", err
 		}
-		if err := root.Chmod(sub, 0o777); err != nil {
+		if err := sameMode(root, sub); err != nil {
 			return "", err
 		}
 	} else if err != nil {
@@ -193,6 +225,15 @@ func subPath(source, sub string, create bool) (string, error) {
 		return "", fmt.Errorf("sub-path %q leads out of its volume", sub)
 	}
 	return rel, nil
+}
+
+// sameMode gives a new part of a volume the mode of the volume itself.
+func sameMode(root *os.Root, sub string) error {
+	whole, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	return root.Chmod(sub, whole.Mode()&(os.ModePerm|os.ModeSetgid))
 }
 
 func terminationPath(c *Container) string {

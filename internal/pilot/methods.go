@@ -151,11 +151,11 @@ func (s *Supervisor) Exec(ctx context.Context, opts gondola.ExecOptions, streams
 
 // execIn describes a command that runs as the container does.
 func (s *Supervisor) execIn(c *Container, cmd []string, tty bool) (Exec, error) {
-	_, env, err := command(&s.spec, c, s.secrets(c.Name))
+	_, env, _, err := command(&s.spec, c, s.secrets(c.Name))
 	if err != nil {
 		return Exec{}, err
 	}
-	id, home, err := identity(c)
+	id, home, err := identity(&s.spec, c)
 	if err != nil {
 		return Exec{}, err
 	}

@@ -1,6 +1,7 @@
 package pilot
 
 import (
+	"slices"
 	"time"
 
 	"gondola"
@@ -8,23 +9,68 @@ import (
 
 // dependencies returns what a container waits for. One that names nothing waits, if there are init containers, for those before it.
 func dependencies(spec *Spec, c *Container) []gondola.Dependency {
+	if isEphemeral(c) {
+		return nil
+	}
 	if len(c.Config.DependsOn) > 0 {
 		return c.Config.DependsOn
 	}
 	var deps []gondola.Dependency
 	for i := range spec.Containers {
 		other := &spec.Containers[i]
-		if other.Name == c.Name && isInit(c) {
+		if other.Name == c.Name && !isMain(c) {
 			break
 		}
-		if other.Name != c.Name && isInit(other) {
+		switch {
+		case other.Name != c.Name && isInit(other):
 			deps = append(deps, gondola.Dependency{Name: other.Name, Condition: gondola.DependsExited})
+		case other.Name != c.Name && isSidecar(other):
+			deps = append(deps, gondola.Dependency{Name: other.Name, Condition: gondola.DependsStarted})
 		}
 	}
 	return deps
 }
 
-func isInit(c *Container) bool { return c.Config.Gondola != nil && c.Config.Gondola.Init }
+// isInit says whether the container has to run to its end before others start.
+func isInit(c *Container) bool {
+	return c.Config.Gondola != nil && c.Config.Gondola.Init && !c.Config.Gondola.Sidecar
+}
+
+func isSidecar(c *Container) bool {
+	return c.Config.Gondola != nil && c.Config.Gondola.Init && c.Config.Gondola.Sidecar
+}
+
+func (s *Supervisor) isSidecarName(name string) bool {
+	return slices.ContainsFunc(s.spec.Containers, func(c Container) bool { return c.Name == name && isSidecar(&c) })
+}
+
+func isEphemeral(c *Container) bool { return c.Config.Gondola != nil && c.Config.Gondola.Ephemeral }
+
+// isMain says whether the Machine is there for this container: it ends when all of these have.
+func isMain(c *Container) bool { return !isInit(c) && !isSidecar(c) && !isEphemeral(c) }
+
+// over says whether the container is not to run any more: the Machine was told to stop, or what a sidecar or an ephemeral container is there
+// for has ended.
+func (s *Supervisor) over(c *Container) bool {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return s.overLocked(c)
+}
+
+func (s *Supervisor) overLocked(c *Container) bool {
+	return s.stoppingLocked() || !isMain(c) && !isInit(c) && s.mainsDoneLocked()
+}
+
+// mainsDoneLocked says whether all containers for which the Machine is there have ended for good.
+func (s *Supervisor) mainsDoneLocked() bool {
+	for i := range s.spec.Containers {
+		c := &s.spec.Containers[i]
+		if k := s.ledger.index(c.Name); isMain(c) && k >= 0 && !s.ledger.containers[k].Done {
+			return false
+		}
+	}
+	return true
+}
 
 // met says whether a dependency allows the start of its container, and whether it can never do so any more.
 func met(d gondola.Dependency, dep containerRecord) (ok, never bool) {
@@ -59,16 +105,21 @@ func (s *Supervisor) turn(c *Container) (t turn, initializing bool) {
 		}
 		if !ok {
 			t = turnWait
-			initializing = initializing || d.Condition == gondola.DependsExited
+			initializing = initializing || d.Condition == gondola.DependsExited || s.isSidecarName(d.Name)
 		}
 	}
 	return t, initializing
 }
 
-// dependents says whether containers that need c run: they are stopped before it.
+// dependents says whether containers that need c run: they are stopped before it. A sidecar is needed by all that come after it.
 func (s *Supervisor) dependents(c *Container) bool {
+	after := false
 	for i := range s.spec.Containers {
 		other := &s.spec.Containers[i]
+		if after && !isEphemeral(other) && s.ledger.container(other.Name).Begun {
+			return true
+		}
+		after = after || isSidecar(c) && other.Name == c.Name
 		for _, d := range other.Config.DependsOn {
 			if d.Name == c.Name && d.Condition != gondola.DependsExited && s.ledger.container(other.Name).Begun {
 				return true

@@ -308,7 +308,7 @@ func TestConfig_UnstartableContainerWaits(t *testing.T) {
 		pass(25 * time.Second)
 		s := now(t, api)
 		if got := s.Containers[0]; got.State.Reason != "CreateContainerConfigError" || got.RestartCount != 0 || s.Phase != pilot.Running ||
-			!strings.Contains(got.State.Message, "runAsNonRoot") {
+			!strings.Contains(got.State.Message, "breaks non-root policy (pod: \"m1\", container: app)") {
 			t.Errorf("status = %+v, want CreateContainerConfigError", s)
 		}
 	})

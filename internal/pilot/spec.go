@@ -28,6 +28,7 @@ type Spec struct {
 	Cgroup    string       `json:"cgroup,omitempty"`    // below each hierarchy's root: "gondola/<instance>/<id>"; if empty, none
 	Addresses []netip.Addr `json:"addresses,omitempty"` // of the Machine, IPv4 first
 	HostIPs   []netip.Addr `json:"host_ips,omitempty"`
+	Label     string       `json:"label,omitempty"` // what messages call the Machine; if empty, its id
 	Hostname  string       `json:"hostname"`
 	Hosts     string       `json:"hosts"`       // content of /etc/hosts
 	Resolv    string       `json:"resolv_conf"` // content of /etc/resolv.conf
@@ -35,6 +36,7 @@ type Spec struct {
 	Limits         gondola.Resources `json:"limits"` // of the whole sandbox; zero amounts are not limited
 	ShareProc      bool              `json:"share_proc,omitempty"`
 	RestartBackoff string            `json:"restart_backoff,omitempty"` // as in gondola.ConfigExtension
+	FSGroup        *int64            `json:"fs_group,omitempty"`        // as in gondola.ConfigExtension
 	Containers     []Container       `json:"containers"`
 	Volumes        []Volume          `json:"volumes,omitempty"`
 }
@@ -53,6 +55,23 @@ type Container struct {
 	// Config is the container as it was asked for: dependencies, restart, stop, health checks, files, mounts and the extension. Image, Exec,
 	// Entrypoint, Cmd, User and Env of it are already merged into the fields above.
 	Config gondola.Container `json:"config"`
+}
+
+// label is what messages call the Machine.
+func (s *Spec) label() string {
+	if s.Label != "" {
+		return s.Label
+	}
+	return string(s.Machine)
+}
+
+// VolumeMode is the mode of an empty volume, and its group: everybody may write, as in a kubelet's emptyDir; with FSGroup what is made in it
+// belongs to that group.
+func (s *Spec) VolumeMode() (mode uint32, group int) {
+	if s.FSGroup == nil {
+		return 0o777, 0
+	}
+	return 0o2777, int(*s.FSGroup)
 }
 
 // Volume is a directory that containers of the Machine share.

@@ -43,7 +43,7 @@ func TestCommand_LaterVariablesWinAndSeeEarlierOnes(t *testing.T) {
 		{Name: "A", Value: "a"}, {Name: "B", Value: "$(A)$(C)"}, {Name: "C", Value: "c"}, {Name: "PW", Secret: true}, {Name: "IP", Field: "pod_ips"},
 		{Name: "D", Value: "$(PW)"}}}
 	spec := &Spec{Hostname: "h"}
-	args, env, err := command(spec, &c, map[string]string{"PW": "s$(A)"})
+	args, env, _, err := command(spec, &c, map[string]string{"PW": "s$(A)"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestCommand_LaterVariablesWinAndSeeEarlierOnes(t *testing.T) {
 	if !reflect.DeepEqual(env, want) {
 		t.Errorf("env = %q, want %q", env, want)
 	}
-	if _, _, err := command(spec, &c, nil); err == nil || !strings.Contains(err.Error(), "PW") {
+	if _, _, _, err := command(spec, &c, nil); err == nil || !strings.Contains(err.Error(), "PW") {
 		t.Errorf("without the payload = %v, want an error that names PW", err)
 	}
 }
@@ -87,7 +87,7 @@ func TestIdentity(t *testing.T) {
 		if row.sec != nil {
 			c.Config.Gondola = &gondola.ContainerExtension{Security: row.sec}
 		}
-		id, home, err := identity(c)
+		id, home, err := identity(&Spec{}, c)
 		switch {
 		case row.err != "":
 			if err == nil || !strings.Contains(err.Error(), row.err) {
@@ -103,7 +103,7 @@ func TestIdentity_LinksOutOfTheImageAreNotFollowed(t *testing.T) {
 	tree, outside := t.TempDir(), t.TempDir()
 	os.WriteFile(filepath.Join(outside, "passwd"), []byte("evil:x:0:0::/:/bin/sh\n"), 0o644)
 	os.Symlink(outside, filepath.Join(tree, "etc"))
-	if _, _, err := identity(&Container{Name: "c", Tree: tree, User: "evil"}); err == nil {
+	if _, _, err := identity(&Spec{}, &Container{Name: "c", Tree: tree, User: "evil"}); err == nil {
 		t.Error("a user was read from outside the image")
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // identity resolves who a container runs as, from its image's /etc/passwd and /etc/group, and its home directory.
-func identity(c *Container) (Identity, string, error) {
+func identity(spec *Spec, c *Container) (Identity, string, error) {
 	var sec gondola.Security
 	if c.Config.Gondola != nil && c.Config.Gondola.Security != nil {
 		sec = *c.Config.Gondola.Security
@@ -23,7 +23,7 @@ func identity(c *Container) (Identity, string, error) {
 	}
 	if sec.NonRoot && sec.User == nil {
 		if _, err := strconv.ParseUint(user, 10, 32); err != nil && user != "" {
-			return Identity{}, "", gondola.Errorf(gondola.ErrPrecondition, "container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", user)
+			return Identity{}, "", gondola.Errorf(gondola.ErrPrecondition, "container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root (pod: %q, container: %s)", user, spec.label(), c.Name)
 		}
 	}
 	id, home := Identity{}, "/"
@@ -34,7 +34,9 @@ func identity(c *Container) (Identity, string, error) {
 	switch uid, err := strconv.ParseUint(user, 10, 32); {
 	case entry != nil:
 		id.UID, id.GID, home = number(entry[2]), number(entry[3]), entry[5]
-		id.Groups = memberships(group, entry[0])
+		if !sec.StrictGroups {
+			id.Groups = memberships(group, entry[0])
+		}
 	case err == nil:
 		id.UID = uint32(uid)
 	default:
@@ -57,8 +59,11 @@ func identity(c *Container) (Identity, string, error) {
 			id.Groups = append(id.Groups, uint32(g))
 		}
 	}
+	if sec.NonRoot && sec.User != nil && id.UID == 0 {
+		return Identity{}, "", gondola.Errorf(gondola.ErrPrecondition, "container's runAsUser breaks non-root policy (pod: %q, container: %s)", spec.label(), c.Name)
+	}
 	if sec.NonRoot && id.UID == 0 {
-		return Identity{}, "", gondola.Errorf(gondola.ErrPrecondition, "container has runAsNonRoot and image will run as root (container: %s)", c.Name)
+		return Identity{}, "", gondola.Errorf(gondola.ErrPrecondition, "container has runAsNonRoot and image will run as root (pod: %q, container: %s)", spec.label(), c.Name)
 	}
 	return id, home, nil
 }

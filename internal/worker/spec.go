@@ -44,6 +44,7 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 		NetNS: p.NetNS, Cgroup: p.Cgroup, Addresses: p.Addresses, HostIPs: in.hostIPs, Limits: limits, Hostname: hostname(in)}
 	if c.Gondola != nil {
 		s.ShareProc, s.RestartBackoff = c.Gondola.ShareProc, c.Gondola.RestartBackoff
+		s.Label, s.FSGroup = c.Gondola.Label, c.Gondola.FSGroup
 	}
 	s.Hosts, s.Resolv = hostsFile(in, s.Hostname), resolvConf(c.DNS, in.dns)
 	for _, v := range c.Volumes {

@@ -38,7 +38,7 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 		if st.Started == nil {
 			st.Started = ptr(false)
 		}
-		if isInit(pod, c.Name) { // as a kubelet has it: the Pod is initialized when all of them are ready
+		if isInit(pod, c.Name) && !isSidecar(c) { // as a kubelet has it: the Pod is initialized when all of them are ready
 			st.Ready = st.Ready && st.State.Terminated != nil && st.State.Terminated.ExitCode == 0
 		} else if st.State.Running == nil {
 			st.Ready = false
@@ -149,6 +149,9 @@ func mountStatuses(c *corev1.Container) []corev1.VolumeMountStatus {
 		s := corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			s.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyDisabled)
+			if p := m.RecursiveReadOnly; p != nil && *p != corev1.RecursiveReadOnlyDisabled {
+				s.RecursiveReadOnly = ptr(corev1.RecursiveReadOnlyEnabled) // no volume has mounts below it
+			}
 		}
 		out = append(out, s)
 	}

@@ -66,27 +66,29 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		StopConfig: &gondola.StopConfig{Signal: ptr(gondola.Signal("SIGTERM")), Timeout: gracePeriod(pod)},
 		Gondola: &gondola.ConfigExtension{
 			Requests: &requests, Limits: limits, Driver: driver(pod), Hosts: hosts(pod), ShareProc: isTrue(pod.Spec.ShareProcessNamespace),
-			RetryPull: true, RestartBackoff: "kubernetes", ClusterDomain: in.Domain,
+			RetryPull: true, RestartBackoff: "kubernetes", ClusterDomain: in.Domain, Label: label(pod), FSGroup: fsGroup(pod),
 		},
 	}
+	var before []gondola.Dependency // what the next container waits for
 	for i := range pod.Spec.InitContainers {
-		c, err := container(pod, &pod.Spec.InitContainers[i], in, true)
+		k := &pod.Spec.InitContainers[i]
+		c, err := container(pod, k, in, true)
 		if err != nil {
 			return gondola.CreateRequest{}, err
 		}
-		if i > 0 {
-			c.DependsOn = []gondola.Dependency{{Name: pod.Spec.InitContainers[i-1].Name, Condition: gondola.DependsExited}}
-		}
+		c.DependsOn = before
 		cfg.Containers = append(cfg.Containers, c)
+		before = []gondola.Dependency{{Name: k.Name, Condition: gondola.DependsExited}}
+		if isSidecar(k) {
+			before[0].Condition = gondola.DependsStarted
+		}
 	}
 	for i := range pod.Spec.Containers {
 		c, err := container(pod, &pod.Spec.Containers[i], in, false)
 		if err != nil {
 			return gondola.CreateRequest{}, err
 		}
-		if n := len(pod.Spec.InitContainers); n > 0 {
-			c.DependsOn = []gondola.Dependency{{Name: pod.Spec.InitContainers[n-1].Name, Condition: gondola.DependsExited}}
-		}
+		c.DependsOn = before
 		cfg.Containers = append(cfg.Containers, c)
 	}
 	return gondola.CreateRequest{
@@ -124,10 +126,29 @@ func container(pod *corev1.Pod, c *corev1.Container, in Inputs, init bool) (gond
 			out.Stop.Signal = ptr(gondola.Signal(*l.StopSignal))
 		}
 	}
-	if !init {
+	if !init || isSidecar(c) {
 		out.Healthchecks = healthchecks(c)
 	}
+	out.Gondola.Sidecar = init && isSidecar(c)
 	return out, nil
+}
+
+// isSidecar says whether an init container runs on beside the others
+// (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
+func isSidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+// label is how a kubelet names a Pod in its messages.
+func label(pod *corev1.Pod) string {
+	return pod.Name + "_" + pod.Namespace + "(" + string(pod.UID) + ")"
+}
+
+func fsGroup(pod *corev1.Pod) *int64 {
+	if s := pod.Spec.SecurityContext; s != nil {
+		return s.FSGroup
+	}
+	return nil
 }
 
 // restartPolicy says when the container runs again: its own policy where it has one, else the Pod's; an init container runs once.
@@ -139,7 +160,7 @@ func restartPolicy(pod *corev1.Pod, c *corev1.Container, init bool) *gondola.Res
 	switch {
 	case policy == string(corev1.RestartPolicyNever):
 		return &gondola.RestartPolicy{Policy: gondola.RestartNo}
-	case policy == string(corev1.RestartPolicyOnFailure) || init:
+	case policy == string(corev1.RestartPolicyOnFailure) || init && !isSidecar(c):
 		return &gondola.RestartPolicy{Policy: gondola.RestartOnFailure, MaxRetries: -1}
 	default:
 		return &gondola.RestartPolicy{Policy: gondola.RestartAlways}

@@ -44,6 +44,11 @@ func healthcheck(name, kind string, p *corev1.Probe, c *corev1.Container) gondol
 		h.TCP, ext.Host = &gondola.TCPProbe{Port: port(p.TCPSocket.Port, c)}, p.TCPSocket.Host
 	case p.Exec != nil:
 		h.Exec = &gondola.ExecProbe{Command: p.Exec.Command}
+	case p.GRPC != nil:
+		ext.GRPC = &gondola.GRPCProbe{Port: int(p.GRPC.Port)}
+		if p.GRPC.Service != nil {
+			ext.GRPC.Service = *p.GRPC.Service
+		}
 	}
 	ext.GraceSeconds = p.TerminationGracePeriodSeconds
 	if ext != (gondola.HealthcheckExtension{}) {

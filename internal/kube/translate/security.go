@@ -10,12 +10,14 @@ import (
 )
 
 // security merges the Pod's and the container's security contexts. Profiles of seccomp and AppArmor are not passed on: the sandbox, not the
-// host's kernel, is what a container's system calls reach.
+// host's kernel, is what a container's system calls reach. A privileged container has every capability of the sandbox's own kernel, and
+// nothing of the host.
 func security(pod *corev1.Pod, c *corev1.Container) *gondola.Security {
 	var s gondola.Security
 	if p := pod.Spec.SecurityContext; p != nil {
 		s.User, s.Group, s.NonRoot = p.RunAsUser, p.RunAsGroup, isTrue(p.RunAsNonRoot)
 		s.Groups = slices.Clone(p.SupplementalGroups)
+		s.StrictGroups = p.SupplementalGroupsPolicy != nil && *p.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict
 		if p.FSGroup != nil && !slices.Contains(s.Groups, *p.FSGroup) {
 			s.Groups = append(s.Groups, *p.FSGroup)
 		}
@@ -35,8 +37,11 @@ func security(pod *corev1.Pod, c *corev1.Container) *gondola.Security {
 		if caps := k.Capabilities; caps != nil {
 			s.AddCapabilities, s.DropCapabilities = capabilities(caps.Add), capabilities(caps.Drop)
 		}
+		if isTrue(k.Privileged) {
+			s.AddCapabilities, s.DropCapabilities = []string{"ALL"}, nil
+		}
 	}
-	if s.User == nil && s.Group == nil && s.Groups == nil && !s.NonRoot && !s.ReadOnlyRootfs && !s.NoNewPrivileges &&
+	if s.User == nil && s.Group == nil && s.Groups == nil && !s.StrictGroups && !s.NonRoot && !s.ReadOnlyRootfs && !s.NoNewPrivileges &&
 		s.AddCapabilities == nil && s.DropCapabilities == nil {
 		return nil
 	}

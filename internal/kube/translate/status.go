@@ -168,52 +168,77 @@ func hasSandbox(m *gondola.Machine) bool {
 
 // phase follows the kubelet's getPhase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase.
 func phase(pod *corev1.Pod, inits, apps []corev1.ContainerStatus, over bool) corev1.PodPhase {
-	pending := 0
+	var n counts
+	if n.addInits(pod, inits, over) {
+		return corev1.PodFailed
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		st, _ := podutil.GetContainerStatus(apps, c.Name)
+		ended := terminated(st)
+		n.begun = n.begun || st.State.Running != nil || ended != nil
+		switch {
+		case st.State.Running != nil:
+			n.running++
+		case ended == nil:
+			n.waiting++
+		default:
+			n.stopped++
+			if over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode) {
+				n.final++
+			}
+			if ended.ExitCode == 0 {
+				n.succeeded++
+			}
+		}
+	}
+	switch {
+	case n.pending > 0 || n.waiting > 0 || n.sidecarsPending > 0 && !n.begun:
+		return corev1.PodPending
+	case n.running+n.sidecars > 0 || n.stopped != n.final:
+		return corev1.PodRunning
+	case n.stopped == 0:
+		return corev1.PodPending
+	case n.stopped == n.succeeded:
+		return corev1.PodSucceeded
+	default:
+		return corev1.PodFailed
+	}
+}
+
+// counts is how many containers are how.
+type counts struct {
+	pending                                     int // init containers that have to come to their end yet
+	sidecars, sidecarsPending                   int // that run; that have not started
+	running, waiting, stopped, final, succeeded int // of the others; final: they will not run again
+	begun                                       bool
+}
+
+// addInits counts init containers and sidecars, and says whether one has failed for good. That a sidecar has ended means nothing.
+func (n *counts) addInits(pod *corev1.Pod, inits []corev1.ContainerStatus, over bool) (failed bool) {
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		st, _ := podutil.GetContainerStatus(inits, c.Name)
 		ended := terminated(st)
 		switch {
+		case isSidecar(c) && st.State.Running != nil:
+			n.sidecars++
+			if st.Started == nil || !*st.Started {
+				n.sidecarsPending++
+			}
+		case isSidecar(c):
+			if ended == nil {
+				n.sidecarsPending++
+			}
 		case ended == nil:
-			pending++
+			n.pending++
 		case ended.ExitCode != 0 && (over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode)):
-			return corev1.PodFailed
+			return true
 		case ended.ExitCode != 0: // it runs again
-			pending++
+			n.pending++
 		}
 	}
-	var running, waiting, stopped, final, succeeded int
-	for i := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[i]
-		st, _ := podutil.GetContainerStatus(apps, c.Name)
-		ended := terminated(st)
-		switch {
-		case st.State.Running != nil:
-			running++
-		case ended == nil:
-			waiting++
-		default:
-			stopped++
-			if over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode) {
-				final++
-			}
-			if ended.ExitCode == 0 {
-				succeeded++
-			}
-		}
-	}
-	switch {
-	case pending > 0 || waiting > 0:
-		return corev1.PodPending
-	case running > 0 || stopped != final:
-		return corev1.PodRunning
-	case stopped == 0:
-		return corev1.PodPending
-	case stopped == succeeded:
-		return corev1.PodSucceeded
-	default:
-		return corev1.PodFailed
-	}
+	return false
 }
 
 // terminated returns how the container ended, now or, where it waits for its next run, the last time.

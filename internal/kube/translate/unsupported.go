@@ -15,38 +15,34 @@ import (
 // RuntimeClasses are the names of RuntimeClasses that a Pod may ask for: the drivers.
 func RuntimeClasses() []string { return []string{"gvisor"} }
 
-// Unsupported lists the fields of the Pod that cannot be carried out, each as a sentence that begins with its path; none: nil.
-//
-// Accepted without effect, because the sandbox already gives what they ask for or nothing: seccomp and AppArmor profiles, ports without
-// hostPort, mountPropagation None, requests of ephemeral storage and of extended resources (they count for the scheduler alone).
+// sandboxed says whether the Pod's system calls end in a kernel of its own: what would guard the host's kernel then has nothing to guard.
+func sandboxed(pod *corev1.Pod) bool {
+	c := pod.Spec.RuntimeClassName
+	return c == nil || *c == "" || *c == "gvisor"
+}
+
+// Unsupported lists the fields of the Pod that cannot be carried out, each as a sentence that begins with its path and ends, where there is
+// one, with the way out; none: nil. docs/pods.md has the whole table, accepted fields that have no effect included.
 func Unsupported(pod *corev1.Pod) []string {
-	r := &refusals{}
+	r := &refusals{sandboxed: sandboxed(pod)}
 	s := &pod.Spec
-	r.when(s.HostNetwork, "spec.hostNetwork")
-	r.when(s.HostPID, "spec.hostPID")
-	r.when(s.HostIPC, "spec.hostIPC")
-	r.when(s.HostUsers != nil && !*s.HostUsers, "spec.hostUsers=false")
-	r.when(len(s.ResourceClaims) > 0, "spec.resourceClaims")
-	r.when(s.SchedulingGroup != nil, "spec.schedulingGroup")
-	r.when(s.OS != nil && s.OS.Name != corev1.Linux, "spec.os.name other than linux")
+	const own = "a Pod is a Machine of its own and shares nothing of its host"
+	r.because(s.HostNetwork, "spec.hostNetwork", "every Pod has an address of its own: use a Service of type LoadBalancer or NodePort to be reached from outside")
+	r.because(s.HostPID, "spec.hostPID", own)
+	r.because(s.HostIPC, "spec.hostIPC", own)
+	r.because(s.HostUsers != nil && !*s.HostUsers && !r.sandboxed, "spec.hostUsers=false", "use runtimeClassName gvisor, where root is never the host's")
+	r.because(len(s.ResourceClaims) > 0, "spec.resourceClaims", "there are no devices to claim")
+	r.because(s.SchedulingGroup != nil, "spec.schedulingGroup", "Pods are scheduled one by one")
+	r.because(s.OS != nil && s.OS.Name != corev1.Linux, "spec.os.name other than linux", "Machines run Linux")
 	if c := s.RuntimeClassName; c != nil && *c != "" && !slices.Contains(RuntimeClasses(), *c) {
 		r.add("spec.runtimeClassName %q is not supported: use one of %s, or none", *c, strings.Join(RuntimeClasses(), ", "))
 	}
-	if c := s.SecurityContext; c != nil {
-		r.when(len(c.Sysctls) > 0, "spec.securityContext.sysctls")
-		r.when(c.SELinuxOptions != nil, "spec.securityContext.seLinuxOptions")
-		r.when(c.WindowsOptions != nil, "spec.securityContext.windowsOptions")
-		r.when(c.SupplementalGroupsPolicy != nil && *c.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict,
-			"spec.securityContext.supplementalGroupsPolicy Strict")
-	}
+	r.podSecurity(s.SecurityContext)
 	for i, v := range s.Volumes {
 		r.volume(fmt.Sprintf("spec.volumes[%d]", i), v)
 	}
 	for i := range s.InitContainers {
-		at := fmt.Sprintf("spec.initContainers[%d]", i)
-		c := &s.InitContainers[i]
-		r.when(c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways, at+".restartPolicy Always (a sidecar)")
-		r.container(at, c)
+		r.container(fmt.Sprintf("spec.initContainers[%d]", i), &s.InitContainers[i])
 	}
 	for i := range s.Containers {
 		r.container(fmt.Sprintf("spec.containers[%d]", i), &s.Containers[i])
@@ -54,7 +50,18 @@ func Unsupported(pod *corev1.Pod) []string {
 	return r.list
 }
 
-type refusals struct{ list []string }
+// UnsupportedEphemeral is Unsupported for one ephemeral container of the Pod.
+func UnsupportedEphemeral(pod *corev1.Pod, i int) []string {
+	r := &refusals{sandboxed: sandboxed(pod)}
+	c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+	r.container(fmt.Sprintf("spec.ephemeralContainers[%d]", i), &c)
+	return r.list
+}
+
+type refusals struct {
+	sandboxed bool
+	list      []string
+}
 
 func (r *refusals) add(format string, args ...any) {
 	r.list = append(r.list, fmt.Sprintf(format, args...))
@@ -66,18 +73,49 @@ func (r *refusals) when(is bool, what string) {
 	}
 }
 
+// because refuses with the reason or the way out.
+func (r *refusals) because(is bool, what, why string) {
+	if is {
+		r.add("%s is not supported: %s", what, why)
+	}
+}
+
+func (r *refusals) podSecurity(c *corev1.PodSecurityContext) {
+	if c == nil {
+		return
+	}
+	const at = "spec.securityContext"
+	r.because(len(c.Sysctls) > 0, at+".sysctls", "the sandbox's kernel has almost none; leave them out, or let the program set what it needs")
+	r.because(c.WindowsOptions != nil, at+".windowsOptions", "Machines run Linux")
+	r.profiles(at, c.SELinuxOptions, c.SeccompProfile, c.AppArmorProfile)
+}
+
+// profiles refuses what names something of a host, and, without a sandbox, what would have to be set on it. In a sandbox the system calls of
+// a container never reach the host's kernel, which is what profiles are for.
+func (r *refusals) profiles(at string, selinux *corev1.SELinuxOptions, seccomp *corev1.SeccompProfile, armor *corev1.AppArmorProfile) {
+	const file = "a Machine's host has no profiles of yours: use RuntimeDefault"
+	const sandbox = "use runtimeClassName gvisor, where the sandbox stands in for it"
+	r.because(seccomp != nil && seccomp.Type == corev1.SeccompProfileTypeLocalhost, at+".seccompProfile Localhost", file)
+	r.because(armor != nil && armor.Type == corev1.AppArmorProfileTypeLocalhost, at+".appArmorProfile Localhost", file)
+	r.because(selinux != nil && !r.sandboxed, at+".seLinuxOptions", sandbox)
+	r.because(seccomp != nil && seccomp.Type == corev1.SeccompProfileTypeRuntimeDefault && !r.sandboxed, at+".seccompProfile RuntimeDefault", sandbox)
+	r.because(armor != nil && armor.Type == corev1.AppArmorProfileTypeRuntimeDefault && !r.sandboxed, at+".appArmorProfile RuntimeDefault", sandbox)
+}
+
 // volume refuses sources other than those that Payload and volumes know, by the name they have in the API.
 func (r *refusals) volume(at string, v corev1.Volume) {
 	s := v.VolumeSource
 	switch {
 	case s.EmptyDir != nil:
-		r.when(strings.HasPrefix(string(s.EmptyDir.Medium), string(corev1.StorageMediumHugePages)), at+".emptyDir.medium "+string(s.EmptyDir.Medium))
+		r.because(strings.HasPrefix(string(s.EmptyDir.Medium), string(corev1.StorageMediumHugePages)), at+".emptyDir.medium "+string(s.EmptyDir.Medium), "use Memory")
 	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil:
 	case s.Projected != nil:
 		for i, p := range s.Projected.Sources {
 			r.when(p.ClusterTrustBundle != nil, fmt.Sprintf("%s.projected.sources[%d].clusterTrustBundle", at, i))
 			r.when(p.PodCertificate != nil, fmt.Sprintf("%s.projected.sources[%d].podCertificate", at, i))
 		}
+	case s.HostPath != nil:
+		r.because(true, at+".hostPath", "a Pod may run on any host and sees nothing of it: use emptyDir, configMap or a persistentVolumeClaim")
 	default:
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&s)
 		if err != nil || len(fields) == 0 {
@@ -93,17 +131,16 @@ func (r *refusals) volume(at string, v corev1.Volume) {
 func (r *refusals) container(at string, c *corev1.Container) {
 	r.when(len(c.VolumeDevices) > 0, at+".volumeDevices")
 	r.when(len(c.RestartPolicyRules) > 0, at+".restartPolicyRules")
-	r.when(len(c.Resources.Claims) > 0, at+".resources.claims")
+	r.because(len(c.Resources.Claims) > 0, at+".resources.claims", "there are no devices to claim")
 	for i, p := range c.Ports {
-		r.when(p.HostPort != 0, fmt.Sprintf("%s.ports[%d].hostPort", at, i))
+		r.because(p.HostPort != 0, fmt.Sprintf("%s.ports[%d].hostPort", at, i), "use a Service of type LoadBalancer or NodePort")
 	}
 	for i, e := range c.Env {
 		r.when(e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil, fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef", at, i))
 	}
 	for i, m := range c.VolumeMounts {
-		r.when(m.SubPathExpr != "", fmt.Sprintf("%s.volumeMounts[%d].subPathExpr", at, i))
-		r.when(m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone, fmt.Sprintf("%s.volumeMounts[%d].mountPropagation", at, i))
-		r.when(m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled, fmt.Sprintf("%s.volumeMounts[%d].recursiveReadOnly Enabled", at, i))
+		r.because(m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional,
+			fmt.Sprintf("%s.volumeMounts[%d].mountPropagation Bidirectional", at, i), "mounts never leave the Machine")
 	}
 	r.probe(at+".startupProbe", c.StartupProbe, c)
 	r.probe(at+".livenessProbe", c.LivenessProbe, c)
@@ -112,16 +149,16 @@ func (r *refusals) container(at string, c *corev1.Container) {
 		r.hook(at+".lifecycle.postStart", l.PostStart)
 		r.hook(at+".lifecycle.preStop", l.PreStop)
 		if l.StopSignal != nil {
-			if _, err := gondola.ParseSignal(string(*l.StopSignal)); err != nil {
-				r.when(true, at+".lifecycle.stopSignal "+string(*l.StopSignal))
-			}
+			_, err := gondola.ParseSignal(string(*l.StopSignal))
+			r.because(err != nil, at+".lifecycle.stopSignal "+string(*l.StopSignal), "use a name such as SIGTERM")
 		}
 	}
 	if s := c.SecurityContext; s != nil {
-		r.when(isTrue(s.Privileged), at+".securityContext.privileged")
-		r.when(s.SELinuxOptions != nil, at+".securityContext.seLinuxOptions")
-		r.when(s.WindowsOptions != nil, at+".securityContext.windowsOptions")
-		r.when(s.ProcMount != nil && *s.ProcMount != corev1.DefaultProcMount, at+".securityContext.procMount "+fmt.Sprint(*orDefault(s.ProcMount)))
+		at += ".securityContext"
+		r.because(isTrue(s.Privileged) && !r.sandboxed, at+".privileged", "it would be root on the host; use runtimeClassName gvisor, where it has every capability of the sandbox, or add single capabilities")
+		r.because(s.WindowsOptions != nil, at+".windowsOptions", "Machines run Linux")
+		r.because(s.ProcMount != nil && *s.ProcMount == corev1.UnmaskedProcMount && !r.sandboxed, at+".procMount Unmasked", "use runtimeClassName gvisor, whose /proc is the sandbox's own")
+		r.profiles(at, s.SELinuxOptions, s.SeccompProfile, s.AppArmorProfile)
 	}
 }
 
@@ -129,7 +166,6 @@ func (r *refusals) probe(at string, p *corev1.Probe, c *corev1.Container) {
 	if p == nil {
 		return
 	}
-	r.when(p.GRPC != nil, at+".grpc")
 	if h := p.HTTPGet; h != nil && port(h.Port, c) == 0 {
 		r.add("%s.httpGet.port %q is not the name of a port of container %s", at, h.Port.String(), c.Name)
 	}
@@ -139,12 +175,5 @@ func (r *refusals) probe(at string, p *corev1.Probe, c *corev1.Container) {
 }
 
 func (r *refusals) hook(at string, h *corev1.LifecycleHandler) {
-	r.when(h != nil && h.TCPSocket != nil, at+".tcpSocket")
-}
-
-func orDefault(p *corev1.ProcMountType) *corev1.ProcMountType {
-	if p == nil {
-		return ptr(corev1.DefaultProcMount)
-	}
-	return p
+	r.because(h != nil && h.TCPSocket != nil, at+".tcpSocket", "it never did anything in Kubernetes; use exec or httpGet")
 }

@@ -40,8 +40,8 @@ func mounts(c *corev1.Container) []gondola.ContainerMount {
 		if !path.IsAbs(cm.Path) {
 			cm.Path = "/" + cm.Path // as a kubelet does
 		}
-		if m.ReadOnly || m.SubPath != "" {
-			cm.Gondola = &gondola.MountExtension{ReadOnly: m.ReadOnly, SubPath: m.SubPath}
+		if m.ReadOnly || m.SubPath != "" || m.SubPathExpr != "" {
+			cm.Gondola = &gondola.MountExtension{ReadOnly: m.ReadOnly, SubPath: m.SubPath, SubPathExpr: m.SubPathExpr}
 		}
 		out = append(out, cm)
 	}

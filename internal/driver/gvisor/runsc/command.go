@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -78,7 +79,7 @@ func (r *Runtime) startPause(ctx context.Context) error {
 	if err := os.WriteFile(image, pauseImage(), 0o600); err != nil {
 		return err
 	}
-	if _, err := r.writeBundle(pauseName, r.pauseSpec(dir, image)); err != nil {
+	if err := oci.WriteBundle(dir, r.pauseSpec(dir, image)); err != nil {
 		return err
 	}
 	return r.run(ctx, dir, r.id(pauseName), [3]*os.File{})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -22,7 +22,7 @@ type process struct {
 	c        *container.Container
 	ended    chan struct{} // closes when exit is set
 	exit     pilot.Exit
-	terminal *terminal // with a TTY that this pilot holds
+	terminal *oci.Terminal // with a TTY that this pilot holds
 }
 
 // Start makes a fresh root file system and starts the container in the sandbox; see pilot.Runtime.
@@ -30,10 +30,8 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	if _, err := r.booted(); err != nil {
 		return err
 	}
-	if g := run.Container.Config.Gondola; g != nil && g.Security != nil {
-		if err := checkCapabilities(*g.Security); err != nil {
-			return err
-		}
+	if err := oci.CheckCapabilities(oci.Security(run.Container)); err != nil {
+		return err
 	}
 	name := run.Container.Name
 	if err := r.remove(name); err != nil {
@@ -44,26 +42,25 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 			err = errors.Join(fmt.Errorf("start container %s: %w", name, err), r.remove(name))
 		}
 	}()
-	run.Mounts = slices.Clone(run.Mounts)
-	root, err := r.makeRootfs(run)
+	root, err := oci.MakeRootfs(&run, r.rootfs(name), r.volumes)
 	if err != nil {
 		return err
 	}
-	dir, err := r.writeBundle(name, r.containerSpec(run, root))
-	if err != nil {
+	dir := r.bundle(r.id(name))
+	if err := oci.WriteBundle(dir, r.containerSpec(run, root)); err != nil {
 		return err
 	}
-	var term *terminal
+	var term *oci.Terminal
 	if run.TTY {
-		console, err := listenConsole(dir)
+		console, err := oci.ListenConsole()
 		if err != nil {
 			return err
 		}
-		defer console.close()
-		if err := r.run(ctx, dir, r.id(name), [3]*os.File{}, "--console-socket="+console.path); err != nil {
+		defer console.Close()
+		if err := r.run(ctx, dir, r.id(name), [3]*os.File{}, "--console-socket="+console.Path); err != nil {
 			return err
 		}
-		if term, err = console.receive(); err != nil {
+		if term, err = console.Receive(); err != nil {
 			return err
 		}
 	} else if err := r.run(ctx, dir, r.id(name), [3]*os.File{run.Stdin, run.Stdout, run.Stderr}); err != nil {
@@ -76,13 +73,13 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	p := r.follow(name, c, term)
 	if term != nil {
 		foreground := func(sig unix.Signal) { c.Sandbox.SignalProcess(c.ID, 0, sig, true) }
-		term.connect(run.Stdin, run.Stdout, run.Resize, foreground, p.ended)
+		term.Connect(run.Stdin, run.Stdout, run.Resize, foreground, p.ended)
 	}
 	return nil
 }
 
 // follow waits for the end of a run in the background.
-func (r *Runtime) follow(name string, c *container.Container, term *terminal) *process {
+func (r *Runtime) follow(name string, c *container.Container, term *oci.Terminal) *process {
 	p := &process{c: c, ended: make(chan struct{}), terminal: term}
 	r.mu.Lock()
 	r.runs[name] = p
@@ -154,7 +151,7 @@ func (r *Runtime) Wait(ctx context.Context, name string) (pilot.Exit, error) {
 		return pilot.Exit{}, ctx.Err()
 	}
 	if p.terminal != nil {
-		p.terminal.drain(ctx, time.Second)
+		p.terminal.Drain(ctx, time.Second)
 	}
 	return p.exit, nil
 }
@@ -193,7 +190,7 @@ func (r *Runtime) remove(name string) error {
 	delete(r.runs, name)
 	r.mu.Unlock()
 	if p != nil && p.terminal != nil {
-		p.terminal.close()
+		p.terminal.Close()
 	}
 	if c, err := r.load(name); err == nil {
 		if err := c.Destroy(); err != nil {

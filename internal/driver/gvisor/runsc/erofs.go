@@ -3,6 +3,8 @@ package runsc
 import (
 	"bytes"
 	"encoding/binary"
+
+	"gondola/internal/driver/oci"
 )
 
 // pauseImage returns the root file system of a sandbox's root: the pause program and empty directories for the mounts that runsc insists on.
@@ -17,7 +19,7 @@ func pauseImage() []byte {
 		dir      = 2
 	)
 	dirs := []string{"dev", "proc", "sys", "tmp"}
-	program := pauseProgram()
+	program := oci.PauseProgram()
 	// Inode 0 is the root, 1 the program, the others the directories; inode n has its data in block dataFrom+n.
 	type entry struct {
 		name string

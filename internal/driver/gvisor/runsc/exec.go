@@ -3,11 +3,8 @@ package runsc
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"sync"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,11 +13,9 @@ import (
 	"gvisor.dev/gvisor/runsc/specutils"
 
 	"gondola"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
-
-// outputGrace is how long output is awaited after a command's end from processes that it left behind.
-const outputGrace = time.Second
 
 // Exec runs a command in a running container to its end; see pilot.Runtime.
 func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {
@@ -106,7 +101,7 @@ func execArgs(p *process, e pilot.Exec) (*control.ExecArgs, error) {
 
 // execTerminal starts a command on a new terminal. The function it returns waits for the rest of the output and closes it.
 func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(), error) {
-	term, replica, err := openTerminal()
+	term, replica, err := oci.OpenTerminal()
 	if err != nil {
 		return 0, nil, err
 	}
@@ -114,108 +109,29 @@ func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondo
 	pid, err := p.c.Sandbox.Execute(r.conf, args)
 	replica.Close()
 	if err != nil {
-		term.close()
+		term.Close()
 		return 0, nil, err
 	}
 	foreground := func(sig unix.Signal) { p.c.Sandbox.SignalProcess(p.c.ID, pid, sig, true) }
-	term.connect(streams.Stdin, streams.Stdout, streams.Resize, foreground, ended)
+	term.Connect(streams.Stdin, streams.Stdout, streams.Resize, foreground, ended)
 	return pid, func() {
-		term.drain(context.Background(), outputGrace)
-		term.close()
+		term.Drain(context.Background(), oci.OutputGrace)
+		term.Close()
 	}, nil
 }
 
 // execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
 func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(), error) {
-	pipes, err := openPipes(streams)
+	pipes, err := oci.OpenPipes(streams)
 	if err != nil {
 		return 0, nil, err
 	}
-	args.FilePayload = control.NewFilePayload(pipes.fds, nil)
+	args.FilePayload = control.NewFilePayload(pipes.FDs, nil)
 	pid, err := p.c.Sandbox.Execute(r.conf, args)
-	closeAll(pipes.theirs)
 	if err != nil {
-		closeAll(pipes.ours)
+		pipes.Close()
 		return 0, nil, err
 	}
-	return pid, pipes.copy(streams), nil
-}
-
-// pipes are the streams of a command without a terminal.
-type pipes struct {
-	fds    map[int]*os.File // as the command has them
-	theirs []*os.File       // the command's ends
-	ours   []*os.File
-	stdin  *os.File // of ours; nil without input
-	output map[*os.File]io.Writer
-}
-
-// openPipes makes a pipe for every stream there is, and /dev/null for the others.
-func openPipes(streams gondola.ExecIO) (p *pipes, err error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	p = &pipes{fds: map[int]*os.File{0: null, 1: null, 2: null}, theirs: []*os.File{null}, output: map[*os.File]io.Writer{}}
-	defer func() {
-		if err != nil {
-			closeAll(p.theirs)
-			closeAll(p.ours)
-		}
-	}()
-	if streams.Stdin != nil {
-		read, write, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		p.fds[0], p.stdin, p.theirs, p.ours = read, write, append(p.theirs, read), append(p.ours, write)
-	}
-	for fd, w := range []io.Writer{1: streams.Stdout, 2: streams.Stderr} {
-		if w == nil {
-			continue
-		}
-		if fd == 2 && same(w, streams.Stdout) { // two copies at once would mix in it
-			p.fds[2] = p.fds[1]
-			continue
-		}
-		read, write, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		p.fds[fd], p.theirs, p.ours = write, append(p.theirs, write), append(p.ours, read)
-		p.output[read] = w
-	}
-	return p, nil
-}
-
-// copy copies in the background. The function it returns waits for the rest of the output, a while, and closes the pipes.
-func (p *pipes) copy(streams gondola.ExecIO) func() {
-	if p.stdin != nil {
-		go func() { // ends with the input, or with the first write after the command's end
-			io.Copy(p.stdin, streams.Stdin)
-			p.stdin.Close()
-		}()
-	}
-	var copies sync.WaitGroup
-	for from, to := range p.output {
-		copies.Go(func() { io.Copy(to, from) })
-	}
-	return func() {
-		giveUp := time.AfterFunc(outputGrace, func() { closeAll(p.ours) }) // ends the copies
-		copies.Wait()
-		giveUp.Stop()
-		closeAll(p.ours)
-	}
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
-}
-
-// same says whether a and b are one writer.
-func same(a, b io.Writer) bool {
-	defer func() { recover() }() // of types that cannot be compared
-	return a == b
+	pipes.Started()
+	return pid, pipes.Copy(streams), nil
 }

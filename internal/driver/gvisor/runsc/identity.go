@@ -15,6 +15,3 @@ func (r *Runtime) id(name string) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s", r.spec.Instance, r.spec.Machine, name))
 	return hex.EncodeToString(sum[:8])
 }
-
-// recordName is the file in RunDir that says which process the sandbox is. The driver reads it too.
-const recordName = "sandbox.json"

@@ -24,6 +24,8 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -43,7 +45,7 @@ type Runtime struct {
 	mu      sync.Mutex
 	spec    pilot.Spec
 	conf    *config.Config
-	volumes volumes
+	volumes oci.Volumes
 	sandbox *container.Container // nil before Boot
 	runs    map[string]*process  // container → its present run
 	oom     bool
@@ -78,7 +80,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.sweep(ctx, spec); err != nil {
 		return false, fmt.Errorf("clear what an earlier sandbox left: %w", err)
 	}
-	if err := r.prepareVolumes(); err != nil {
+	if err := r.volumes.Prepare(); err != nil {
 		return false, err
 	}
 	if err := r.startPause(ctx); err != nil {
@@ -101,7 +103,7 @@ func (r *Runtime) configure(spec pilot.Spec) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.spec = spec
-	r.volumes = placeVolumes(spec)
+	r.volumes = oci.PlaceVolumes(spec, true)
 	if err := flags.Parse(r.flags()); err != nil {
 		return fmt.Errorf("runsc flags: %w", err)
 	}
@@ -131,7 +133,7 @@ func (r *Runtime) flags() []string {
 		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
 		flags = append(flags, "--network=sandbox", "--gofer-network-namespace="+r.spec.NetNS)
 	}
-	if r.volumes.binds() {
+	if r.volumes.Binds() {
 		// Without it a unix socket in a bind exists for the container alone that made it.
 		flags = append(flags, "--host-uds=all")
 	}
@@ -156,7 +158,7 @@ func (r *Runtime) load(name string) (*container.Container, error) {
 
 // living returns the sandbox if one runs.
 func (r *Runtime) living() (*container.Container, bool) {
-	rec, err := driver.ReadProcess(filepath.Join(r.spec.RunDir, recordName))
+	rec, err := driver.ReadProcess(filepath.Join(r.spec.RunDir, driver.SandboxRecord))
 	if err != nil || !rec.Alive() {
 		return nil, false
 	}
@@ -169,7 +171,7 @@ func (r *Runtime) living() (*container.Container, bool) {
 
 // record notes which process is the sandbox, for later pilots and for the driver.
 func (r *Runtime) record(pid int) error {
-	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, recordName), pid, ""); err != nil {
+	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, driver.SandboxRecord), pid, ""); err != nil {
 		return fmt.Errorf("sandbox process: %w", err)
 	}
 	return nil
@@ -189,7 +191,7 @@ func (r *Runtime) watch(c *container.Container) error {
 		r.gone, r.oom = make(chan struct{}), false
 	default:
 	}
-	cgroup := r.sandboxCgroup()
+	group := r.sandboxCgroup()
 	r.mu.Unlock()
 	go func() {
 		defer unix.Close(fd)
@@ -199,7 +201,7 @@ func (r *Runtime) watch(c *container.Container) error {
 				break
 			}
 		}
-		oom := oomKills(cgroup) > 0
+		oom := cgroup.Host().OOMKills(group) > 0
 		r.cfg.Log.Info("the sandbox has ended", "pid", pid, "oom", oom)
 		r.mu.Lock()
 		defer r.mu.Unlock()

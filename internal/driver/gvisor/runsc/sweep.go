@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gondola/internal/driver"
+	"gondola/internal/driver/cgroup"
 	"gondola/internal/pilot"
 )
 
@@ -23,31 +23,19 @@ func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 			r.cfg.Log.Info("runsc could not delete the sandbox, killing what is left", "err", err)
 		}
 	}
-	if rec, err := driver.ReadProcess(filepath.Join(spec.RunDir, recordName)); err == nil && rec.Alive() {
+	if rec, err := driver.ReadProcess(filepath.Join(spec.RunDir, driver.SandboxRecord)); err == nil && rec.Alive() {
 		if err := unix.Kill(rec.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("kill sandbox process %d: %w", rec.PID, err))
 		}
 	}
 	if spec.Cgroup != "" {
-		errs = append(errs, removeCgroups(ctx, r.sandboxCgroup()))
+		errs = append(errs, cgroup.Host().Remove(ctx, r.sandboxCgroup()))
 	}
-	for _, dir := range []string{filepath.Join(spec.Dir, "rootfs"), filepath.Join(spec.RunDir, "volumes"), filepath.Join(spec.RunDir, "bundles"), r.stateDir()} {
+	for _, dir := range driver.SandboxDirs(spec) {
 		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
 	}
-	if err := os.Remove(filepath.Join(spec.RunDir, recordName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(spec.RunDir, driver.SandboxRecord)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// pause waits a moment, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/driver/cgroup"
 )
 
 // Stats returns what sandbox and containers use; see pilot.Runtime.
@@ -116,8 +117,8 @@ type hostUsage struct {
 
 // readHost reads a cgroup, of v2 or v1 with its files in several hierarchies. A sandbox's guests live in shared memory, which v1 and v2 count
 // as cache; here it is RSS.
-func readHost(cgroup string) (u hostUsage) {
-	for _, dir := range cgroupDirs(cgroup) {
+func readHost(group string) (u hostUsage) {
+	for _, dir := range cgroup.Host().Dirs(group) {
 		read := func(file string) (string, bool) {
 			b, err := os.ReadFile(filepath.Join(dir, file))
 			return string(b), err == nil

@@ -1,4 +1,4 @@
-package runsc
+package oci
 
 import (
 	"context"
@@ -16,18 +16,18 @@ import (
 	"gondola"
 )
 
-// terminal is the master side of a pseudo terminal whose other side is in the sandbox.
+// Terminal is the master side of a pseudo terminal whose other side is in the sandbox.
 //
-// The kernel's line discipline works as ever, but the sandbox's processes are not the host's, so it has nobody to send SIGINT and SIGWINCH
-// to: terminal recognises the keys and changes of size itself and signals the foreground process group in the sandbox.
-type terminal struct {
+// Where the sandbox's processes are the host's, the kernel does all. A gVisor sandbox's are not: the line discipline works as ever, but has
+// nobody to send SIGINT and SIGWINCH to, so Terminal recognises the keys and changes of size itself and tells a function.
+type Terminal struct {
 	master *os.File
 	copied chan struct{} // closes when all output has been copied
 	once   sync.Once
 }
 
-// openTerminal makes a pseudo terminal and returns it with its other side.
-func openTerminal() (*terminal, *os.File, error) {
+// OpenTerminal makes a pseudo terminal and returns it with its other side.
+func OpenTerminal() (*Terminal, *os.File, error) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
@@ -42,15 +42,16 @@ func openTerminal() (*terminal, *os.File, error) {
 	if err == nil {
 		var replica *os.File
 		if replica, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err == nil {
-			return newTerminal(master), replica, nil
+			return NewTerminal(master), replica, nil
 		}
 	}
 	master.Close()
 	return nil, nil, fmt.Errorf("open a terminal: %w", err)
 }
 
-func newTerminal(master *os.File) *terminal {
-	return &terminal{master: master, copied: make(chan struct{})}
+// NewTerminal returns a terminal whose master side is open already.
+func NewTerminal(master *os.File) *Terminal {
+	return &Terminal{master: master, copied: make(chan struct{})}
 }
 
 // onFD calls f with the descriptor of a file, leaving it in the poller (Fd would not).
@@ -66,8 +67,8 @@ func onFD(f *os.File, do func(fd int) error) error {
 	return inner
 }
 
-// connect copies between the terminal and in and out until done closes (then the rest of the output, until the terminal is closed).
-func (t *terminal) connect(in io.Reader, out io.Writer, resize <-chan gondola.TerminalSize, signal func(unix.Signal), done <-chan struct{}) {
+// Connect copies between the terminal and in and out, and signals the foreground process group unless signal is nil, until done closes (then the rest of the output, until the terminal is closed).
+func (t *Terminal) Connect(in io.Reader, out io.Writer, resize <-chan gondola.TerminalSize, signal func(unix.Signal), done <-chan struct{}) {
 	go func() {
 		defer close(t.copied)
 		if out == nil || out == io.Writer((*os.File)(nil)) {
@@ -97,8 +98,10 @@ func (t *terminal) connect(in io.Reader, out io.Writer, resize <-chan gondola.Te
 					if !ok {
 						return
 					}
-					t.resize(size)
-					signal(unix.SIGWINCH)
+					t.Resize(size)
+					if signal != nil {
+						signal(unix.SIGWINCH)
+					}
 				case <-done:
 					return
 				}
@@ -107,12 +110,15 @@ func (t *terminal) connect(in io.Reader, out io.Writer, resize <-chan gondola.Te
 	}
 }
 
-func (t *terminal) input(in io.Reader, signal func(unix.Signal)) {
+func (t *Terminal) input(in io.Reader, signal func(unix.Signal)) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := in.Read(buf)
 		for typed := buf[:n]; len(typed) > 0; {
-			plain, sig := t.split(typed)
+			plain, sig := len(typed), unix.Signal(0)
+			if signal != nil {
+				plain, sig = t.split(typed)
+			}
 			if _, err := t.master.Write(typed[:plain]); err != nil {
 				return
 			}
@@ -133,7 +139,7 @@ func (t *terminal) input(in io.Reader, signal func(unix.Signal)) {
 }
 
 // split returns how much of the input comes before the first key that makes a signal, and that signal; 0 if there is none.
-func (t *terminal) split(typed []byte) (int, unix.Signal) {
+func (t *Terminal) split(typed []byte) (int, unix.Signal) {
 	state, err := t.termios()
 	if err != nil || state.Lflag&unix.ISIG == 0 {
 		return len(typed), 0
@@ -154,7 +160,7 @@ func (t *terminal) split(typed []byte) (int, unix.Signal) {
 
 // interrupt does what the line discipline does for a key that makes a signal: the line typed so far is void, and the key is echoed. The
 // line discipline itself must not see the key: it works some time later, and would throw away what the signal made a program say.
-func (t *terminal) interrupt(key byte) {
+func (t *Terminal) interrupt(key byte) {
 	state, err := t.termios()
 	if err != nil {
 		return
@@ -180,7 +186,7 @@ func (t *terminal) interrupt(key byte) {
 	}
 }
 
-func (t *terminal) termios() (state *unix.Termios, err error) {
+func (t *Terminal) termios() (state *unix.Termios, err error) {
 	err = onFD(t.master, func(fd int) (err error) {
 		state, err = unix.IoctlGetTermios(fd, unix.TCGETS)
 		return err
@@ -188,14 +194,15 @@ func (t *terminal) termios() (state *unix.Termios, err error) {
 	return state, err
 }
 
-func (t *terminal) resize(size gondola.TerminalSize) {
+// Resize tells the kernel the size of the window.
+func (t *Terminal) Resize(size gondola.TerminalSize) {
 	onFD(t.master, func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: size.Height, Col: size.Width})
 	})
 }
 
-// drain waits until the output has been copied. Somebody who holds the other side open longer loses his output after the grace.
-func (t *terminal) drain(ctx context.Context, grace time.Duration) {
+// Drain waits until the output has been copied. Somebody who holds the other side open longer loses his output after the grace.
+func (t *Terminal) Drain(ctx context.Context, grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -205,17 +212,18 @@ func (t *terminal) drain(ctx context.Context, grace time.Duration) {
 	}
 }
 
-func (t *terminal) close() { t.once.Do(func() { t.master.Close() }) }
+// Close closes our side, which a process on the other takes for a hang-up.
+func (t *Terminal) Close() { t.once.Do(func() { t.master.Close() }) }
 
-// console is a socket over which runsc hands the terminal that it made for a container.
-type console struct {
-	path     string
+// Console is a socket over which a runtime hands the terminal that it made for a container.
+type Console struct {
+	Path     string // for the runtime's --console-socket
 	dir      string
 	listener *net.UnixListener
 }
 
-// listenConsole listens in dir, through a short name: a socket's path may have 108 bytes only.
-func listenConsole(dir string) (*console, error) {
+// ListenConsole listens at a short name: a socket's path may have 108 bytes only.
+func ListenConsole() (*Console, error) {
 	short, err := os.MkdirTemp("", "gondola-tty-")
 	if err != nil {
 		return nil, err
@@ -226,36 +234,38 @@ func listenConsole(dir string) (*console, error) {
 		os.RemoveAll(short)
 		return nil, err
 	}
-	return &console{path: path, dir: short, listener: l}, nil
+	return &Console{Path: path, dir: short, listener: l}, nil
 }
 
-func (c *console) close() {
+// Close ends the listening.
+func (c *Console) Close() {
 	c.listener.Close()
 	os.RemoveAll(c.dir)
 }
 
-func (c *console) receive() (*terminal, error) {
+// Receive waits for the terminal.
+func (c *Console) Receive() (*Terminal, error) {
 	c.listener.SetDeadline(time.Now().Add(5 * time.Second))
 	conn, err := c.listener.AcceptUnix()
 	if err != nil {
-		return nil, fmt.Errorf("runsc handed over no terminal: %w", err)
+		return nil, fmt.Errorf("the runtime handed over no terminal: %w", err)
 	}
 	defer conn.Close()
 	data, oob := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	_, n, _, _, err := conn.ReadMsgUnix(data, oob)
 	if err != nil {
-		return nil, fmt.Errorf("runsc handed over no terminal: %w", err)
+		return nil, fmt.Errorf("the runtime handed over no terminal: %w", err)
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(msgs) != 1 {
-		return nil, fmt.Errorf("runsc handed over no terminal (%d messages): %w", len(msgs), err)
+		return nil, fmt.Errorf("the runtime handed over no terminal (%d messages): %w", len(msgs), err)
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
 	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("runsc handed over no terminal (%d files): %w", len(fds), err)
+		return nil, fmt.Errorf("the runtime handed over no terminal (%d files): %w", len(fds), err)
 	}
 	unix.CloseOnExec(fds[0])
 	unix.SetNonblock(fds[0], true)
-	return newTerminal(os.NewFile(uintptr(fds[0]), "terminal")), nil
+	return NewTerminal(os.NewFile(uintptr(fds[0]), "terminal")), nil
 }

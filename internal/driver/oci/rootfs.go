@@ -1,4 +1,4 @@
-package runsc
+package oci
 
 import (
 	"encoding/base64"
@@ -17,10 +17,11 @@ import (
 	"gondola/internal/pilot"
 )
 
-// makeRootfs mounts a fresh writable layer over the container's image, writes the run's files into it and makes its mount points. It returns
-// the mounted directory.
-func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
-	base := filepath.Join(r.rootfs(run.Container.Name), strconv.Itoa(run.Attempt))
+// MakeRootfs mounts a fresh writable layer over the container's image, below base/<attempt>, writes the run's files into it and makes its mount
+// points. It returns the mounted directory. Where run mounts a part of a volume, it puts that very directory in the mount's place. What is
+// mounted stays below base, also after an error.
+func MakeRootfs(run *pilot.Run, base string, vs Volumes) (string, error) {
+	base = filepath.Join(base, strconv.Itoa(run.Attempt))
 	upper, work, merged := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "merged")
 	for _, dir := range []string{upper, work, merged} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -33,7 +34,8 @@ func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
 	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
 		return "", fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
 	}
-	if err := r.holdParts(run.Mounts, base); err != nil {
+	run.Mounts = slices.Clone(run.Mounts)
+	if err := holdParts(run.Mounts, base, vs); err != nil {
 		return "", err
 	}
 	root, err := openRoot(merged)
@@ -46,28 +48,28 @@ func (r *Runtime) makeRootfs(run pilot.Run) (string, error) {
 			return "", fmt.Errorf("file %s: %w", f.GuestPath, err)
 		}
 	}
-	return merged, r.makeMountPoints(root, run)
+	return merged, makeMountPoints(root, run.Mounts, vs)
 }
 
 // holdParts replaces the source of every mount of a part of a volume by a bind of that very directory. A name would not do: the containers of
 // the volume could meanwhile have put a symbolic link to anywhere on the host in its place.
-func (r *Runtime) holdParts(mounts []pilot.Mount, base string) error {
+func holdParts(mounts []pilot.Mount, base string, vs Volumes) error {
 	for i := range mounts {
 		m := &mounts[i]
 		if m.Volume == nil || m.SubPath == "" {
 			continue
 		}
-		v := r.volumes[m.Volume.Name]
+		v := vs[m.Volume.Name]
 		held := filepath.Join(base, "part"+strconv.Itoa(i))
-		if err := holdPart(v.source, m.SubPath, held, !v.readOnly); err != nil {
+		if err := holdPart(v.Source, m.SubPath, held, !v.ReadOnly, v.Mode); err != nil {
 			return fmt.Errorf("sub-path %s of volume %s: %w", m.SubPath, m.Volume.Name, err)
 		}
-		m.Volume, m.Source, m.SubPath, m.ReadOnly = nil, held, "", m.ReadOnly || v.readOnly
+		m.Volume, m.Source, m.SubPath, m.ReadOnly = nil, held, "", m.ReadOnly || v.ReadOnly
 	}
 	return nil
 }
 
-func holdPart(volume, part, held string, create bool) error {
+func holdPart(volume, part, held string, create bool, mode uint32) error {
 	root, err := openRoot(volume)
 	if err != nil {
 		return err
@@ -79,7 +81,7 @@ func holdPart(volume, part, held string, create bool) error {
 			fd, err = root.open(part, unix.O_PATH, 0)
 		}
 		if err == nil {
-			err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o777)
+			err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
 		}
 	}
 	if err != nil {
@@ -101,22 +103,22 @@ func holdPart(volume, part, held string, create bool) error {
 	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), held, "", unix.MS_BIND, "")
 }
 
-// makeMountPoints spares the sandbox from making them through its gofer, and makes them possible in a read-only root.
-func (r *Runtime) makeMountPoints(root *rootDir, run pilot.Run) error {
-	for _, m := range standardMounts() {
+// makeMountPoints spares a sandbox from making them through a gofer, and makes them possible in a read-only root.
+func makeMountPoints(root *rootDir, mounts []pilot.Mount, vs Volumes) error {
+	for _, m := range StandardMounts("") {
 		if path.Dir(m.Destination) == "/" {
 			if err := root.mkdirAll(m.Destination); err != nil {
 				return fmt.Errorf("mount point %s: %w", m.Destination, err)
 			}
 		}
 	}
-	for i, m := range run.Mounts {
-		// Below another mount the mount point is not in the root file system, and runsc makes it.
-		if slices.ContainsFunc(run.Mounts, func(o pilot.Mount) bool { return strings.HasPrefix(m.Path, strings.TrimSuffix(o.Path, "/")+"/") }) ||
+	for _, m := range mounts {
+		// Below another mount the mount point is not in the root file system, and the runtime makes it.
+		if slices.ContainsFunc(mounts, func(o pilot.Mount) bool { return strings.HasPrefix(m.Path, strings.TrimSuffix(o.Path, "/")+"/") }) ||
 			strings.HasPrefix(m.Path, "/dev/") || strings.HasPrefix(m.Path, "/proc/") || strings.HasPrefix(m.Path, "/sys/") {
 			continue
 		}
-		src := r.volumes.mount(run.Mounts[i])
+		src := vs.Mount(m)
 		info, err := os.Stat(src.Source)
 		switch {
 		case src.Type == "bind" && err != nil:

@@ -1,4 +1,4 @@
-package runsc
+package oci
 
 import (
 	"encoding/binary"
@@ -38,8 +38,8 @@ var pauseCode = map[string][]byte{
 	},
 }
 
-// pauseProgram returns pauseCode as an ELF executable of one segment.
-func pauseProgram() []byte {
+// PauseProgram returns the root process of every sandbox, pauseCode, as an ELF executable of one segment.
+func PauseProgram() []byte {
 	const (
 		base    = 0x400000
 		headers = 64 + 56

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"gondola/internal/daemon"
+)
+
+// service makes `gondola up` a service of the host.
+func (p *program) service() *cobra.Command {
+	cmd := &cobra.Command{Use: "service", Short: "Run gondola up as a service of this host (systemd)"}
+	cmd.AddCommand(p.serviceInstall(), &cobra.Command{
+		Use: "uninstall", Short: "Take the service off this host; Machines run on, data stay", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return daemon.UninstallService(cmd.Context(), daemon.ServiceOptions{Say: say})
+		},
+	})
+	return cmd
+}
+
+func (p *program) serviceInstall() *cobra.Command {
+	var regions []string
+	var bare, onlyPrint bool
+	cmd := &cobra.Command{
+		Use: "install", Short: "Install the service, or upgrade it to this binary, and start it", Args: cobra.NoArgs,
+		Long: "Copies this binary to " + daemon.ServiceExe + ", writes a systemd unit that runs `gondola up` with the flags given here, and starts it now and at\n" +
+			"every boot. With a newer binary it is the upgrade: the daemon is restarted, Machines run on.",
+		Example: "  gondola service install\n  gondola service install --region fra --region ams",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := p.load(cmd); err != nil { // better said now than in a log
+				return err
+			}
+			args, err := p.upArgs(cmd)
+			if err != nil {
+				return err
+			}
+			for _, r := range regions {
+				args = append(args, "--region", r)
+			}
+			if bare {
+				args = append(args, "--no-kubernetes")
+			}
+			if onlyPrint {
+				text, err := daemon.ServiceUnit(args)
+				fmt.Print(text)
+				return err
+			}
+			return daemon.InstallService(cmd.Context(), daemon.ServiceOptions{Args: args, Say: say})
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&regions, "region", nil, "as for gondola up")
+	f.BoolVar(&bare, "no-kubernetes", false, "as for gondola up")
+	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
+	f.BoolVar(&onlyPrint, "print", false, "only print the unit file")
+	return cmd
+}
+
+// upArgs are --data and --config as the service needs them, which runs in another directory with another environment.
+func (p *program) upArgs(cmd *cobra.Command) (args []string, err error) {
+	f := cmd.Flags().Lookup("data")
+	paths := map[string]string{"--config": p.config}
+	if f.Changed || os.Getenv("GONDOLA_DATA") != "" {
+		paths["--data"] = f.Value.String()
+	}
+	for _, flag := range []string{"--data", "--config"} {
+		if paths[flag] == "" {
+			continue
+		}
+		path, err := filepath.Abs(paths[flag])
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, flag, path)
+	}
+	return args, nil
+}

@@ -1,0 +1,228 @@
+package daemon
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"gondola"
+	"gondola/internal/store"
+)
+
+// backupFormat is what this gondola writes and reads: a tar, compressed by zstd, whose first entry is the manifest and whose last one says
+// that it is whole.
+const (
+	backupFormat   = 1
+	backupManifest = "gondola-backup.json"
+	backupEnd      = "gondola-backup.end"
+)
+
+// manifest is the first entry of a backup.
+type manifest struct {
+	Format   int       `json:"format"`
+	Version  string    `json:"version"`  // of the gondola that wrote it
+	Instance string    `json:"instance"` // whose it is
+	TakenAt  time.Time `json:"taken_at"`
+	Volumes  []string  `json:"volumes"` // whose data is in it, as of a snapshot each
+}
+
+// BackupOptions is what Backup needs to know.
+type BackupOptions struct {
+	Config  Config
+	Version string
+	To      string // file; it must not exist
+	// Snapshots makes a consistent copy of every volume and returns their files by volume, and what removes them; nil: there are no volumes.
+	Snapshots func(ctx context.Context) (files map[string]string, release func(context.Context) error, err error)
+	Say       func(format string, args ...any)
+}
+
+// Backup writes what makes up the installation to one file, while it runs or not: the databases of platform and cluster as of one moment
+// each, keys and certificates, the images as they were pulled, the journals of Machines, and volumes. Not in it: what lives no longer than
+// a Machine's sandbox (root file systems, emptyDirs, logs).
+//
+// The cluster's database is copied first: a Machine that its copy does not know of is collected after a restore.
+func Backup(ctx context.Context, o BackupOptions) (err error) {
+	c, err := o.Config.complete()
+	if err != nil {
+		return err
+	}
+	instance, err := readInstance(c.Data)
+	if errors.Is(err, os.ErrNotExist) {
+		return gondola.Errorf(gondola.ErrNotFound, "there is no gondola in %s: choose the data directory with --data", c.Data)
+	}
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(o.To, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) // it holds every secret
+	if errors.Is(err, os.ErrExist) {
+		return gondola.Errorf(gondola.ErrConflict, "%s is there already: choose another file, or remove it first", o.To)
+	}
+	if err != nil {
+		return err
+	}
+	b := &backup{data: c.Data}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(o.To))
+		}
+	}()
+	m := manifest{Format: backupFormat, Version: o.Version, Instance: instance, TakenAt: time.Now().UTC(), Volumes: []string{}}
+	if err := b.write(ctx, f, m, o.Snapshots); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	o.Say("%s: %d files, %.1f MB; keep it as you keep keys. Bring it back with: gondola restore %s", o.To, b.files, float64(size)/1e6, o.To)
+	return nil
+}
+
+// backup is one that is being written.
+type backup struct {
+	data  string
+	tmp   string // copies of databases
+	tar   *tar.Writer
+	files int
+}
+
+func (b *backup) write(ctx context.Context, w io.Writer, m manifest, snapshots func(context.Context) (map[string]string, func(context.Context) error, error)) (err error) {
+	if b.tmp, err = os.MkdirTemp(b.data, "backup-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.tmp)) }()
+	volumes := map[string]string{}
+	if snapshots != nil {
+		files, release, err := snapshots(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release(context.WithoutCancel(ctx))) }()
+		volumes = files
+	}
+	for id := range volumes {
+		m.Volumes = append(m.Volumes, id)
+	}
+	slices.Sort(m.Volumes)
+	z, err := zstd.NewWriter(w)
+	if err != nil {
+		return err
+	}
+	b.tar = tar.NewWriter(z)
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := b.addBytes(backupManifest, text); err != nil {
+		return err
+	}
+	for _, part := range []string{"clusters", "worker", "server.db", "token", "images/refs", "images/blobs", "machines", instanceFile} {
+		if err := b.addTree(ctx, part); err != nil {
+			return err
+		}
+	}
+	for _, id := range m.Volumes {
+		if err := b.addFile(ctx, volumes[id], filepath.Join("volumes", id)); err != nil {
+			return err
+		}
+	}
+	if err := b.addBytes(backupEnd, nil); err != nil {
+		return err
+	}
+	return errors.Join(b.tar.Close(), z.Close())
+}
+
+// addTree adds the files below a part of the data directory that belong into a backup.
+func (b *backup) addTree(ctx context.Context, part string) error {
+	err := filepath.WalkDir(filepath.Join(b.data, part), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // ended meanwhile, or never there
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(b.data, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if strings.HasPrefix(name, "machines/") && strings.Count(name, "/") > 1 {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() || !belongs(name) {
+			return nil
+		}
+		return b.addFile(ctx, path, name)
+	})
+	if err != nil {
+		return fmt.Errorf("back up %s: %w", part, err)
+	}
+	return nil
+}
+
+// belongs says whether a file is part of a backup: not the logs of databases, whose content their copies have, nor what a Machine's sandbox
+// leaves.
+func belongs(name string) bool {
+	if strings.HasPrefix(name, "machines/") {
+		base := filepath.Base(name)
+		return base == "journal" || base == "worker"
+	}
+	return !strings.HasSuffix(name, "-wal") && !strings.HasSuffix(name, "-shm") && !strings.HasSuffix(name, ".tmp")
+}
+
+// addFile adds one file; a database by a copy as of one moment.
+func (b *backup) addFile(ctx context.Context, path, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if strings.HasSuffix(name, ".db") {
+		copied := filepath.Join(b.tmp, strings.ReplaceAll(name, "/", "-"))
+		if err := store.Copy(ctx, path, copied); err != nil {
+			return err
+		}
+		path = copied
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: filepath.ToSlash(name), Size: fi.Size(), Mode: int64(fi.Mode().Perm()), ModTime: fi.ModTime(), Format: tar.FormatPAX}
+	if err := b.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	b.files++
+	_, err = io.CopyN(b.tar, f, fi.Size()) // a journal may grow meanwhile; its end is cut to whole lines when it is read
+	return err
+}
+
+func (b *backup) addBytes(name string, data []byte) error {
+	if err := b.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(data)), Mode: 0o600, ModTime: time.Now(), Format: tar.FormatPAX}); err != nil {
+		return err
+	}
+	_, err := b.tar.Write(data)
+	return err
+}

@@ -1,0 +1,179 @@
+package daemon_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"gondola"
+	"gondola/internal/daemon"
+	"gondola/internal/store"
+)
+
+// addMachine puts a Machine on a worker's record while no daemon runs.
+func (h *host) addMachine(region, id string) {
+	h.t.Helper()
+	w, err := store.OpenWorker(filepath.Join(h.data, "worker", region, "worker.db"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	m := store.Machine{ID: gondola.MachineID(id), App: "shop", Name: "web", Number: 1, State: gondola.Stopped, Target: gondola.Stopped, Version: "v1", Config: &gondola.Config{Image: "x"}, Detail: []byte("{}")}
+	if err := errors.Join(w.Create(h.t.Context(), m, nil), w.Close()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestBackup_OfARunningPlatformComesBack(t *testing.T) {
+	h := newHost(t)
+	regions := daemon.Config{Regions: []gondola.Region{"aaa", "bbb"}}
+	_ = h.start(order{Config: regions}).end(syscall.SIGINT)
+	h.addMachine("bbb", "12345678901234")
+	u := h.start(order{})
+	file := filepath.Join(t.TempDir(), "backup.tar.zst")
+	if out, err := h.run(order{Command: "backup", File: file}); err != nil || !strings.Contains(out, "gondola restore") {
+		t.Fatalf("backup while up runs: %v\n%s", err, out)
+	}
+	h.fails(order{Command: "backup", File: file}, "is there already")
+	h.fails(order{Command: "restore", File: file}, "runs already")
+	_ = u.end(syscall.SIGINT)
+	h.fails(order{Command: "restore", File: file}, "has a gondola already", "--purge")
+	before, err := os.ReadFile(filepath.Join(h.data, "instance"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.run(order{Command: "down", Purge: true}); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	if out, err := h.run(order{Command: "restore", File: file}); err != nil {
+		t.Fatalf("restore: %v\n%s", err, out)
+	}
+	if after, err := os.ReadFile(filepath.Join(h.data, "instance")); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("installation %s came back as %s (%v)", before, after, err)
+	}
+	_ = h.start(order{}).end(syscall.SIGINT) // and is one that runs
+	w, err := store.OpenWorker(filepath.Join(h.data, "worker", "bbb", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if all, err := w.Machines(t.Context()); err != nil || len(all) != 1 || all[0].ID != "12345678901234" {
+		t.Errorf("the restored worker has Machines %v (%v), want the one there was", all, err)
+	}
+}
+
+func TestRestore_OfADamagedBackupChangesNothing(t *testing.T) {
+	h := newHost(t)
+	_ = h.start(order{}).end(syscall.SIGINT)
+	file := filepath.Join(t.TempDir(), "backup.tar.zst")
+	if out, err := h.run(order{Command: "backup", File: file}); err != nil {
+		t.Fatalf("backup: %v\n%s", err, out)
+	}
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.run(order{Command: "down", Purge: true}); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/2] ^= 0x10
+	for name, c := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"cut short":     {whole[:len(whole)/2], "damaged or cut short"},
+		"cut at an end": {withoutLast(t, whole), "damaged or cut short"},
+		"one bit":       {flipped, "nothing was restored"},
+		"something":     {[]byte("this is no backup"), "not a backup of gondola"},
+		"of tomorrow":   {replaced(t, whole, `"format": 1`, `"format": 9`), "format 9"},
+		"leads outside": {replaced(t, whole, "server.db", "../erver.d"), "no backup has"},
+	} {
+		if err := os.WriteFile(file, c.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.fails(order{Command: "restore", File: file}, c.want)
+		if entries, err := os.ReadDir(h.data); err == nil {
+			t.Errorf("%s: the data directory has %v now", name, entries)
+		}
+	}
+	h.fails(order{Command: "restore", File: file + ".none"}, "no such file")
+}
+
+// withoutLast is a backup without its last entry, well packed.
+func withoutLast(t *testing.T, backup []byte) []byte {
+	return rewrite(t, backup, func(h *tar.Header, b []byte) (bool, []byte) { return h.Name != "gondola-backup.end", b })
+}
+
+// replaced is a backup with something else in names and small files, of the same length.
+func replaced(t *testing.T, backup []byte, old, other string) []byte {
+	return rewrite(t, backup, func(h *tar.Header, b []byte) (bool, []byte) {
+		h.Name = strings.ReplaceAll(h.Name, old, other)
+		if h.Size < 4096 {
+			b = bytes.ReplaceAll(b, []byte(old), []byte(other))
+		}
+		return true, b
+	})
+}
+
+func rewrite(t *testing.T, backup []byte, entry func(*tar.Header, []byte) (bool, []byte)) []byte {
+	t.Helper()
+	z, err := zstd.NewReader(bytes.NewReader(backup))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	var out bytes.Buffer
+	zw, err := zstd.NewWriter(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := tar.NewReader(z), tar.NewWriter(zw)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keep, b := entry(h, b); keep {
+			if err := w.WriteHeader(h); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(w.Close(), zw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func TestServiceUnit_RunsUpAsItWasAskedFor(t *testing.T) {
+	text, err := daemon.ServiceUnit([]string{"--data", `/srv/my "data" 100%`, "--region", "fra"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`ExecStart=/usr/local/bin/gondola up --data "/srv/my \"data\" 100%%" --region fra` + "\n", "Delegate=yes\n", "KillMode=process\n", "WantedBy=multi-user.target\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the unit has no line %q:\n%s", want, text)
+		}
+	}
+	if _, err := daemon.ServiceUnit([]string{"--data", "a\nExecStartPre=/bin/evil"}); !errors.Is(err, gondola.ErrInvalid) {
+		t.Errorf("an argument with a line break gives %v, want ErrInvalid", err)
+	}
+}

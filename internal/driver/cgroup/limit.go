@@ -1,0 +1,115 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Limits is what the processes of a group may use together. Zero amounts are not limited.
+type Limits struct {
+	CPUMillis   int64 // thousandths of a core
+	MemoryBytes int64
+	PIDs        int64
+}
+
+// Period is the time in which a group gets its share of CPU, in microseconds.
+const Period = 100_000
+
+// Quota returns the microseconds of CPU in a Period that are so many thousandths of a core; the kernel takes no less than 1000.
+func Quota(millis int64) int64 { return max(millis*Period/1000, 1000) }
+
+// Limit makes a group, if need be, and limits it.
+func (t Tree) Limit(group string, l Limits) error {
+	if err := t.Make(group); err != nil {
+		return err
+	}
+	if t.Unified() {
+		return t.limitUnified(group, l)
+	}
+	quota := int64(0)
+	if l.CPUMillis > 0 {
+		quota = Quota(l.CPUMillis)
+	}
+	for _, s := range []struct {
+		controller, file string
+		value            int64
+		optional         bool
+	}{
+		{"memory", "memory.limit_in_bytes", l.MemoryBytes, false},
+		{"memory", "memory.memsw.limit_in_bytes", l.MemoryBytes, true}, // swap included, which not every kernel counts
+		{"cpu", "cpu.cfs_quota_us", quota, false},
+		{"pids", "pids.max", l.PIDs, false},
+	} {
+		if s.value == 0 {
+			continue
+		}
+		err := write(filepath.Join(t.root, s.controller, group, s.file), strconv.FormatInt(s.value, 10))
+		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
+			return fmt.Errorf("limit cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// limitUnified gives every group on the way down the controllers, and writes the limits.
+func (t Tree) limitUnified(group string, l Limits) error {
+	values := map[string]string{}
+	if l.MemoryBytes > 0 {
+		values["memory.max"] = strconv.FormatInt(l.MemoryBytes, 10)
+	}
+	if l.CPUMillis > 0 {
+		values["cpu.max"] = fmt.Sprintf("%d %d", Quota(l.CPUMillis), Period)
+	}
+	if l.PIDs > 0 {
+		values["pids.max"] = strconv.FormatInt(l.PIDs, 10)
+	}
+	dir := t.root
+	for _, part := range strings.Split(group, "/") {
+		for file := range values {
+			controller, _, _ := strings.Cut(file, ".")
+			if err := delegate(dir, controller); err != nil {
+				return err
+			}
+		}
+		dir = filepath.Join(dir, part)
+	}
+	for file, value := range values {
+		if err := write(filepath.Join(dir, file), value); err != nil {
+			return fmt.Errorf("limit cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// delegate gives the groups below dir a controller (https://docs.kernel.org/admin-guide/cgroup-v2.html#enabling-and-disabling).
+func delegate(dir, controller string) error {
+	has := func(file string) bool {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		return err == nil && slices.Contains(strings.Fields(string(b)), controller)
+	}
+	if has("cgroup.subtree_control") {
+		return nil
+	}
+	if !has("cgroup.controllers") {
+		return fmt.Errorf("cgroup %s has no controller %s: enable it in the group above, or run on the host itself", dir, controller)
+	}
+	if err := write(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller); err != nil {
+		return fmt.Errorf("give cgroup controller %s: %w", controller, err)
+	}
+	return nil
+}
+
+// write writes to a file of the kernel's, which must be there.
+func write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,106 @@
+package pilot_test
+
+import (
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver/fake"
+	"gondola/internal/pilot"
+)
+
+// sidecar is an init container that runs on.
+func sidecar(name string, args ...string) pilot.Container {
+	c := restarting("always", args...)
+	c.Name = name
+	c.Config.Gondola = &gondola.ContainerExtension{Init: true, Sidecar: true}
+	return c
+}
+
+func named(name string, c pilot.Container) pilot.Container {
+	c.Name = name
+	return c
+}
+
+func kinds(s pilot.Status) (out []gondola.ContainerKind) {
+	for _, c := range s.Containers {
+		out = append(out, c.State.Kind)
+	}
+	return out
+}
+
+func TestSidecar_MachineEndsWithItsMainContainersAndSidecarsAfterThemInReverse(t *testing.T) {
+	one, two := sidecar("one", "hang"), sidecar("two", "hang")
+	two.Config.DependsOn = []gondola.Dependency{{Name: "one", Condition: gondola.DependsStarted}}
+	main := named("main", restarting("no", "/program", "sleep", "60"))
+	main.Config.DependsOn = []gondola.Dependency{{Name: "two", Condition: gondola.DependsStarted}}
+	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{one, two, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(59 * time.Second)
+		s := now(t, api)
+		for _, c := range s.Containers {
+			if c.State.Kind != gondola.ContainerRunning || !c.Ready {
+				t.Fatalf("status = %+v, want all three running and ready", s)
+			}
+		}
+		pass(2 * time.Second)
+		s = now(t, api)
+		if s.Phase != pilot.Ended || s.Containers[2].State.ExitCode != 0 {
+			t.Fatalf("status = %+v, want the Machine ended with its main container", s)
+		}
+		if a, b := s.Containers[0].State.FinishedAt, s.Containers[1].State.FinishedAt; a.Before(b) || b.Before(s.Containers[2].State.FinishedAt) {
+			t.Errorf("ends = one %v, two %v, main %v, want main, two, one", a, b, s.Containers[2].State.FinishedAt)
+		}
+	})
+}
+
+func TestSidecar_IsRestartedWhileTheMainContainersRunAndNotAfter(t *testing.T) {
+	main := named("main", restarting("no", "/program", "sleep", "35"))
+	side := sidecar("side", "/program", "exit", "1")
+	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(34 * time.Second)
+		if s := now(t, api); s.Containers[0].RestartCount < 2 {
+			t.Errorf("status = %+v, want the sidecar restarted", s)
+		}
+		pass(2 * time.Second)
+		if s := now(t, api); s.Phase != pilot.Ended || s.Containers[0].State.Kind != gondola.ContainerExited {
+			t.Errorf("status = %+v, want the Machine ended though the sidecar is in back-off", s)
+		}
+	})
+}
+
+func TestSidecar_WhatComesAfterWaitsForItsStartupProbe(t *testing.T) {
+	side := sidecar("side", "hang")
+	side.Config.Healthchecks = []gondola.Healthcheck{{Kind: "liveness", Interval: 1, GracePeriod: 5, Exec: &gondola.ExecProbe{Command: []string{"/program", "exit", "0"}},
+		Gondola: &gondola.HealthcheckExtension{Startup: true}}}
+	main := named("main", restarting("always", "hang"))
+	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(4 * time.Second)
+		if got := now(t, api).Containers[1].State; got.Kind != gondola.ContainerWaiting || got.Reason != "PodInitializing" {
+			t.Errorf("main = %+v before the sidecar has started, want PodInitializing", got)
+		}
+		pass(2 * time.Second)
+		if s := now(t, api); s.Containers[1].State.Kind != gondola.ContainerRunning {
+			t.Errorf("kinds = %v after the startup probe, want main running", kinds(s))
+		}
+	})
+}
+
+func TestSidecar_StopEndsItLastWithinTheSameGrace(t *testing.T) {
+	grace := gondola.Duration(10 * time.Second)
+	main := named("main", restarting("always", "/program", "ignore", "SIGTERM", ";", "run"))
+	side := sidecar("side", "hang")
+	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(time.Second)
+		if err := api.Stop(t.Context(), gondola.StopRequest{Timeout: &grace}); err != nil {
+			t.Fatal(err)
+		}
+		pass(9 * time.Second)
+		if s := now(t, api); s.Containers[0].State.Kind != gondola.ContainerRunning {
+			t.Errorf("kinds = %v while the main container is being asked to end, want the sidecar running", kinds(s))
+		}
+		pass(2 * time.Second)
+		if s := now(t, api); s.Phase != pilot.Ended {
+			t.Errorf("phase = %s after the grace, want ended", s.Phase)
+		}
+	})
+}
