@@ -2,7 +2,9 @@
 // starts in a few milliseconds, being free of Kubernetes and SQL.
 //
 //	gondola-pilot run [--platform=systrap] <dir>   supervise the Machine whose spec.json is in dir, until it has ended
+//	gondola-pilot run --driver=runc <dir>          the same, with the host's runc instead of gVisor
 //	gondola-pilot runsc …                          be gVisor's runsc
+//	gondola-pilot runc-monitor <bundle>            be the parent of one of runc's containers
 //
 // It is built with CGO_ENABLED=0 and -ldflags "-s -w".
 package main
@@ -20,12 +22,16 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/gvisor/runsc"
+	"gondola/internal/driver/runc/sandbox"
 	"gondola/internal/pilot"
 )
 
 func main() {
 	if runsc.Called() {
 		runsc.Main()
+	}
+	if sandbox.Called() {
+		os.Exit(sandbox.Main())
 	}
 	if len(os.Args) < 2 || os.Args[1] != "run" {
 		fmt.Fprintln(os.Stderr, "usage: gondola-pilot run <dir> | gondola-pilot runsc …")
@@ -40,6 +46,8 @@ func main() {
 // run supervises a Machine until it has ended or SIGTERM comes, which leaves its containers running for the next pilot.
 func run(args []string) error {
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
+	kind := flags.String("driver", "gvisor", "what isolates the Machine: gvisor or runc")
+	runc := flags.String("runc", "runc", "the program runc")
 	platform := flags.String("platform", "", "gVisor's platform: systrap, ptrace or kvm")
 	debug := flags.Bool("debug", false, "let runsc log what it does, below <dir>/runsc")
 	flags.Parse(args)
@@ -59,7 +67,16 @@ func run(args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("machine", spec.Machine)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	err = pilot.Serve(ctx, spec, runsc.New(runsc.Config{Platform: *platform, Debug: *debug, Log: log}), log)
+	var rt pilot.Runtime
+	switch *kind {
+	case "gvisor":
+		rt = runsc.New(runsc.Config{Platform: *platform, Debug: *debug, Log: log})
+	case "runc":
+		rt = sandbox.New(sandbox.Config{Runc: *runc, Log: log})
+	default:
+		return fmt.Errorf("driver %q is not known: use gvisor or runc", *kind)
+	}
+	err = pilot.Serve(ctx, spec, rt, log)
 	if ctx.Err() != nil {
 		return nil // as told
 	}

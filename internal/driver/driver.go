@@ -39,4 +39,5 @@ type Capabilities struct {
 	MemoryLimit    bool // limits are enforced and an overrun is told as OOMKilled
 	Suspend        bool
 	Adoption       bool // containers run on without their pilot
+	Sysctls        bool // a Machine can have settings of the kernel of its own
 }

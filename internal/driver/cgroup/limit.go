@@ -113,3 +113,12 @@ func write(path, value string) error {
 	_, err = f.WriteString(value)
 	return errors.Join(err, f.Close())
 }
+
+// CountsSwap says whether limits can be set on memory and swap together.
+func (t Tree) CountsSwap() bool {
+	if t.Unified() {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(t.root, "memory", "memory.memsw.limit_in_bytes"))
+	return err == nil
+}

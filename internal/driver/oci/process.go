@@ -1,5 +1,5 @@
 // Package oci holds what runtimes that are driven by OCI bundles have in common (https://github.com/opencontainers/runtime-spec): root file
-// systems, volumes, what a process may do, terminals and pipes, and the root process of a sandbox. gvisor/runsc and runc/pod are built on it.
+// systems, volumes, what a process may do, terminals and pipes, and the root process of a sandbox. gvisor/runsc and runc/sandbox are built on it.
 package oci
 
 import (

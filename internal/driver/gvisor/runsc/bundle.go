@@ -9,7 +9,7 @@ import (
 
 // pauseSpec describes the sandbox's root. It alone carries the limits: they are the whole Machine's.
 func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
-	spec := r.baseSpec(pauseName, root)
+	spec := r.baseSpec(oci.PauseName, root)
 	spec.Annotations["dev.gvisor.spec.rootfs.source"] = image
 	spec.Annotations["dev.gvisor.spec.rootfs.type"] = "erofs"
 	spec.Mounts = nil
@@ -30,7 +30,7 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 func (r *Runtime) containerSpec(run pilot.Run, root string) *specs.Spec {
 	spec := r.baseSpec(run.Container.Name, root)
 	spec.Annotations["io.kubernetes.cri.container-type"] = "container"
-	spec.Annotations["io.kubernetes.cri.sandbox-id"] = r.id(pauseName)
+	spec.Annotations["io.kubernetes.cri.sandbox-id"] = r.id(oci.PauseName)
 	spec.Annotations["io.kubernetes.cri.container-name"] = run.Container.Name
 	spec.Root.Readonly = oci.Security(run.Container).ReadOnlyRootfs
 	spec.Process = oci.Process(run)
@@ -52,7 +52,7 @@ func (r *Runtime) baseSpec(name, root string) *specs.Spec {
 		Linux:       &specs.Linux{},
 	}
 	// IPC, UTS and network belong to the sandbox. Without a PID namespace of its own a container is in the sandbox's.
-	if !r.spec.ShareProc && name != pauseName {
+	if !r.spec.ShareProc && name != oci.PauseName {
 		spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}
 	}
 	return spec

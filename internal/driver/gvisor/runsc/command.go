@@ -71,7 +71,7 @@ func lastError(logFile string) string {
 
 // startPause makes the sandbox, with the pause program as its root.
 func (r *Runtime) startPause(ctx context.Context) error {
-	dir := r.bundle(r.id(pauseName))
+	dir := r.bundle(r.id(oci.PauseName))
 	image := filepath.Join(dir, "pause.erofs")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (r *Runtime) startPause(ctx context.Context) error {
 	if err := oci.WriteBundle(dir, r.pauseSpec(dir, image)); err != nil {
 		return err
 	}
-	return r.run(ctx, dir, r.id(pauseName), [3]*os.File{})
+	return r.run(ctx, dir, r.id(oci.PauseName), [3]*os.File{})
 }
 
 var _ pilot.Runtime = (*Runtime)(nil)

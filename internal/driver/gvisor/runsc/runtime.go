@@ -86,7 +86,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.startPause(ctx); err != nil {
 		return false, fmt.Errorf("start sandbox: %w", err)
 	}
-	c, err := r.load(pauseName)
+	c, err := r.load(oci.PauseName)
 	if err != nil {
 		return false, fmt.Errorf("start sandbox: %w", err)
 	}
@@ -143,12 +143,13 @@ func (r *Runtime) flags() []string {
 	return flags
 }
 
+func (r *Runtime) id(name string) string     { return oci.ID(r.spec, name) }
 func (r *Runtime) stateDir() string          { return filepath.Join(r.spec.RunDir, "runsc") }
 func (r *Runtime) bundle(id string) string   { return filepath.Join(r.spec.RunDir, "bundles", id) }
 func (r *Runtime) rootfs(name string) string { return filepath.Join(r.spec.Dir, "rootfs", name) }
 func (r *Runtime) sandboxCgroup() string     { return filepath.Join(r.spec.Cgroup, "sandbox") }
 func (r *Runtime) load(name string) (*container.Container, error) {
-	id := container.FullID{SandboxID: r.id(pauseName), ContainerID: r.id(name)}
+	id := container.FullID{SandboxID: r.id(oci.PauseName), ContainerID: r.id(name)}
 	c, err := container.Load(r.stateDir(), id, container.LoadOpts{Exact: true, SkipCheck: true})
 	if err != nil {
 		return nil, fmt.Errorf("read the state of %s: %w", name, err)
@@ -162,7 +163,7 @@ func (r *Runtime) living() (*container.Container, bool) {
 	if err != nil || !rec.Alive() {
 		return nil, false
 	}
-	c, err := r.load(pauseName)
+	c, err := r.load(oci.PauseName)
 	if err != nil || c.Status != container.Running {
 		return nil, false
 	}

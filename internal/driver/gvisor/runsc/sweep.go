@@ -11,6 +11,7 @@ import (
 
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -18,7 +19,7 @@ import (
 func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 	var errs []error
 	// The root goes first: with the sandbox all containers end at once, while their own deletion would wait for each.
-	if c, err := r.load(pauseName); err == nil {
+	if c, err := r.load(oci.PauseName); err == nil {
 		if err := c.Destroy(); err != nil {
 			r.cfg.Log.Info("runsc could not delete the sandbox, killing what is left", "err", err)
 		}

@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gondola"
+	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
+	"gondola/internal/pilot"
+)
+
+const (
+	pauseRoot = ".pause" // among the root file systems; no container can be called so
+	shmMB     = 64       // of /dev/shm, as container engines have it
+
+	// A kernel that many Machines share must not run out of processes by one of them.
+	machinePIDs   = 32768
+	containerPIDs = 16384
+)
+
+// pauseSpec describes the root of the sandbox: it makes the namespaces that containers join.
+func (r *Runtime) pauseSpec(root string) (*specs.Spec, error) {
+	spec := r.baseSpec(root, oci.PauseName)
+	spec.Hostname = r.spec.Hostname
+	spec.Root.Readonly = true
+	spec.Process = &specs.Process{Args: []string{"/pause"}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true,
+		Capabilities: &specs.LinuxCapabilities{}}
+	spec.Mounts = slices.DeleteFunc(oci.StandardMounts(""), func(m specs.Mount) bool { return m.Destination != "/proc" && m.Destination != "/dev" })
+	net := specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: r.spec.NetNS}
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, net, specs.LinuxNamespace{Type: specs.PIDNamespace},
+		specs.LinuxNamespace{Type: specs.IPCNamespace}, specs.LinuxNamespace{Type: specs.UTSNamespace})
+	return spec, protect(spec)
+}
+
+// containerSpec describes a run of a container beside the pause process pause.
+func (r *Runtime) containerSpec(run pilot.Run, root string, pause int) (*specs.Spec, error) {
+	spec := r.baseSpec(root, run.Container.Name)
+	sec := oci.Security(run.Container)
+	spec.Root.Readonly = sec.ReadOnlyRootfs
+	spec.Process = oci.Process(run)
+	spec.Linux.Sysctl = sec.Sysctls
+	spec.Mounts = r.standardMounts()
+	for _, m := range run.Mounts {
+		spec.Mounts = append(spec.Mounts, r.volumes.Mount(m))
+	}
+	of := func(kind specs.LinuxNamespaceType, file string) specs.LinuxNamespace {
+		return specs.LinuxNamespace{Type: kind, Path: fmt.Sprintf("/proc/%d/ns/%s", pause, file)}
+	}
+	processes := specs.LinuxNamespace{Type: specs.PIDNamespace}
+	if r.spec.ShareProc {
+		processes = of(specs.PIDNamespace, "pid")
+	}
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, processes, of(specs.NetworkNamespace, "net"), of(specs.IPCNamespace, "ipc"),
+		of(specs.UTSNamespace, "uts"), specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	if g := run.Container.Config.Gondola; g != nil {
+		r.limit(spec.Linux.Resources, g)
+	}
+	return spec, protect(spec)
+}
+
+func (r *Runtime) baseSpec(root, name string) *specs.Spec {
+	pids := int64(containerPIDs)
+	return &specs.Spec{
+		Version: "1.0.2",
+		Root:    &specs.Root{Path: root},
+		Linux: &specs.Linux{
+			CgroupsPath: "/" + r.cgroupOf(name),
+			Namespaces:  []specs.LinuxNamespace{{Type: specs.MountNamespace}},
+			// runc adds those that every container has: null, zero, full, random, urandom, tty and terminals.
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, Pids: &specs.LinuxPids{Limit: pids}},
+		},
+	}
+}
+
+// limit sets what one container may use.
+func (r *Runtime) limit(res *specs.LinuxResources, g *gondola.ContainerExtension) {
+	cpu := &specs.LinuxCPU{}
+	if g.Requests != nil && g.Requests.CPUMillis > 0 {
+		shares := max(uint64(g.Requests.CPUMillis)*1024/1000, 2) // as a kubelet weighs containers against each other
+		cpu.Shares, res.CPU = &shares, cpu
+	}
+	if g.Limits == nil {
+		return
+	}
+	if m := g.Limits.CPUMillis; m > 0 {
+		quota, period := cgroup.Quota(m), uint64(cgroup.Period)
+		cpu.Quota, cpu.Period, res.CPU = &quota, &period, cpu
+	}
+	if m := g.Limits.MemoryBytes; m > 0 {
+		res.Memory = &specs.LinuxMemory{Limit: &m}
+		if r.tree.CountsSwap() {
+			res.Memory.Swap = &m // none beside the memory
+		}
+		if r.tree.Unified() {
+			res.Unified = map[string]string{"memory.oom.group": "1"} // all of the container ends, not one process of it
+		}
+	}
+}
+
+// standardMounts are those of every container, with the Machine's /dev/shm and the container's own part of the cgroups.
+func (r *Runtime) standardMounts() []specs.Mount {
+	mounts := oci.StandardMounts(r.shm())
+	for i, m := range mounts {
+		if m.Destination == "/dev/shm" {
+			mounts[i].Type, mounts[i].Options = "bind", []string{"rbind", "rw", "nosuid", "noexec", "nodev"}
+		}
+	}
+	return append(mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}})
+}
+
+// protect keeps a container from what of the host's kernel is none of its business: the lists of Docker and containerd, and Docker's seccomp
+// profile, which depends on the capabilities.
+func protect(spec *specs.Spec) error {
+	spec.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"}
+	spec.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	profile, err := seccomp.GetDefaultProfile(spec)
+	if err != nil {
+		return fmt.Errorf("seccomp profile: %w", err)
+	}
+	spec.Linux.Seccomp = profile
+	return nil
+}
+
+// CheckSysctls refuses settings that are not of the namespaces that a Machine has for itself: they would be the whole host's.
+func CheckSysctls(sysctls map[string]string) error {
+	for name := range sysctls {
+		dotted := strings.ReplaceAll(name, "/", ".")
+		own := slices.ContainsFunc([]string{"net.", "kernel.shm", "kernel.msg", "fs.mqueue."}, func(prefix string) bool { return strings.HasPrefix(dotted, prefix) })
+		if !own && dotted != "kernel.sem" {
+			return gondola.Errorf(gondola.ErrInvalid, "sysctl %s is the whole host's: a machine can set net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.*", name)
+		}
+	}
+	return nil
+}
