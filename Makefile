@@ -29,7 +29,7 @@ up: build
 	bin/gondola up
 
 # What the tests use beside Go, in one place: real workloads and the tools that look at the host.
-APT := gcc libc6-dev iproute2 nftables e2fsprogs busybox-static nginx-light wrk
+APT := gcc libc6-dev iproute2 nftables e2fsprogs busybox-static nginx-light wrk runc
 apt:
 	@missing=""; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing; fi

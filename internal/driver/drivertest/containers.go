@@ -206,3 +206,18 @@ func sandboxOverrun(t *testing.T, f Fixture) {
 		t.Errorf("state = %+v, want OOMKilled", got)
 	}
 }
+
+func ownSysctl(t *testing.T, f Fixture) {
+	c := container("main", "read", "/proc/sys/net/ipv4/ip_local_port_range", ";", "read", "/proc/sys/kernel/shmmni", ";", "run")
+	ext(&c).Security = &gondola.Security{Sysctls: map[string]string{"net.ipv4.ip_local_port_range": "2000 3000", "kernel.shmmni": "123"}}
+	m := launch(t, f, nil, c)
+	if log := m.awaitLog("main", "running"); log != "2000\t3000\n123\nrunning\n" {
+		t.Errorf("log = %q, want the settings that were asked for", log)
+	}
+	bad := container("main", "run")
+	ext(&bad).Security = &gondola.Security{Sysctls: map[string]string{"vm.swappiness": "1"}}
+	s := launch(t, f, nil, bad).ended()
+	if got := status(s, "main").State; !strings.Contains(got.Message, "vm.swappiness") {
+		t.Errorf("state = %+v, want that vm.swappiness is refused by name", got)
+	}
+}

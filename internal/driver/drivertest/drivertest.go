@@ -68,6 +68,7 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 		{"Volume_SharedBetweenContainers", needs(multi), sharedVolume},
 		{"Volume_UnixSocketBetweenContainers", needs(multi), sharedSocket},
 		{"Volume_ReadOnlyAndSubPath", nil, subPath},
+		{"Sysctl_IsTheMachinesOwn", needs(sysctls), ownSysctl},
 		{"Dial_ReachesLoopback", needs(forward), dialLoopback},
 		{"Probe_ExecMakesReady", nil, probeExec},
 		{"Probe_LivenessRestarts", nil, probeLiveness},
@@ -107,6 +108,7 @@ func multi(c driver.Capabilities) (bool, string)    { return c.MultiContainer, "
 func tty(c driver.Capabilities) (bool, string)      { return c.TTY, "terminals" }
 func memory(c driver.Capabilities) (bool, string)   { return c.MemoryLimit, "memory limits" }
 func forward(c driver.Capabilities) (bool, string)  { return c.PortForward, "port forwarding" }
+func sysctls(c driver.Capabilities) (bool, string)  { return c.Sysctls, "settings of the kernel" }
 func adoption(c driver.Capabilities) (bool, string) { return c.Adoption, "adoption" }
 
 // machine is a launched Machine.

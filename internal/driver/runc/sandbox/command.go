@@ -28,7 +28,7 @@ func (c command) run(ctx context.Context, bundle, id string, stdio [3]*os.File, 
 	if console != "" {
 		args = append(args, "--console-socket="+console)
 	}
-	return c.start(ctx, filepath.Join(bundle, "pid"), stdio, append(args, "--no-new-keyring"), id)
+	return c.start(ctx, filepath.Join(bundle, "pid"), stdio, args, id)
 }
 
 // exec starts a process in a running container, and returns its pid as run does.

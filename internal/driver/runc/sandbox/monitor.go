@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,10 +81,8 @@ func monitor(dir string, told *os.File) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := driver.RecordProcess(filepath.Join(dir, initFile), pid, ""); err != nil && !errors.Is(err, os.ErrNotExist) {
-		// A process that has ended already has no start time; then nobody will signal it either.
-		_ = err
-	}
+	// One that has ended already has no start time, and so no record; nobody will signal it either.
+	driver.RecordProcess(filepath.Join(dir, initFile), pid, "")
 	json.NewEncoder(told).Encode(result{})
 	told.Close()
 	told = nil
@@ -200,10 +197,8 @@ func startMonitor(ctx context.Context, dir string, o order, stdio [3]*os.File) e
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMAXPROCS=1", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	for i, to := range []*io.Reader{&cmd.Stdin} {
-		if stdio[i] != nil {
-			*to = stdio[i]
-		}
+	if stdio[0] != nil {
+		cmd.Stdin = stdio[0]
 	}
 	if stdio[1] != nil {
 		cmd.Stdout = stdio[1]
