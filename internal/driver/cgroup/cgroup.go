@@ -170,27 +170,6 @@ func (t Tree) OOMKills(group string) int {
 	return kills
 }
 
-// Memory returns what a group and those below it use, in bytes, without the cache of files that the kernel would give up first. ok is false
-// where it cannot be told.
-func (t Tree) Memory(group string) (used int64, ok bool) {
-	for _, dir := range t.Dirs(group) {
-		for file, cache := range map[string]string{"memory.current": "inactive_file", "memory.usage_in_bytes": "total_inactive_file"} { // v2, v1
-			if n, err := number(filepath.Join(dir, file)); err == nil {
-				return max(0, n-field(filepath.Join(dir, "memory.stat"), cache)), true
-			}
-		}
-	}
-	return 0, false
-}
-
-func number(path string) (int64, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-}
-
 // field returns the value of a key in a file of "key value" lines; 0 if it is not there.
 func field(path, key string) int64 {
 	b, err := os.ReadFile(path)

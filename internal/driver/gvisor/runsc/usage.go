@@ -1,20 +1,16 @@
 package runsc
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
 )
 
 // Stats returns what sandbox and containers use; see pilot.Runtime.
@@ -43,22 +39,22 @@ func (r *Runtime) Stats(ctx context.Context) (gondola.MachineStats, error) {
 		m.Processes += used.pids
 		m.Containers = append(m.Containers, c)
 	}
-	host := readHost(r.sandboxCgroup())
-	if r.spec.Cgroup == "" || host.cpu == 0 { // nobody counts but the sandbox
+	host := cgroup.Host().Usage(r.sandboxCgroup())
+	if r.spec.Cgroup == "" || host.CPUNanos == 0 { // nobody counts but the sandbox
 		for i := range m.Containers {
 			m.Memory.Usage += m.Containers[i].Memory.Usage
-			host.cpu += counted[m.Containers[i].Name]
+			host.CPUNanos += counted[m.Containers[i].Name]
 		}
 		m.Memory.WorkingSet, m.Memory.RSS = m.Memory.Usage, m.Memory.Usage
 	} else {
-		m.Memory = host.memory
+		m.Memory = oci.Memory(host)
 	}
-	m.CPU.UsageNanos = host.cpu
-	r.shares.update(host.cpu, counted, alive)
+	m.CPU.UsageNanos = host.CPUNanos
+	r.shares.update(host.CPUNanos, counted, alive)
 	for i := range m.Containers {
 		m.Containers[i].CPU.UsageNanos = r.shares.of(alive[m.Containers[i].Name])
 	}
-	m.Network = readNetwork(box.Sandbox.Getpid())
+	m.Network = oci.Network(box.Sandbox.Getpid())
 	return m, nil
 }
 
@@ -107,62 +103,4 @@ func (s *shares) of(p *process) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.parts[p].given
-}
-
-// hostUsage is what the host's cgroup counts for a sandbox.
-type hostUsage struct {
-	cpu    int64 // ns
-	memory gondola.MemoryStats
-}
-
-// readHost reads a cgroup, of v2 or v1 with its files in several hierarchies. A sandbox's guests live in shared memory, which v1 and v2 count
-// as cache; here it is RSS.
-func readHost(group string) (u hostUsage) {
-	for _, dir := range cgroup.Host().Dirs(group) {
-		read := func(file string) (string, bool) {
-			b, err := os.ReadFile(filepath.Join(dir, file))
-			return string(b), err == nil
-		}
-		number := func(text string) int64 { n, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64); return n }
-		if text, ok := read("cpuacct.usage"); ok { // v1
-			u.cpu = number(text)
-		} else if text, ok := read("cpu.stat"); ok && field(text, "usage_usec") > 0 { // v2
-			u.cpu = 1000 * field(text, "usage_usec")
-		}
-		stat, ok := read("memory.stat")
-		if !ok {
-			continue
-		}
-		if text, ok := read("memory.current"); ok { // v2
-			u.memory = memory(number(text), field(stat, "inactive_file"), field(stat, "anon")+field(stat, "shmem"))
-		} else if text, ok := read("memory.usage_in_bytes"); ok { // v1
-			u.memory = memory(number(text), field(stat, "total_inactive_file"), field(stat, "total_rss")+field(stat, "total_shmem"))
-		}
-	}
-	return u
-}
-
-func memory(usage, idleFiles, rss int64) gondola.MemoryStats {
-	return gondola.MemoryStats{Usage: usage, WorkingSet: max(usage-idleFiles, 0), RSS: rss}
-}
-
-// readNetwork sums the interfaces, without the loopback, of the network namespace that a process is in.
-func readNetwork(pid int) (n gondola.NetworkStats) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/net/dev", pid))
-	if err != nil {
-		return n // the sandbox has just ended
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		name, rest, ok := strings.Cut(s.Text(), ":")
-		fields := strings.Fields(rest)
-		if !ok || strings.TrimSpace(name) == "lo" || len(fields) < 11 {
-			continue
-		}
-		for i, to := range map[int]*int64{0: &n.RxBytes, 1: &n.RxPackets, 2: &n.RxErrors, 8: &n.TxBytes, 9: &n.TxPackets, 10: &n.TxErrors} {
-			v, _ := strconv.ParseInt(fields[i], 10, 64)
-			*to += v
-		}
-	}
-	return n
 }

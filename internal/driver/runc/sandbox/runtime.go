@@ -49,6 +49,8 @@ type Runtime struct {
 	pause   int             // pid of the pause process; 0 before Boot
 	runs    map[string]*run // container → its present run
 	oom     bool
+
+	disk pilot.DiskMeter
 }
 
 var _ pilot.Runtime = (*Runtime)(nil)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/driver/oci"
 )
 
 // Usage returns the memory of each running container; see pilot.Runtime.
@@ -23,11 +25,36 @@ func (r *Runtime) Usage(context.Context) (map[string]int64, error) {
 	}
 	out := map[string]int64{}
 	for _, c := range r.spec.Containers {
-		if used, ok := r.tree.Memory(r.cgroupOf(c.Name)); ok {
-			out[c.Name] = used
+		if u := r.tree.Usage(r.cgroupOf(c.Name)); u.Memory > 0 {
+			out[c.Name] = u.WorkingSet
 		}
 	}
 	return out, nil
+}
+
+// Stats returns what sandbox and containers use; see pilot.Runtime.
+func (r *Runtime) Stats(ctx context.Context) (gondola.MachineStats, error) {
+	pause, err := r.booted()
+	if err != nil {
+		return gondola.MachineStats{}, err
+	}
+	all := r.tree.Usage(r.cgroup())
+	m := gondola.MachineStats{Time: time.Now(), CPU: gondola.CPUStats{UsageNanos: all.CPUNanos}, Memory: oci.Memory(all), Network: oci.Network(pause),
+		Processes: all.PIDs, Containers: []gondola.ContainerStats{}}
+	for _, c := range r.spec.Containers {
+		if _, err := r.running(c.Name); err != nil {
+			continue
+		}
+		u := r.tree.Usage(r.cgroupOf(c.Name))
+		stats := gondola.ContainerStats{Name: c.Name, CPU: gondola.CPUStats{UsageNanos: u.CPUNanos}, Memory: oci.Memory(u), Processes: u.PIDs}
+		layers, _ := filepath.Glob(filepath.Join(r.rootfs(c.Name), "*", "upper")) // the pattern is well formed
+		for _, dir := range layers {
+			d := r.disk.Measure(ctx, dir)
+			stats.Rootfs.Used, stats.Rootfs.Inodes, stats.Rootfs.Partial = stats.Rootfs.Used+d.Used, stats.Rootfs.Inodes+d.Inodes, stats.Rootfs.Partial || d.Partial
+		}
+		m.Containers = append(m.Containers, stats)
+	}
+	return m, nil
 }
 
 // Processes lists the processes of all containers, as these number them; see pilot.Runtime.
