@@ -38,6 +38,7 @@ func Main() {
 	if !named() && os.Args[0] != "/proc/self/exe" {
 		os.Args = append([]string{"runsc"}, os.Args[2:]...)
 	}
+	tune()
 	const user, debug, internal = "", "debug", "internal use only"
 	cli.Run(nil, map[util.SubCommand]string{
 		new(cmd.Checkpoint):  user,
