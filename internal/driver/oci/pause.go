@@ -38,14 +38,16 @@ var pauseCode = map[string][]byte{
 	},
 }
 
-// PauseProgram returns the root process of every sandbox, pauseCode, as an ELF executable of one segment.
-func PauseProgram() []byte {
+// PauseProgram returns the root process of every sandbox, pauseCode, as an ELF executable.
+func PauseProgram() []byte { return Executable(pauseCode[runtime.GOARCH]) }
+
+// Executable returns machine code as an ELF executable of one segment, which begins with its first instruction.
+func Executable(code []byte) []byte {
 	const (
 		base    = 0x400000
 		headers = 64 + 56
 	)
 	machine := map[string]uint16{"amd64": 62, "arm64": 183}[runtime.GOARCH]
-	code := pauseCode[runtime.GOARCH]
 	size := uint64(headers + len(code))
 	le := binary.LittleEndian
 

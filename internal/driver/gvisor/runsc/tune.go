@@ -22,6 +22,7 @@ func tune() {
 	case "runsc-sandbox":
 		seccheckOnce.Do(func() {})
 		useFilters(true) // or else runsc builds them
+		useUmounter()
 	case "runsc-gofer":
 		useFilters(false)
 	default:
