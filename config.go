@@ -59,11 +59,12 @@ type File struct {
 	Gondola     *FileExtension `json:"gondola,omitempty"`
 }
 
-// VolumeMount mounts a Volume of the platform.
+// VolumeMount mounts a Volume of the platform: with a Path in every container; without one it is only offered, and containers mount it by its
+// name as they mount a TempVolume.
 type VolumeMount struct {
-	Volume                 string `json:"volume,omitempty"`
-	Name                   string `json:"name,omitempty"`
-	Path                   string `json:"path,omitempty"`
+	Volume                 string `json:"volume,omitempty"` // its id; or its name, of which one that is free is taken
+	Name                   string `json:"name,omitempty"`   // by which containers mount it; without Volume also the Volume's name
+	Path                   string `json:"path,omitempty"`   // absolute
 	SizeGB                 int    `json:"size_gb,omitempty"`
 	Encrypted              bool   `json:"encrypted,omitempty"`
 	ExtendThresholdPercent int    `json:"extend_threshold_percent,omitempty"`
@@ -71,6 +72,27 @@ type VolumeMount struct {
 	AddSizePercent         int    `json:"add_size_percent,omitempty"`
 	MinAddSizeGB           int    `json:"min_add_size_gb,omitempty"`
 	SizeGBLimit            int    `json:"size_gb_limit,omitempty"`
+
+	Gondola *VolumeMountExtension `json:"gondola,omitempty"`
+}
+
+// Label is the name by which containers mount it.
+func (m VolumeMount) Label() string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return m.Volume
+}
+
+// Wanted returns the id of the Volume, or else the name of those of which a free one is wanted.
+func (m VolumeMount) Wanted() (id VolumeID, name string) {
+	switch {
+	case IsVolumeID(m.Volume):
+		return VolumeID(m.Volume), ""
+	case m.Volume != "":
+		return "", m.Volume
+	}
+	return "", m.Name
 }
 
 // Service is a port that the proxy publishes.
@@ -468,6 +490,9 @@ func (c *Config) Validate() error {
 			return Errorf(ErrInvalid, "config.volumes[%d].temp_dir.storage_type %q: use disk or memory", i, t.StorageType)
 		}
 	}
+	if err := c.validateMounts(volumes); err != nil {
+		return err
+	}
 	seen := map[string]int{}
 	for i, k := range c.AllContainers() {
 		at := fmt.Sprintf("config.containers[%d]", i)
@@ -487,7 +512,7 @@ func (c *Config) Validate() error {
 		}
 		for j, m := range k.Mounts {
 			if !volumes[m.Name] {
-				return Errorf(ErrInvalid, "%s.mounts[%d].name %q is not one of config.volumes", at, j, m.Name)
+				return Errorf(ErrInvalid, "%s.mounts[%d].name %q is not one of config.volumes or config.mounts", at, j, m.Name)
 			}
 			if !path.IsAbs(m.Path) {
 				return Errorf(ErrInvalid, "%s.mounts[%d].path %q must be absolute", at, j, m.Path)
@@ -504,6 +529,35 @@ func (c *Config) Validate() error {
 		seen[k.Name] = i
 	}
 	return validateOrder(c.AllContainers(), seen)
+}
+
+// validateMounts checks the mounts of Volumes and adds their names to those that containers may mount.
+func (c *Config) validateMounts(names map[string]bool) error {
+	seen := map[VolumeID]bool{}
+	for i, m := range c.Mounts {
+		at := fmt.Sprintf("config.mounts[%d]", i)
+		id, name := m.Wanted()
+		switch {
+		case id == "" && name == "":
+			return Errorf(ErrInvalid, "%s.volume is missing: name a volume by its id (vol_…) or name", at)
+		case m.Path == "" && m.Name == "":
+			return Errorf(ErrInvalid, "%s.path is missing: say where to mount %s, or give it a name that containers mount", at, m.Volume)
+		case m.Path != "" && (!path.IsAbs(m.Path) || path.Clean(m.Path) == "/"):
+			return Errorf(ErrInvalid, "%s.path %q must be absolute and not /", at, m.Path)
+		case id != "" && seen[id]:
+			return Errorf(ErrInvalid, "%s.volume %s is mounted twice", at, id)
+		case names[m.Label()]:
+			return Errorf(ErrInvalid, "%s.name %q is used twice", at, m.Label())
+		}
+		if x := m.Gondola; x != nil && x.GroupChangePolicy != "" && x.GroupChangePolicy != "always" && x.GroupChangePolicy != "on_root_mismatch" {
+			return Errorf(ErrInvalid, "%s.gondola.group_change_policy %q: use always or on_root_mismatch", at, x.GroupChangePolicy)
+		}
+		names[m.Label()] = true
+		if id != "" {
+			seen[id] = true
+		}
+	}
+	return nil
 }
 
 func (r *RestartPolicy) validate(at string) error {

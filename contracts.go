@@ -269,7 +269,7 @@ type ImageInfo struct {
 // Offered lists which of the contracts beyond Fly.io's API a server has (GET /v1/gondola).
 type Offered struct {
 	Version   string          `json:"version"`
-	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "services", "policies", "images", "ask", "stats"
+	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "services", "policies", "images", "ask", "stats", "volumes"
 	Info      json.RawMessage `json:"info,omitempty"`
 }
 
@@ -285,6 +285,7 @@ type Platform interface {
 	Policies
 	Images
 	Stats
+	Volumes
 }
 
 // Server is what the API of a whole platform serves.

@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/driver/runc":                   {"gondola", "internal/driver"},
 	"internal/driver/runc/sandbox":           {"gondola", "internal/driver", "internal/driver/cgroup", "internal/driver/oci", "internal/pilot"},
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
-	"internal/host":                          {"gondola", "internal/driver", "internal/image", "internal/network", "internal/worker"},
+	"internal/host":                          {"gondola", "internal/driver", "internal/image", "internal/network", "internal/volume", "internal/worker"},
 	"internal/image":                         {"gondola"},
 	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/translate"},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/pilot":                         {"gondola", "internal/stream"},
 	"internal/store":                         {"gondola"},
 	"internal/stream":                        {"gondola"},
+	"internal/volume":                        {"gondola"},
 	"internal/worker":                        {"gondola", "internal/driver", "internal/pilot", "internal/store"},
 }
 

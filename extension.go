@@ -105,6 +105,16 @@ type MountExtension struct {
 	SubPathExpr string `json:"sub_path_expr,omitempty"`
 }
 
+// VolumeMountExtension is the "gondola" object of one of a Config's mounts.
+type VolumeMountExtension struct {
+	ReadOnly bool `json:"read_only,omitempty"` // in every container
+	// Group makes what is on the Volume belong to this group, which may write and whose id new files get: a Pod's fsGroup. If nil, it stays
+	// as it is.
+	Group *int64 `json:"group,omitempty"`
+	// GroupChangePolicy is "always" (default), before every launch, or "on_root_mismatch": only where the Volume's root differs.
+	GroupChangePolicy string `json:"group_change_policy,omitempty"`
+}
+
 // FileExtension is the "gondola" object of a File.
 type FileExtension struct {
 	User  int `json:"user,omitempty"`

@@ -7,6 +7,9 @@ type Ask struct {
 	Image    string    `json:"image,omitempty"`   // for the preference of workers that have it
 	Count    int       `json:"count,omitempty"`   // Machines wanted; if zero, 1
 	Driver   string    `json:"driver,omitempty"`  // isolation wanted; if empty, the worker's default
+	// Volumes that the Machine mounts: only the worker that has them bids.
+	Volumes   []VolumeID `json:"volumes,omitempty"`
+	DiskBytes int64      `json:"disk_bytes,omitempty"` // wanted for a new Volume
 }
 
 // Bid is a Worker's answer to an Ask: what it would take the Machine for. It reserves nothing: Create re-checks.
@@ -18,6 +21,7 @@ type Bid struct {
 	Capacity    Resources  `json:"capacity"`               // of the whole worker
 	Fits        int        `json:"fits"`                   // Machines of this size that fit now
 	ImageCached bool       `json:"image_cached,omitempty"` // the image is there already
+	DiskFree    int64      `json:"disk_free,omitempty"`    // bytes that new Volumes may take
 }
 
 // Refusal is a Worker's no, in words.
@@ -44,8 +48,9 @@ type Offer struct {
 	LargestFit   Resources  `json:"largest_fit"` // largest single Machine
 	FreeMachines int        `json:"free_machines"`
 	Cordoned     bool       `json:"cordoned,omitempty"`
-	Images       []string   `json:"images,omitempty"` // references in its store
-	Host         *HostInfo  `json:"host,omitempty"`   // nil from a worker that does not tell
+	Images       []string   `json:"images,omitempty"`    // references in its store
+	Host         *HostInfo  `json:"host,omitempty"`      // nil from a worker that does not tell
+	DiskFree     int64      `json:"disk_free,omitempty"` // bytes that new Volumes may take
 }
 
 // PlacementsRequest is the read-only auction of the public API (POST /v1/platform/placements).

@@ -2,11 +2,40 @@ package gondola
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"regexp"
+	"strings"
 	"time"
 )
 
 // VolumeID names a Volume: "vol_" and 16 characters.
 type VolumeID string
+
+// NewVolumeID returns a fresh random VolumeID.
+func NewVolumeID() VolumeID { return VolumeID("vol_" + random16()) }
+
+// NewSnapshotID returns a fresh random id of a VolumeSnapshot.
+func NewSnapshotID() string { return "vs_" + random16() }
+
+// random16 returns 80 random bits as 16 lower-case letters and digits.
+func random16() string {
+	var b [10]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+var (
+	volumeIDRE   = regexp.MustCompile(`^vol_[a-z0-9]{16}$`)
+	snapshotIDRE = regexp.MustCompile(`^vs_[a-z0-9]{16}$`)
+	volumeNameRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
+)
+
+// IsVolumeID says whether s has the form of a VolumeID.
+func IsVolumeID(s string) bool { return volumeIDRE.MatchString(s) }
+
+// IsSnapshotID says whether s has the form of the id of a VolumeSnapshot.
+func IsSnapshotID(s string) bool { return snapshotIDRE.MatchString(s) }
 
 // VolumeRef names a Volume of an App.
 type VolumeRef struct {
@@ -70,6 +99,45 @@ type CreateVolumeRequest struct {
 	ComputeImage      string   `json:"compute_image,omitempty"`
 	// ID makes a create idempotent: doing it again returns the Volume that is there. Chosen by the server; accepted from clients too.
 	ID VolumeID `json:"id,omitempty"`
+}
+
+// Bounds and defaults of Volumes.
+const (
+	DefaultVolumeGB   = 3
+	MaxVolumeGB       = 500
+	DefaultRetention  = 5 // days that a snapshot is kept
+	maxRetention      = 60
+	VolumeFSType      = "ext4"
+	VolumeFSDirectory = "directory" // of a host that has no loop devices: nothing but the platform's count holds the size down
+)
+
+// Validate returns an ErrInvalid that names the first field that cannot be, or nil.
+func (r *CreateVolumeRequest) Validate() error {
+	switch {
+	case !volumeNameRE.MatchString(r.Name):
+		return Errorf(ErrInvalid, "volume name %q: use 1 to 63 letters, digits, dashes and underscores", r.Name)
+	case r.SizeGB < 0 || r.SizeGB > MaxVolumeGB:
+		return Errorf(ErrInvalid, "size_gb %d: use 1 to %d", r.SizeGB, MaxVolumeGB)
+	case r.FSType != "" && r.FSType != VolumeFSType:
+		return Errorf(ErrUnsupported, "fstype %q: volumes are %s", r.FSType, VolumeFSType)
+	case r.SnapshotID != "" && r.SourceVolume != "":
+		return Errorf(ErrInvalid, "snapshot_id and source_volume_id: a volume begins as one of them, not both")
+	case r.SnapshotID != "" && !IsSnapshotID(r.SnapshotID):
+		return Errorf(ErrInvalid, "snapshot_id %q: want vs_ and 16 lower-case letters and digits", r.SnapshotID)
+	case r.ID != "" && !IsVolumeID(string(r.ID)):
+		return Errorf(ErrInvalid, "id %q: want vol_ and 16 lower-case letters and digits", r.ID)
+	}
+	return validRetention(r.SnapshotRetention)
+}
+
+// Validate returns an ErrInvalid that names the first field that cannot be, or nil.
+func (r *UpdateVolumeRequest) Validate() error { return validRetention(r.SnapshotRetention) }
+
+func validRetention(days *int) error {
+	if days != nil && (*days < 1 || *days > maxRetention) {
+		return Errorf(ErrInvalid, "snapshot_retention %d: use 1 to %d days", *days, maxRetention)
+	}
+	return nil
 }
 
 // UpdateVolumeRequest is the body of PUT …/volumes/{id}; nil fields stay.

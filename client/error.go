@@ -25,7 +25,7 @@ var kinds = []error{gondola.ErrInvalid, gondola.ErrNotFound, gondola.ErrNameTake
 	gondola.ErrDeadline, gondola.ErrUnauthorized, gondola.ErrForbidden, gondola.ErrUnsupported, gondola.ErrUnavailable, gondola.ErrImage}
 
 // prefixes are put before texts on the wire; they say what the kind does.
-var prefixes = []string{"not_found: ", "failed_precondition: ", "deadline_exceeded: ", "aborted: "}
+var prefixes = []string{"not_found: ", "failed_precondition: ", "deadline_exceeded: ", "aborted: ", "no capacity: "}
 
 // errorOf turns a status and body into an error of the right kind.
 func errorOf(code int, path string, body []byte) error {
@@ -69,6 +69,9 @@ func kindOf(code int, path string, a answer, text string) error {
 	}
 	switch code {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+		if strings.HasPrefix(text, "no capacity") { // for a volume
+			return gondola.ErrCapacity
+		}
 		return gondola.ErrInvalid
 	case http.StatusUnauthorized:
 		return gondola.ErrUnauthorized

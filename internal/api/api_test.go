@@ -182,7 +182,7 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"POST", m + "/signal", `{"signal":"SIGNOPE"}`, 400, `SIGNOPE`},
 		{"POST", m + "/restart?signal=SIGNOPE", "", 400, `SIGNOPE`},
 		{"POST", m + "/lease", "", 501, `leases are not part`},
-		{"GET", "/v1/apps/shop/volumes", "", 501, `volumes are not part`},
+		{"GET", "/v1/apps/shop/secrets", "", 501, `app secrets are not part`},
 		{"POST", m + "/suspend", "", 501, `suspending`},
 		{"GET", "/v1/nothing", "", 404, `not part of this API`},
 	} {

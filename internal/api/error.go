@@ -100,6 +100,9 @@ func answerOf(err error) (int, errorBody) {
 				prefix += noRoomText
 			}
 		}
+		if errors.As(err, new(noDisk)) {
+			code, prefix, body.Status = http.StatusBadRequest, noDiskText, "volume_placement_capacity"
+		}
 		if !strings.HasPrefix(text, prefix) && !strings.HasPrefix(text, "Could not find") {
 			body.Error = prefix + text
 		}

@@ -37,7 +37,7 @@ func (a *API) routes() []route {
 
 // publicRoutes are Fly.io's (https://docs.machines.dev).
 func (a *API) publicRoutes() []route {
-	const app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}"
+	const app, machine, volume = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}", "/v1/apps/{app}/volumes/{volume}"
 	return []route{
 		{"GET", "/v1/apps", lists, 0, a.ofApps(a.listApps)},
 		{"POST", "/v1/apps", makesApps, small, a.ofApps(a.createApp)},
@@ -64,7 +64,17 @@ func (a *API) publicRoutes() []route {
 		{"POST", machine + "/metadata/{key}", changes, small, a.setMetadataKey},
 		{"DELETE", machine + "/metadata/{key}", changes, 0, a.deleteMetadataKey},
 
+		{"GET", app + "/volumes", reads, 0, a.listVolumes},
+		{"POST", app + "/volumes", changes, small, a.createVolume},
+		{"GET", volume, reads, 0, a.getVolume},
+		{"PUT", volume, changes, small, a.updateVolume},
+		{"DELETE", volume, changes, 0, a.deleteVolume},
+		{"PUT", volume + "/extend", changes, small, a.extendVolume},
+		{"GET", volume + "/snapshots", reads, 0, a.listSnapshots},
+		{"POST", volume + "/snapshots", changes, small, a.snapshotVolume},
+
 		{"GET", "/v1/orgs/{org}/machines", lists, 0, a.listOrgMachines},
+		{"GET", "/v1/orgs/{org}/volumes", lists, 0, a.listOrgVolumes},
 		{"POST", "/v1/platform/placements", whoever, small, a.ofMarket(a.placements)},
 		{"GET", "/v1/platform/regions", whoever, 0, a.ofMarket(a.regions)},
 	}
@@ -83,6 +93,7 @@ func (a *API) gondolaRoutes() []route {
 		{"GET", machine + "/attach", changes, 0, a.attach},
 		{"GET", machine + "/dial", changes, 0, a.dial},
 		{"PUT", machine + "/payload", changes, large, a.putPayload},
+		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"PUT", root + "/networks/{network}/services", runs, large, a.setServices},
 		{"PUT", root + "/networks/{network}/policies/{owner}", runs, large, a.setPolicies},
 		{"POST", root + "/images", runs, 0, a.importImage},
@@ -93,7 +104,7 @@ func (a *API) gondolaRoutes() []route {
 
 // missingRoutes are public routes that are not there yet: 501, by name.
 func (a *API) missingRoutes() (rs []route) {
-	const app, machine, volume = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}", "/v1/apps/{app}/volumes/{volume}"
+	const app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}"
 	add := func(what string, want access, patterns ...[2]string) {
 		for _, p := range patterns {
 			rs = append(rs, route{p[0], p[1], want, 0, missing(what)})
@@ -114,9 +125,6 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
 	add("app secrets", changes, [2]string{"GET", app + "/secrets"}, [2]string{"POST", app + "/secrets"}, [2]string{"GET", app + "/secrets/{name}"},
 		[2]string{"POST", app + "/secrets/{name}"}, [2]string{"DELETE", app + "/secrets/{name}"})
-	add("volumes", changes, [2]string{"GET", app + "/volumes"}, [2]string{"POST", app + "/volumes"}, [2]string{"GET", volume}, [2]string{"PUT", volume},
-		[2]string{"DELETE", volume}, [2]string{"PUT", volume + "/extend"}, [2]string{"GET", volume + "/snapshots"}, [2]string{"POST", volume + "/snapshots"})
-	add("volumes", lists, [2]string{"GET", "/v1/orgs/{org}/volumes"})
 	add("network policies", changes, [2]string{"GET", app + "/network_policies"}, [2]string{"POST", app + "/network_policies"},
 		[2]string{"DELETE", app + "/network_policies/{policy}"})
 	add("token services", whoever, [2]string{"POST", "/v1/tokens/authenticate"}, [2]string{"POST", "/v1/tokens/authorize"}, [2]string{"GET", "/v1/tokens/current"},

@@ -51,16 +51,19 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"ServicesAndImages", (*suite).servicesAndImages},
 		{"Stats", (*suite).stats},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := &suite{T: t, p: open(t)}
-			if apps, ok := s.p.(gondola.Apps); ok {
-				if _, err := apps.CreateApp(t.Context(), gondola.NewApp{Name: suiteApp}); err != nil {
-					t.Fatalf("CreateApp = %v", err)
-				}
-			}
-			c.run(s)
-		})
+		t.Run(c.name, func(t *testing.T) { c.run(newSuite(t, open)) })
 	}
+	runVolumes(t, open)
+}
+
+func newSuite(t *testing.T, open func(t *testing.T) gondola.Platform) *suite {
+	s := &suite{T: t, p: open(t)}
+	if apps, ok := s.p.(gondola.Apps); ok {
+		if _, err := apps.CreateApp(t.Context(), gondola.NewApp{Name: suiteApp}); err != nil {
+			t.Fatalf("CreateApp = %v", err)
+		}
+	}
+	return s
 }
 
 const suiteApp gondola.AppName = "suite"

@@ -20,6 +20,7 @@ import (
 	"gondola"
 	"gondola/internal/image"
 	"gondola/internal/network"
+	"gondola/internal/volume"
 	"gondola/internal/worker"
 
 	"gondola/internal/driver"
@@ -52,6 +53,7 @@ type Host struct {
 	places  places
 	images  *image.Store
 	network Network
+	volumes *volume.Store
 	reserve gondola.Resources
 	log     *slog.Logger
 }
@@ -73,7 +75,11 @@ func Open(cfg Config) (*Host, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Host{places: p, images: cfg.Images, network: cfg.Network, reserve: cfg.Reserve, log: cfg.Log}, nil
+	volumes, err := volume.Open(volume.Config{Dir: filepath.Join(p.data, "volumes"), Log: cfg.Log})
+	if err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	return &Host{places: p, volumes: volumes, images: cfg.Images, network: cfg.Network, reserve: cfg.Reserve, log: cfg.Log}, nil
 }
 
 // Total is what all Machines of this host together may use.
@@ -261,6 +267,9 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 		return err
 	}
 	if err := EndAll(ctx, instance); err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
+	if err := volume.Purge(filepath.Join(p.data, "volumes")); err != nil { // a frozen one would not let go
 		return fmt.Errorf("purge: %w", err)
 	}
 	entries, err := os.ReadDir(p.data)

@@ -23,7 +23,7 @@ func (m *Market) ListApps(ctx context.Context, org string) ([]gondola.App, error
 	return m.index.ListApps(ctx, org)
 }
 
-// DeleteApp implements gondola.Apps. It destroys the App's Machines, waits until they are gone, and lets go of the App last: where a worker
+// DeleteApp implements gondola.Apps. It destroys the App's Machines, waits until they are gone, deletes its Volumes, and lets go of the App last: where a worker
 // does not answer it fails, and can be done again.
 func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 	unlock, err := m.apps.alone(ctx, name)
@@ -48,6 +48,9 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := m.deleteVolumes(ctx, name); err != nil {
+		return err
 	}
 	return m.index.DeleteApp(ctx, name)
 }

@@ -22,7 +22,13 @@ func (m *Market) Ask(ctx context.Context, ask gondola.Ask) (gondola.Auction, err
 	if err != nil {
 		return gondola.Auction{}, err
 	}
-	return m.auction(ctx, in(ws, wanted), ask, wanted, m.deadline)
+	ws = in(ws, wanted)
+	for _, id := range ask.Volumes {
+		if ws, err = m.with(ctx, "", string(id), ws); err != nil {
+			return gondola.Auction{}, err
+		}
+	}
+	return m.auction(ctx, ws, ask, wanted, m.deadline)
 }
 
 // in returns the workers of some regions.

@@ -45,6 +45,13 @@ func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	return p.buy(ctx)
 }
 
+// eligible are the workers that may take it: those of the wanted regions, or the one that has the Volumes it mounts.
+func (p *purchase) eligible(ctx context.Context) ([]Worker, error) {
+	ws, err := p.m.bind(ctx, p.app.Name, &p.req.Config, in(p.ws, p.wanted))
+	p.ask.Volumes = boundTo(&p.req.Config)
+	return ws, err
+}
+
 // purchase is one Create on its way.
 type purchase struct {
 	m      *Market
@@ -98,7 +105,11 @@ func (p *purchase) again(ctx context.Context, e store.Entry) (gondola.Machine, e
 
 // buy holds the auction and reserves the row for a Machine that nobody has heard of.
 func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
-	a, err := p.m.auction(ctx, in(p.ws, p.wanted), p.ask, p.wanted, p.m.deadline)
+	ws, err := p.eligible(ctx)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	a, err := p.m.auction(ctx, ws, p.ask, p.wanted, p.m.deadline)
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -129,7 +140,11 @@ func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
 
 // sell finds another place for a row whose worker refused.
 func (p *purchase) sell(ctx context.Context, e store.Entry, refused error) (gondola.Machine, error) {
-	a, err := p.m.auction(ctx, in(p.ws, p.wanted), p.ask, p.wanted, p.m.deadline)
+	ws, err := p.eligible(ctx)
+	if err != nil {
+		return gondola.Machine{}, err
+	}
+	a, err := p.m.auction(ctx, ws, p.ask, p.wanted, p.m.deadline)
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -210,6 +225,14 @@ func (p *purchase) adopt(ctx context.Context, w Worker, e store.Entry, mach gond
 
 // refusal is the error of a purchase that nobody takes.
 func (p *purchase) refusal(ctx context.Context, refusals []gondola.Refusal) error {
+	if len(p.ask.Volumes) > 0 { // nobody else can take it: Fly.io's words and kind for that
+		why := ""
+		for _, r := range refusals {
+			why += "; worker " + string(r.Worker) + ": " + r.Reason
+		}
+		return &gondola.Error{Kind: gondola.ErrPrecondition, Refusals: refusals,
+			Message: "insufficient resources to create new machine with existing volume '" + string(p.ask.Volumes[0]) + "'" + why}
+	}
 	left := p.m.deadline - time.Since(p.begin)
 	others := p.m.elsewhere(ctx, p.ws, p.ask, p.wanted, max(left, p.m.deadline/5))
 	return refusal(p.wanted, p.ask.Requests, refusals, others)

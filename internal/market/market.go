@@ -29,6 +29,7 @@ type Index interface {
 	LookupName(ctx context.Context, app gondola.AppName, name string) (store.Entry, error)
 	ByApp(ctx context.Context, app gondola.AppName, removed bool) ([]store.Entry, error)
 	Rebuild(ctx context.Context, worker gondola.WorkerName, entries []store.Entry, asOf time.Time) error
+	VolumeIndex
 }
 
 // Worker is one that takes Machines: in this process, or a client of it.

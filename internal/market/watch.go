@@ -218,6 +218,7 @@ func (r *reconciler) synced(w Worker, begun time.Time) {
 	if err := r.m.index.Rebuild(r.ctx, w.Name, entries, begun.Add(-underWay)); err != nil && r.ctx.Err() == nil {
 		r.m.log.Warn("make the index agree with a worker", "worker", w.Name, "err", err)
 	}
+	r.m.readVolumes(r.ctx, w, begun.Add(-underWay))
 	r.m.log.Info("worker answers", "worker", w.Name, "machines", len(entries))
 	r.m.bringPolicies(r.ctx, w)
 	r.m.bringServices(r.ctx, w)

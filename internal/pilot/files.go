@@ -103,6 +103,8 @@ func volumeDir(spec Spec, v Volume) string {
 		return filepath.Join(spec.Dir, "volumes", v.Name)
 	case VolumePayload:
 		return filepath.Join(spec.RunDir, "payload", v.Name)
+	case VolumeHost:
+		return v.Source
 	case VolumeMemory:
 		return ""
 	}

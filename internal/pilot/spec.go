@@ -79,6 +79,7 @@ type Volume struct {
 	Name   string     `json:"name"`
 	Kind   VolumeKind `json:"kind"`
 	SizeMB int        `json:"size_mb,omitempty"` // if zero, not limited
+	Source string     `json:"source,omitempty"`  // of VolumeHost: an absolute path of the host
 }
 
 // VolumeKind says where a Volume's contents are.
@@ -87,6 +88,7 @@ type VolumeKind string
 const (
 	VolumeDisk    VolumeKind = "disk"    // Dir/volumes/<name>; survives the sandbox
 	VolumeMemory  VolumeKind = "memory"  // tmpfs in the sandbox
+	VolumeHost    VolumeKind = "host"    // Source, which is there; of a Volume of the platform, which no other Machine has
 	VolumePayload VolumeKind = "payload" // RunDir/payload/<name>, from Payload.Volumes; read-only, refreshed live
 )
 

@@ -45,14 +45,15 @@ func (s *Server) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App
 }
 
 const selectApps = `SELECT a.name, a.id, a.org, n.name, n.id, a.created_at,
-	(SELECT count(*) FROM machines m WHERE m.app = a.name AND m.removed_at IS NULL)
+	(SELECT count(*) FROM machines m WHERE m.app = a.name AND m.removed_at IS NULL),
+	(SELECT count(*) FROM volumes v WHERE v.app = a.name AND v.removed_at IS NULL AND v.id LIKE 'vol_%')
 	FROM apps a JOIN networks n ON n.id = a.network_id`
 
 func scanApp(scan func(...any) error) (gondola.App, error) {
 	var a gondola.App
 	var org string
 	var created int64
-	if err := scan(&a.Name, &a.ID, &org, &a.Network, &a.NetworkID, &created, &a.MachineCount); err != nil {
+	if err := scan(&a.Name, &a.ID, &org, &a.Network, &a.NetworkID, &created, &a.MachineCount, &a.VolumeCount); err != nil {
 		return a, err
 	}
 	a.Organization = gondola.Organization{Name: org, Slug: org}
@@ -97,7 +98,10 @@ func (s *Server) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		if n, _ := res.RowsAffected(); n == 0 {
 			return appNotFound(name)
 		}
-		_, err = tx.Exec("UPDATE machines SET removed_at = ? WHERE app = ? AND removed_at IS NULL", time.Now().UnixMilli(), name)
+		if _, err = tx.Exec("UPDATE machines SET removed_at = ? WHERE app = ? AND removed_at IS NULL", time.Now().UnixMilli(), name); err != nil {
+			return err
+		}
+		_, err = tx.Exec("UPDATE volumes SET removed_at = ? WHERE app = ? AND removed_at IS NULL", time.Now().UnixMilli(), name)
 		return err
 	})
 	return wrap(err, "delete app %s", name)

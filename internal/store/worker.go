@@ -64,7 +64,7 @@ CREATE TABLE payloads (
 	sealed  BLOB NOT NULL
 );
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-`}
+`, volumeMigration}
 
 // Machine is the record of one Machine: what it is and what should become of it. What happened in it is in its pilot's journal.
 type Machine struct {

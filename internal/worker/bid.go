@@ -22,12 +22,15 @@ type offered struct {
 	full     string   // which disk is full; empty if none
 	drivers  []string // sorted
 	cached   bool     // the image is there
+	lacks    string   // why Volumes of the Machine are not here; empty if they are
+	diskFree int64    // bytes that new Volumes may take
+	disk     int64    // bytes that all of them may take
 }
 
 // computeBid answers an Ask: with a Bid, or with a Refusal that says why not in words. Pure; it reserves nothing.
 func computeBid(o offered, ask gondola.Ask) (*gondola.Bid, *gondola.Refusal) {
 	want := ask.Requests
-	if want == (gondola.Resources{}) {
+	if want == (gondola.Resources{}) && ask.DiskBytes == 0 { // a Volume alone takes neither
 		want = gondola.Overhead
 	}
 	refuse := func(format string, args ...any) (*gondola.Bid, *gondola.Refusal) {
@@ -46,13 +49,20 @@ func computeBid(o offered, ask gondola.Ask) (*gondola.Bid, *gondola.Refusal) {
 		return refuse("%s", o.full)
 	case o.numbers < 1:
 		return refuse("insufficient IPs: it runs %d machines already", maxNumber)
+	case o.lacks != "":
+		return refuse("%s", o.lacks)
+	case ask.DiskBytes > max(o.diskFree, 0):
+		return refuse("a disk of %d GB wanted, %d GB free of %d GB", ask.DiskBytes/gib, o.diskFree/gib, o.disk/gib)
 	case !want.Fits(o.free):
 		return refuse("%s wanted, %s free of %s", want, o.free, o.capacity)
 	}
 	after := o.capacity.Sub(o.free).Add(want)
-	return &gondola.Bid{Worker: o.worker, Region: o.region, Free: o.free, Capacity: o.capacity, ImageCached: o.cached,
-		Price: max(share(after.CPUMillis, o.capacity.CPUMillis), share(after.MemoryBytes, o.capacity.MemoryBytes)),
-		Fits:  min(o.numbers, times(o.free.CPUMillis, want.CPUMillis), times(o.free.MemoryBytes, want.MemoryBytes))}, nil
+	price := max(share(after.CPUMillis, o.capacity.CPUMillis), share(after.MemoryBytes, o.capacity.MemoryBytes))
+	if ask.DiskBytes > 0 {
+		price = max(price, share(o.disk-o.diskFree+ask.DiskBytes, o.disk))
+	}
+	return &gondola.Bid{Worker: o.worker, Region: o.region, Free: o.free, Capacity: o.capacity, ImageCached: o.cached, DiskFree: o.diskFree, Price: price,
+		Fits: min(o.numbers, times(o.free.CPUMillis, want.CPUMillis), times(o.free.MemoryBytes, want.MemoryBytes))}, nil
 }
 
 func share(part, of int64) float64 {
@@ -74,6 +84,10 @@ func times(free, want int64) int {
 func (w *Worker) Ask(ctx context.Context, ask gondola.Ask) (gondola.Auction, error) {
 	o := w.offered()
 	o.cached = ask.Image != "" && w.cfg.Host.CachedImage(ask.Image)
+	o.lacks = w.disks.lacks(ask.Volumes)
+	if ask.DiskBytes > 0 {
+		w.addDisk(&o)
+	}
 	bid, refusal := computeBid(o, ask)
 	if refusal != nil {
 		return gondola.Auction{Bids: []gondola.Bid{}, Refusals: []gondola.Refusal{*refusal}}, nil
@@ -85,6 +99,16 @@ func (w *Worker) offered() offered {
 	free, numbers := w.ledger.free()
 	return offered{worker: w.cfg.Name, region: w.cfg.Region, capacity: w.cfg.Capacity, free: free, numbers: numbers, cordoned: w.cordoned.Load(),
 		full: w.diskFull(), drivers: slices.Sorted(maps.Keys(w.cfg.Drivers))}
+}
+
+// addDisk looks how much room there is for Volumes.
+func (w *Worker) addDisk(o *offered) {
+	free, total, err := w.cfg.Host.DiskRoom()
+	if err != nil {
+		o.full = "its disk cannot be read: " + err.Error()
+		return
+	}
+	o.diskFree, o.disk = free, total
 }
 
 // minDisk is the free space below which no Machine is taken: its record, its journal and those of its neighbours need some.
@@ -108,7 +132,7 @@ func (w *Worker) offer() *gondola.Offer {
 	free, numbers := w.ledger.free()
 	fit := gondola.Resources{CPUMillis: max(0, free.CPUMillis), MemoryBytes: max(0, free.MemoryBytes)}
 	o := &gondola.Offer{Worker: w.cfg.Name, Region: w.cfg.Region, Capacity: w.cfg.Capacity, Free: free, LargestFit: fit, FreeMachines: numbers,
-		Cordoned: w.cordoned.Load(), Host: w.hostInfo()}
+		Cordoned: w.cordoned.Load(), DiskFree: w.diskFree.Load(), Host: w.hostInfo()}
 	if images := w.images.Load(); images != nil {
 		o.Images = *images
 	}

@@ -181,6 +181,10 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 			return err
 		}
 	}
+	if err := m.w.disks.claim(m.app, m.id, config); err != nil {
+		m.w.ledger.set(m.id, r.Allocated)
+		return err
+	}
 	m.asked = false
 	m.interrupt("launch", "payload")
 	change := func(r *record) {
@@ -188,12 +192,17 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 		r.Stop, r.Kill, r.Reason, r.Message = nil, false, "", ""
 	}
 	e := event{kind: "update", status: string(gondola.Replacing), source: "user"}
-	if sealed == nil {
-		return m.commit(ctx, change, e)
+	save := func(row store.Machine, es []gondola.Event) error { return m.w.store.Save(ctx, row, es...) }
+	if sealed != nil {
+		save = func(row store.Machine, es []gondola.Event) error {
+			return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
+		}
 	}
-	return m.commitWith(ctx, change, func(row store.Machine, es []gondola.Event) error {
-		return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
-	}, e)
+	err := m.commitWith(ctx, change, save, e)
+	if err != nil {
+		m.w.disks.hold(m.id, m.rec.volumes())
+	}
+	return err
 }
 
 // SetMetadata merges values into the Config's metadata. It makes no new Version.

@@ -51,7 +51,7 @@ func (w *Worker) collectLoop(ctx context.Context) {
 // collect does one round of it.
 func (w *Worker) collect(ctx context.Context) error {
 	_, err := w.store.Collect(ctx, time.Now().Add(-keepRecord), keepRecords)
-	err = errors.Join(err, w.collectLeftovers(ctx))
+	err = errors.Join(err, w.collectLeftovers(ctx), w.collectVolumes(ctx))
 	var fs syscall.Statfs_t
 	if e := syscall.Statfs(w.cfg.Dir, &fs); e != nil {
 		return errors.Join(err, e)

@@ -39,7 +39,11 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	for w.nameTaken(name{app, row.Name}) { // made up: make up another
 		row.Name = gondola.NewMachineName()
 	}
+	if err := w.disks.claim(app, row.ID, row.Config); err != nil {
+		return gondola.Machine{}, err
+	}
 	if err := w.commitCapacity(&row, req.SkipLaunch); err != nil {
+		w.disks.hold(row.ID, nil)
 		return gondola.Machine{}, err
 	}
 	sealed, err := w.key.seal(row.ID, payload)
@@ -49,6 +53,7 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	}
 	if err != nil {
 		w.ledger.release(row.ID, row.Number)
+		w.disks.hold(row.ID, nil)
 		return gondola.Machine{}, err
 	}
 	return *m, nil
@@ -141,8 +146,6 @@ func (w *Worker) validate(c *gondola.Config) error {
 	switch {
 	case len(c.Containers) > 1 && !can.MultiContainer:
 		return unsupported("config.containers", "driver "+name+" runs one container per machine")
-	case len(c.Mounts) > 0:
-		return unsupported("config.mounts", "this worker has no volumes of the platform; use config.volumes with temp_dir for scratch space")
 	case len(c.Processes) > 1:
 		return unsupported("config.processes", "use config.containers for several processes")
 	case len(c.Processes) == 1:
@@ -153,6 +156,11 @@ func (w *Worker) validate(c *gondola.Config) error {
 		return unsupported("config.schedule", "this platform starts machines only when asked")
 	case len(c.Standbys) > 0:
 		return unsupported("config.standbys", "this platform starts machines only when asked")
+	}
+	for _, m := range c.Mounts {
+		if m.ExtendThresholdPercent != 0 || m.AddSizeGB != 0 || m.AddSizePercent != 0 || m.MinAddSizeGB != 0 || m.SizeGBLimit != 0 {
+			return unsupported("config.mounts "+m.Label(), "a volume does not grow by itself; extend it when it is full")
+		}
 	}
 	for _, v := range c.Volumes {
 		if v.Image != "" {
@@ -203,7 +211,7 @@ func (w *Worker) twin(ctx context.Context, row store.Machine, named bool) (*gond
 	if view == nil || m.app != row.App {
 		return nil, gondola.Errorf(gondola.ErrConflict, "machine id %s is taken by another app or being destroyed", id)
 	}
-	if sameConfig(view.Config, row.Config) && (!named || view.Name == row.Name) {
+	if sameConfig(view.Config, sameMounts(row.Config, view.Config)) && (!named || view.Name == row.Name) {
 		return view, nil
 	}
 	if view.Name != row.Name {

@@ -44,6 +44,8 @@ type Host interface {
 	// Describe says by what policies select a Machine: before its first Prepare, and whenever that changes. It is known until Release with
 	// disk, or the end of the process.
 	Describe(ctx context.Context, m gondola.PolicySubject) error
+
+	VolumeHost
 }
 
 // Image is an unpacked image.

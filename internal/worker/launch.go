@@ -161,12 +161,16 @@ func (l *launcher) make(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	volumes, err := l.mountVolumes(ctx)
+	if err != nil {
+		return err
+	}
 	prepared, err := l.w.cfg.Host.Prepare(ctx, hostMachine(l.rec), true)
 	if err != nil {
 		return fmt.Errorf("prepare the host: %w", err)
 	}
 	if images != nil {
-		s, err := l.w.buildSpec(l.rec, images, prepared)
+		s, err := l.w.buildSpec(l.rec, images, prepared, volumes)
 		if err != nil {
 			return &imageError{err}
 		}
@@ -174,7 +178,7 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	err = l.record(ctx, images != nil, func(r *record) {
 		r.State, r.Step, r.Spec, r.Digests, r.Halting, r.Final = gondola.Starting, stepRun, spec, digests, false, nil
-		r.Reason, r.Message = "", ""
+		r.Reason, r.Message, r.Mounted = "", "", mounted(l.rec.Config)
 	})
 	if err != nil {
 		return err
@@ -187,6 +191,37 @@ func (l *launcher) make(ctx context.Context) error {
 	l.api, err = l.driver.Launch(ctx, *spec, payload)
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)
+	}
+	return nil
+}
+
+// mountVolumes makes the Machine's Volumes visible on the host and says where.
+func (l *launcher) mountVolumes(ctx context.Context) (map[gondola.VolumeID]string, error) {
+	dirs := map[gondola.VolumeID]string{}
+	for _, m := range l.rec.Config.Mounts {
+		id, _ := m.Wanted()
+		how := gondola.VolumeMountExtension{}
+		if m.Gondola != nil {
+			how = *m.Gondola
+		}
+		dir, err := l.w.cfg.Host.MountVolume(ctx, id, how)
+		if err != nil {
+			return nil, fmt.Errorf("mount volume %s: %w", id, err)
+		}
+		dirs[id] = dir
+	}
+	return dirs, nil
+}
+
+// unmountVolumes undoes mountVolumes, of a Config and of what was launched last.
+func (w *Worker) unmountVolumes(ctx context.Context, rec record) error {
+	for _, id := range append(mounted(rec.Config), rec.Mounted...) {
+		if by := w.disks.holder(id); by == nil || *by != rec.ID {
+			continue // it has been let go of, and may be another's by now
+		}
+		if err := w.cfg.Host.UnmountVolume(ctx, id); err != nil && !errors.Is(err, gondola.ErrNotFound) {
+			return fmt.Errorf("unmount volume %s: %w", id, err)
+		}
 	}
 	return nil
 }
@@ -318,7 +353,7 @@ func (m *machine) undo(ctx context.Context, rec record, disk bool) error {
 	if err := m.w.cfg.Host.Release(ctx, rec.ID, disk); err != nil {
 		return fmt.Errorf("release the host: %w", err)
 	}
-	return nil
+	return m.w.unmountVolumes(ctx, rec)
 }
 
 // cleaned records that nothing of the Machine is on the host, together with the State that follows.

@@ -37,6 +37,7 @@ type detail struct {
 	Stop    *gondola.StopRequest `json:"stop,omitempty"`     // how to end the present sandbox, where somebody said
 	Kill    bool                 `json:"kill,omitempty"`     // end it without asking
 	Notes   []gondola.Note       `json:"notes,omitempty"`    // the worker's own, the last 50
+	Mounted []gondola.VolumeID   `json:"mounted,omitempty"`  // Volumes of what was launched last
 }
 
 func (r record) row() (store.Machine, error) {
@@ -76,6 +77,7 @@ func (m *machine) commitWith(ctx context.Context, change func(*record), save fun
 		return err
 	}
 	m.describe(ctx, next)
+	m.w.disks.hold(m.id, next.volumes())
 	freed := next.Allocated != m.rec.Allocated || !next.DestroyedAt.IsZero()
 	m.rec = next
 	m.events = append(es, m.events...)

@@ -20,15 +20,16 @@ type specInput struct {
 	region   gondola.Region
 	instance string
 	config   *gondola.Config
-	images   map[string]Image // by container
+	images   map[string]Image            // by container
+	volumes  map[gondola.VolumeID]string // → directory on the host
 	prepared Prepared
 	hostIPs  []netip.Addr
 	dns      gondola.DNSConfig // for what the Config leaves open
 }
 
-func (w *Worker) buildSpec(r record, images map[string]Image, p Prepared) (pilot.Spec, error) {
+func (w *Worker) buildSpec(r record, images map[string]Image, p Prepared, volumes map[gondola.VolumeID]string) (pilot.Spec, error) {
 	return buildSpec(specInput{machine: r.ID, app: r.App, version: r.Version, region: w.cfg.Region, instance: w.cfg.Instance, config: r.Config,
-		images: images, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS})
+		images: images, volumes: volumes, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS})
 }
 
 // isPod says whether a Config is a Pod's: it gets a kubelet's files, and none of Fly.io's variables.
@@ -57,14 +58,46 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 		}
 		s.Volumes = append(s.Volumes, out)
 	}
+	for _, m := range c.Mounts {
+		id, _ := m.Wanted()
+		s.Volumes = append(s.Volumes, pilot.Volume{Name: m.Label(), Kind: pilot.VolumeHost, Source: in.volumes[id]})
+	}
 	for _, k := range c.AllContainers() {
-		merged, err := mergeContainer(in, k, s.Hostname)
+		merged, err := mergeContainer(in, withVolumes(c, k), s.Hostname)
 		if err != nil {
 			return pilot.Spec{}, err
 		}
 		s.Containers = append(s.Containers, merged)
 	}
 	return s, nil
+}
+
+// withVolumes adds what Config.Mounts says to the mounts of a container: those with a path are in every one, a read-only one is so wherever it is.
+func withVolumes(c *gondola.Config, k gondola.Container) gondola.Container {
+	if len(c.Mounts) == 0 {
+		return k
+	}
+	k.Mounts = slices.Clone(k.Mounts)
+	for _, m := range c.Mounts {
+		if m.Path != "" {
+			k.Mounts = append(k.Mounts, gondola.ContainerMount{Name: m.Label(), Path: m.Path})
+		}
+		if m.Gondola == nil || !m.Gondola.ReadOnly {
+			continue
+		}
+		for i := range k.Mounts {
+			if k.Mounts[i].Name != m.Label() {
+				continue
+			}
+			var x gondola.MountExtension
+			if k.Mounts[i].Gondola != nil {
+				x = *k.Mounts[i].Gondola
+			}
+			x.ReadOnly = true
+			k.Mounts[i].Gondola = &x
+		}
+	}
+	return k
 }
 
 // mergeContainer lays a container's Config over its image, as the OCI image specification and Docker have it: exec replaces everything,

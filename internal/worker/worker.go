@@ -54,6 +54,11 @@ type Worker struct {
 	ready   chan struct{} // closed once each has been found again or started anew
 	slots   chan struct{} // bounds how many Machines are being started at a time
 	pins    *pins
+	disks   *disks
+	opened  time.Time
+
+	diskFree atomic.Int64    // bytes that new Volumes may take, of the last look
+	told     map[string]bool // leftovers that were logged; of collectLoop
 
 	cordoned atomic.Bool
 	images   atomic.Pointer[[]string]         // references in the host's store
@@ -116,7 +121,8 @@ func Open(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}
 	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name, "number", cfg.Number), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
-		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, 16), pins: newPins(),
+		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, 16), pins: newPins(), disks: newDisks(),
+		opened: time.Now(), told: map[string]bool{},
 		machines: map[gondola.MachineID]*machine{}, names: map[name]gondola.MachineID{}}
 	if err := w.load(context.Background()); err != nil {
 		db.Close()
@@ -132,6 +138,14 @@ func (w *Worker) load(ctx context.Context) error {
 		return err
 	}
 	w.cordoned.Store(cordoned == "true")
+	volumes, err := w.store.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		w.disks.add(v)
+	}
+	w.diskChanged()
 	rows, err := w.store.Machines(ctx)
 	if err != nil {
 		return err
@@ -147,6 +161,7 @@ func (w *Worker) load(ctx context.Context) error {
 		}
 		w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
 		w.ledger.restore(row.ID, row.Number, row.Allocated)
+		w.disks.hold(row.ID, m.rec.volumes())
 		m.show()
 		if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {
 			return err

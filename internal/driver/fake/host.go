@@ -24,6 +24,7 @@ type HostConfig struct {
 	Dir    string            // below which Machines have their directories; needed
 	Total  gondola.Resources // If zero, 8 CPUs and 16 GB.
 	Worker uint16            // number of the worker, from 1: the basis of addresses. If zero, 1.
+	Disk   int64             // bytes for Volumes; if zero, 1 TiB
 	// Images are those that exist, by reference. Beside them every reference that begins with "gondola.local/" or "test/" is an image
 	// whose program is drivertest/program.
 	Images map[string]worker.Image
@@ -37,6 +38,7 @@ type Host struct {
 	cached   map[string]worker.Image
 	used     map[string]time.Time // reference → when it was last asked for
 	machines map[gondola.MachineID]bool
+	mounted  map[gondola.VolumeID]bool
 	fail     func(step string, id gondola.MachineID) error
 	services map[string][]gondola.VirtualService
 	stats    gondola.HostStats            // if its Time is zero, all is well
@@ -54,7 +56,7 @@ func NewHost(cfg HostConfig) *Host {
 	if cfg.Worker == 0 {
 		cfg.Worker = 1
 	}
-	h := &Host{cfg: cfg, cached: map[string]worker.Image{}, used: map[string]time.Time{}, machines: map[gondola.MachineID]bool{},
+	h := &Host{cfg: cfg, cached: map[string]worker.Image{}, used: map[string]time.Time{}, machines: map[gondola.MachineID]bool{}, mounted: map[gondola.VolumeID]bool{},
 		services: map[string][]gondola.VirtualService{}, policies: map[string]gondola.PolicySet{}, subjects: map[gondola.MachineID]gondola.PolicySubject{}}
 	entries, _ := os.ReadDir(filepath.Join(cfg.Dir, "machines")) // none yet is fine
 	for _, e := range entries {
@@ -63,7 +65,7 @@ func NewHost(cfg HostConfig) *Host {
 	return h
 }
 
-// FailOn makes every later step ("EnsureImage", "Prepare", "Release") fail with what f returns; a nil f ends that. id is empty for images.
+// FailOn makes every later step ("EnsureImage", "Prepare", "Release", or a method of worker.VolumeHost) fail with what f returns; a nil f ends that. id is empty for images and a Volume's where it is about one.
 func (h *Host) FailOn(f func(step string, id gondola.MachineID) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -22,6 +22,7 @@ type Volume struct {
 	Index    int
 	Tmpfs    bool   // of the sandbox, one for all its containers
 	Source   string // on the host; of a Tmpfs only its name
+	Host     bool   // Source was made by others
 	ReadOnly bool
 	Memory   bool // a tmpfs of the host is mounted at Source
 	SizeMB   int
@@ -52,6 +53,8 @@ func PlaceVolumes(spec pilot.Spec, inside bool) Volumes {
 			p.Tmpfs = inside && !parts[v.Name]
 			p.Memory = !p.Tmpfs
 			p.Source = filepath.Join(spec.RunDir, "volumes", v.Name)
+		case pilot.VolumeHost:
+			p.Host, p.Source = true, v.Source
 		case pilot.VolumePayload:
 			p.ReadOnly = true
 			p.Source = filepath.Join(spec.RunDir, "payload", v.Name)
@@ -76,7 +79,7 @@ func (vs Volumes) Binds() bool {
 // Prepare makes the directories behind the volumes, and mounts those in memory.
 func (vs Volumes) Prepare() error {
 	for name, v := range vs {
-		if v.Tmpfs {
+		if v.Tmpfs || v.Host {
 			continue
 		}
 		if err := v.prepare(); err != nil {

@@ -1,0 +1,80 @@
+package client
+
+import (
+	"context"
+
+	"gondola"
+)
+
+func volume(ref gondola.VolumeRef, more ...string) string {
+	return path(append([]string{"apps", string(ref.App), "volumes", string(ref.ID)}, more...)...)
+}
+
+// CreateVolume implements gondola.Volumes.
+func (c *Client) CreateVolume(ctx context.Context, app gondola.AppName, req gondola.CreateVolumeRequest) (v gondola.Volume, err error) {
+	err = c.do(ctx, "POST", path("apps", string(app), "volumes"), nil, req, &v)
+	return v, err
+}
+
+// Volume implements gondola.Volumes.
+func (c *Client) Volume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
+	err = c.do(ctx, "GET", volume(ref), nil, nil, &v)
+	return v, err
+}
+
+// ListVolumes implements gondola.Volumes.
+func (c *Client) ListVolumes(ctx context.Context, app gondola.AppName) ([]gondola.Volume, error) {
+	if app != "" {
+		var vs []gondola.Volume
+		err := c.do(ctx, "GET", path("apps", string(app), "volumes"), nil, nil, &vs)
+		return vs, err
+	}
+	var page struct {
+		Volumes []gondola.Volume `json:"volumes"`
+	}
+	err := c.do(ctx, "GET", path("orgs", c.org, "volumes"), nil, nil, &page)
+	return page.Volumes, err
+}
+
+// UpdateVolume implements gondola.Volumes.
+func (c *Client) UpdateVolume(ctx context.Context, ref gondola.VolumeRef, req gondola.UpdateVolumeRequest) (v gondola.Volume, err error) {
+	err = c.do(ctx, "PUT", volume(ref), nil, req, &v)
+	return v, err
+}
+
+// ExtendVolume implements gondola.Volumes.
+func (c *Client) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB int) (out gondola.ExtendVolumeResponse, err error) {
+	err = c.do(ctx, "PUT", volume(ref, "extend"), nil, map[string]int{"size_gb": sizeGB}, &out)
+	return out, err
+}
+
+// DeleteVolume implements gondola.Volumes.
+func (c *Client) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
+	err = c.do(ctx, "DELETE", volume(ref), nil, nil, &v)
+	return v, err
+}
+
+// SnapshotVolume implements gondola.Volumes.
+func (c *Client) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id string) (s gondola.VolumeSnapshot, err error) {
+	var body any // Fly.io's has none
+	if id != "" {
+		body = map[string]string{"id": id}
+	}
+	err = c.do(ctx, "POST", volume(ref, "snapshots"), nil, body, &s)
+	return s, err
+}
+
+// ListSnapshots implements gondola.Volumes.
+func (c *Client) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) (ss []gondola.VolumeSnapshot, err error) {
+	err = c.do(ctx, "GET", volume(ref, "snapshots"), nil, nil, &ss)
+	return ss, err
+}
+
+// DeleteSnapshot implements gondola.Volumes. Without an id in ref it is found by its own.
+func (c *Client) DeleteSnapshot(ctx context.Context, ref gondola.VolumeRef, id string) error {
+	of := string(ref.ID)
+	if of == "" {
+		of = "-"
+	}
+	return c.do(ctx, "DELETE", ext("apps", string(ref.App), "volumes", of, "snapshots", id), nil, nil, nil)
+}
