@@ -265,7 +265,7 @@ func TestCreate_RefusesWhatCannotBe(t *testing.T) {
 			"2 CPUs and 4096 MB wanted, 1 CPU and 900 MB free of 2 CPUs and 3800 MB"},
 		{"no image", gondola.Config{}, gondola.ErrInvalid, "config.image is missing"},
 		{"unknown driver", gondola.Config{Image: "test/app", Gondola: &gondola.ConfigExtension{Driver: "kvm"}}, gondola.ErrUnsupported, `"kvm"`},
-		{"platform volume", gondola.Config{Image: "test/app", Mounts: []gondola.VolumeMount{{Volume: "v", Path: "/d"}}}, gondola.ErrUnsupported, "config.mounts"},
+		{"unknown volume", gondola.Config{Image: "test/app", Mounts: []gondola.VolumeMount{{Volume: "v", Path: "/d"}}}, gondola.ErrNotFound, `none named "v"`},
 	} {
 		_, err := w.Create(t.Context(), app, gondola.CreateRequest{Config: row.config})
 		if !errors.Is(err, row.kind) || !strings.Contains(err.Error(), row.text) {
