@@ -233,6 +233,8 @@ type Files interface {
 type Services interface {
 	// SetServices replaces all virtual services of a network (an App's Network name). Doing it again is harmless.
 	SetServices(ctx context.Context, network string, services []VirtualService) error
+	// Entrances tells where the world can come in: one Entrance per host, and what of the services that were set could not be opened there.
+	Entrances(ctx context.Context) ([]Entrance, error)
 }
 
 // VirtualService is a set of virtual addresses whose ports lead to Machines: a Kubernetes Service.
@@ -241,6 +243,7 @@ type VirtualService struct {
 	Addresses []netip.Addr  `json:"addresses"`
 	Ports     []VirtualPort `json:"ports"`
 	Affinity  int           `json:"affinity,omitempty"` // seconds during which a client keeps its backend; if zero, none
+	Public    *Public       `json:"public,omitempty"`   // how the world comes in, beside node ports; if nil, not at all
 }
 
 // VirtualPort is one port of a VirtualService. Backends of the family of the address are used; none: connections are refused at once.
@@ -248,6 +251,8 @@ type VirtualPort struct {
 	Protocol string           `json:"protocol"` // tcp or udp
 	Port     uint16           `json:"port"`
 	Backends []netip.AddrPort `json:"backends"`
+	// NodePort is a port of every address of the host that leads to the same backends, for everybody; if zero, there is none.
+	NodePort uint16 `json:"node_port,omitempty"`
 }
 
 // Images is a worker's image store, for `gondola image`.

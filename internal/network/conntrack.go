@@ -9,14 +9,27 @@ import (
 
 // staleFlows matches the UDP flows to virtual ports that go where the ports no longer lead. A TCP connection ends with its backend; a UDP
 // flow would be sent into the void for as long as its client goes on.
-type staleFlows map[netip.AddrPort]map[netip.AddrPort]bool // virtual port → its backends
+//
+// A flow to a public port may have begun before the port was there, towards the host itself.
+type staleFlows struct {
+	ports map[netip.AddrPort]map[netip.AddrPort]bool // virtual port → its backends; of the unspecified address: of every local one
+	local map[netip.Addr]bool
+}
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if f.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	backends, ok := s[addrPort(f.Forward.DstIP, f.Forward.DstPort)]
+	to := addrPort(f.Forward.DstIP, f.Forward.DstPort)
+	backends, ok := s.ports[to]
+	if !ok && s.local[to.Addr()] {
+		any := netip.IPv4Unspecified()
+		if to.Addr().Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		backends, ok = s.ports[netip.AddrPortFrom(any, to.Port())]
+	}
 	return ok && !backends[addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort)]
 }
 
@@ -27,7 +40,7 @@ func addrPort(ip []byte, port uint16) netip.AddrPort {
 
 func (n *Network) forgetFlows(d serviceDiff) {
 	for _, f := range families() {
-		stale := staleFlows{}
+		stale := staleFlows{ports: map[netip.AddrPort]map[netip.AddrPort]bool{}}
 		add := func(k vipKey, t target) {
 			if k.proto != unix.IPPROTO_UDP || familyOf(k.addr) != f {
 				return
@@ -36,7 +49,7 @@ func (n *Network) forgetFlows(d serviceDiff) {
 			for _, b := range t.backends {
 				backends[b] = true
 			}
-			stale[netip.AddrPortFrom(k.addr, k.port)] = backends
+			stale.ports[netip.AddrPortFrom(k.addr, k.port)] = backends
 		}
 		for k := range d.remove {
 			add(k, target{})
@@ -44,12 +57,33 @@ func (n *Network) forgetFlows(d serviceDiff) {
 		for k := range d.replace {
 			add(k, d.put[k])
 		}
-		if len(stale) == 0 {
+		for k, t := range d.put {
+			if k.network == world {
+				add(k, t)
+			}
+		}
+		if len(stale.ports) == 0 {
 			continue
 		}
+		stale.local = n.localAddresses()
 		// The services are set all the same; a flow that stays ends by its own timeout.
 		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.netlink), stale); err != nil {
 			n.log.Warn("cannot forget UDP flows to backends that are gone", "error", err)
 		}
 	}
+}
+
+// localAddresses are all of the host; none if they cannot be read.
+func (n *Network) localAddresses() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		n.log.Warn("cannot list the host's addresses", "error", err)
+	}
+	for _, a := range list {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok {
+			all[addr.Unmap()] = true
+		}
+	}
+	return all
 }

@@ -267,6 +267,9 @@ func (n *Network) setUpHostSide(h *netlink.Handle, l netlink.Link, mac net.Hardw
 	if err := h.LinkSetUp(l); err != nil {
 		return err
 	}
+	if err := letLoopbackPass(l); err != nil {
+		return err
+	}
 	index := l.Attrs().Index
 	for _, a := range []*netlink.Addr{
 		{IPNet: ipNet(nextHop4), Scope: unix.RT_SCOPE_LINK},
@@ -352,4 +355,10 @@ func nodad(a netip.Addr) int {
 		return 0
 	}
 	return unix.IFA_F_NODAD
+}
+
+// letLoopbackPass lets programs of the host reach public ports at 127.0.0.1. What a Machine itself sends there is refused as all that goes
+// to the host.
+func letLoopbackPass(l netlink.Link) error {
+	return os.WriteFile("/proc/sys/net/ipv4/conf/"+l.Attrs().Name+"/route_localnet", []byte("1"), 0)
 }

@@ -6,7 +6,7 @@
 // a Machine may send only from its own addresses; it reaches the Machines and virtual services of its network, the host addresses that
 // EnsureHost was told of, and the outside world (masqueraded), but neither Machines of other networks nor anything else of the host nor
 // link-local destinations beyond it (metadata services of clouds). Whatever is refused is refused at once and not just dropped, apart from
-// packets with a source that is not the Machine's. Nothing from outside opens connections to a Machine.
+// packets with a source that is not the Machine's. From outside only public ports (gondola.Public) open connections to a Machine.
 //
 // The kernel is the only record: a Network that is opened again finds the Machines and services that are there and interrupts none of them.
 // What was changed on the host beside (sysctls, addresses, routes) is recorded in Config.StateFile before it is done, and Purge undoes it.
@@ -19,6 +19,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -32,10 +33,12 @@ import (
 
 // Config says which instance's network to open.
 type Config struct {
-	Instance  string       // of the platform: goes into the names of all that is made. Required.
-	Range     netip.Prefix // IPv4 addresses of Machines, see Plan. If zero, 10.64.0.0/10.
-	StateFile string       // what was changed on the host, for Purge. If empty, only Purge of the same Network undoes it.
-	Log       *slog.Logger // If nil, slog.Default().
+	Instance  string            // of the platform: goes into the names of all that is made. Required.
+	Range     netip.Prefix      // IPv4 addresses of Machines, see Plan. If zero, 10.64.0.0/10.
+	Pools     []netip.Prefix    // addresses that services may have for the world; this host takes those that are in use
+	Reserved  map[uint16]string // ports of the host that no service gets on all its addresses → why; 22 is always one
+	StateFile string            // what was changed on the host, for Purge. If empty, only Purge of the same Network undoes it.
+	Log       *slog.Logger      // If nil, slog.Default().
 }
 
 // Network is an instance's network on this host. All methods may be called at once from several goroutines.
@@ -43,6 +46,8 @@ type Network struct {
 	instance string
 	plan     Plan
 	log      *slog.Logger
+	pools    []netip.Prefix
+	reserved map[uint16]string
 	state    *hostState
 	table    *nftables.Table
 	gateway4 netip.Addr
@@ -53,10 +58,13 @@ type Network struct {
 	mu       sync.Mutex     // guards what follows and every change of the nftables table
 	changes  *nftables.Conn // If nil, not connected.
 	members  map[uint32]member
-	vips     map[vipKey]string         // virtual port → its chain
-	owners   map[netip.Addr]networkKey // virtual address → whose it is
+	vips     map[vipKey]string                    // virtual port → its chain
+	owners   map[netip.Addr]networkKey            // virtual address → whose it is
+	claims   map[vipKey]claim                     // public port → whose it is
+	pooled   map[netip.Addr]bool                  // addresses of pools that are on lo
+	refusals map[networkKey][]gondola.PortRefusal // owner → what it could not have
+	networks map[networkKey]string                // names of the networks with services that were set since Open, for messages
 	policies policies
-	networks map[networkKey]string // names of the networks with services that were set since Open, for messages
 }
 
 // Open prepares the instance's network: the nftables table, the gateway addresses on lo and forwarding. What an earlier process of the
@@ -95,9 +103,15 @@ func newNetwork(cfg Config) (*Network, error) {
 		members:  map[uint32]member{},
 		vips:     map[vipKey]string{},
 		owners:   map[netip.Addr]networkKey{},
+		claims:   map[vipKey]claim{},
+		pooled:   map[netip.Addr]bool{},
+		refusals: map[networkKey][]gondola.PortRefusal{},
 		networks: map[networkKey]string{},
 		policies: newPolicies(),
+		pools:    cfg.Pools,
+		reserved: map[uint16]string{22: "the host needs it for SSH"},
 	}
+	maps.Copy(n.reserved, cfg.Reserved)
 	if err := n.plan.Validate(); err != nil {
 		return nil, err
 	}

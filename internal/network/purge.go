@@ -23,6 +23,7 @@ func (n *Network) Purge(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.members, n.vips, n.owners = map[uint32]member{}, map[vipKey]string{}, map[netip.Addr]networkKey{}
+	n.claims, n.pooled = map[vipKey]claim{}, map[netip.Addr]bool{}
 	ids, err := n.Attached()
 	errs := []error{err}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -116,9 +116,35 @@ func known() []expr.Any {
 	return ctHas(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
 
+// Bits of linux/netfilter/nf_conntrack_common.h.
+const (
+	ipsSrcNAT = 1 << 4
+	ipsDstNAT = 1 << 5
+)
+
 func translated() []expr.Any {
-	const ipsDstNAT = 1 << 5 // IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h
 	return ctHas(expr.CtKeySTATUS, ipsDstNAT)
+}
+
+// marked matches packets whose mark has the bit.
+func marked(bit uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native32(bit), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: make([]byte, 4)},
+	}
+}
+
+func loopback(f family) netip.Prefix {
+	if f.words == 1 {
+		return netip.MustParsePrefix("127.0.0.0/8")
+	}
+	return netip.MustParsePrefix("::1/128")
+}
+
+// local matches destinations that are addresses of the host.
+func local() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: reg(0), FlagDADDR: true, ResultADDRTYPE: true}, equal(0, native32(unix.RTN_LOCAL))}
 }
 
 // notLocal matches destinations that are not addresses of the host.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -32,22 +33,66 @@ func (n *Network) SetServices(ctx context.Context, network string, services []go
 	if err != nil {
 		return fmt.Errorf("services of network %s: %w", network, err)
 	}
+	asked, err := openings(key, key, services)
+	if err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	if err := n.apply(network, key, want, addrs, asked); err != nil {
+		return fmt.Errorf("services of network %s: %w", network, err)
+	}
+	return nil
+}
+
+// apply makes these all that the owner has: virtual ports with their addresses, and public ports.
+func (n *Network) apply(name string, owner networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}, asked []opening) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.networks[key] = network
+	n.networks[owner] = name
 	for a := range addrs {
-		if owner, ok := n.owners[a]; ok && owner != key {
-			return gondola.Errorf(gondola.ErrConflict, "services of network %s: address %s belongs to a service of network %s", network, a, n.networkName(owner))
+		if other, ok := n.owners[a]; ok && other != owner {
+			return gondola.Errorf(gondola.ErrConflict, "address %s belongs to a service of network %s", a, n.networkName(other))
 		}
 	}
-	d, err := n.planServices(key, want, addrs)
+	others := maps.Clone(n.claims)
+	maps.DeleteFunc(others, func(_ vipKey, c claim) bool { return c.owner == owner })
+	open, claims, refusals, err := n.settle(others, asked)
 	if err != nil {
-		return fmt.Errorf("services of network %s: %w", network, err)
+		return err
 	}
-	err = n.transact(func(c *nftables.Conn) error { return errors.Join(n.writeServices(c, d), n.writeAddresses(c, d)) })
+	all := maps.Clone(open)
+	maps.Copy(all, want)
+	d, err := n.planServices(owner, all, addrs, claims)
 	if err != nil {
-		return fmt.Errorf("services of network %s: %w", network, err)
+		return err
 	}
+	pool, unused, err := n.poolChanges(claims)
+	if err != nil {
+		return err
+	}
+	for _, a := range pool {
+		if err := n.ensureAddress(a); err != nil {
+			return err
+		}
+	}
+	err = n.transact(func(c *nftables.Conn) error {
+		return errors.Join(n.writeServices(c, d), n.writeAddresses(c, d), n.writePool(c, pool, unused))
+	})
+	if err != nil {
+		return err
+	}
+	n.applied(d, pool, unused)
+	n.refusals[owner] = refusals
+	n.forgetFlows(d)
+	for _, a := range unused {
+		if err := n.removeAddress(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applied takes into the picture what a transaction has done.
+func (n *Network) applied(d serviceDiff, pool, unused []netip.Addr) {
 	for k := range d.remove {
 		delete(n.vips, k)
 	}
@@ -58,10 +103,15 @@ func (n *Network) SetServices(ctx context.Context, network string, services []go
 		delete(n.owners, a)
 	}
 	for _, a := range d.addAddrs {
-		n.owners[a] = key
+		n.owners[a] = d.network
 	}
-	n.forgetFlows(d)
-	return nil
+	for _, a := range pool {
+		n.pooled[a] = true
+	}
+	for _, a := range unused {
+		delete(n.pooled, a)
+	}
+	n.claims = d.claims
 }
 
 func (n *Network) networkName(key networkKey) string {
@@ -82,10 +132,11 @@ type serviceDiff struct {
 
 	network               networkKey
 	addAddrs, removeAddrs []netip.Addr
+	claims                map[vipKey]claim // all there are then, of public ports
 }
 
-func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}) (serviceDiff, error) {
-	d := serviceDiff{network: network, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
+func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}, claims map[vipKey]claim) (serviceDiff, error) {
+	d := serviceDiff{network: network, claims: claims, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
 		clients: map[string][]nftables.SetElement{}}
 	for a := range addrs {
 		if _, ok := n.owners[a]; !ok {
@@ -100,7 +151,7 @@ func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs
 	before, after := map[string]bool{}, map[string]bool{}
 	for k, chain := range n.vips {
 		before[chain] = true
-		if _, still := want[k]; !still && n.owners[k.addr] == network {
+		if _, still := want[k]; !still && n.owner(k) == network {
 			d.remove[k] = struct{}{}
 		} else if !still {
 			after[chain] = true
@@ -109,7 +160,7 @@ func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs
 	for k, t := range want {
 		after[t.chain] = true
 		old, had := n.vips[k]
-		if had && old == t.chain {
+		if had && old == t.chain && n.claims[k] == claims[k] {
 			continue
 		}
 		d.put[k] = t
@@ -174,7 +225,11 @@ func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
 		}
 		for k, t := range d.put {
 			if familyOf(k.addr) == f {
-				put = append(put, nftables.SetElement{Key: k.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: t.chain}})
+				e := nftables.SetElement{Key: k.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: t.chain}}
+				if k.network == world {
+					e.Comment = d.claims[k].comment()
+				}
+				put = append(put, e)
 			}
 		}
 		if err := deleteElements(c, n.set(setVIPs, f), gone); err != nil {
@@ -200,12 +255,25 @@ func (n *Network) writeTarget(c *nftables.Conn, t target, clients []nftables.Set
 	add := func(parts ...[]expr.Any) {
 		c.AddRule(&nftables.Rule{Table: n.table, Chain: chain, Exprs: match(parts...)})
 	}
-	const at = 4 // the register where the backend is put: behind a client's address
+	if t.restricted {
+		deny, err := n.notFrom(c, t)
+		if err != nil {
+			return err
+		}
+		add(deny, drop())
+	}
+	if len(t.backends) == 0 {
+		return nil
+	}
+	const at = 4 // the register where the backend is put: behind a client's address, and behind a network
 	any, err := n.anyBackend(c, t, at)
 	if err != nil {
 		return err
 	}
 	translate := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.family.nfproto), RegAddrMin: reg(at), RegProtoMin: reg(at + t.family.words)}}
+	if t.public {
+		translate = match(n.comeIn(t, at), translate)
+	}
 	if t.affinity > 0 {
 		sticky := n.stickySet(t.chain, t.family, t.affinity)
 		if err := c.AddSet(sticky, nil); err != nil {
@@ -226,6 +294,57 @@ func (n *Network) writeTarget(c *nftables.Conn, t target, clients []nftables.Set
 	}
 	add(any, translate)
 	return nil
+}
+
+// comeIn lets a packet in to a backend in the registers from at on, if that is a Machine of the network whose port it is.
+func (n *Network) comeIn(t target, at uint32) []expr.Any {
+	bits := markPublic
+	if !t.keepSource {
+		bits |= markMasquerade
+	}
+	return []expr.Any{
+		&expr.Immediate{Register: reg(at - 2), Data: t.network[:]},
+		&expr.Lookup{SourceRegister: reg(at - 2), SetName: n.set(setMembers, t.family).Name},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native32(^bits), Xor: native32(bits)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0), SourceRegister: true},
+	}
+}
+
+// notFrom matches clients that are not among the sources of the target.
+func (n *Network) notFrom(c *nftables.Conn, t target) ([]expr.Any, error) {
+	if len(t.sources) == 0 {
+		return nil, nil
+	}
+	s := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, Interval: true, KeyType: t.family.addr}
+	if err := c.AddSet(s, intervals(t.sources)); err != nil {
+		return nil, err
+	}
+	return []expr.Any{saddr(0, t.family), &expr.Lookup{SourceRegister: reg(0), SetName: s.Name, SetID: s.ID, Invert: true}}, nil
+}
+
+// intervals are the elements of a set of prefixes of one family, which are sorted. What overlaps or touches becomes one.
+func intervals(prefixes []netip.Prefix) (e []nftables.SetElement) {
+	var end netip.Addr // behind the last one; zero: it reaches to the end of all addresses
+	for i, p := range prefixes {
+		if i > 0 && !end.IsValid() {
+			break
+		}
+		next := behind(p)
+		switch {
+		case i == 0 || end.Less(p.Addr()):
+			if i > 0 {
+				e = append(e, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			}
+			e, end = append(e, nftables.SetElement{Key: p.Addr().AsSlice()}), next
+		case !next.IsValid() || end.Less(next):
+			end = next
+		}
+	}
+	if end.IsValid() {
+		e = append(e, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+	}
+	return e
 }
 
 // anyBackend puts a random backend of the target into the registers from at on.
@@ -291,12 +410,22 @@ func (n *Network) loadServicesLocked() error {
 			hex.Decode(owner[:], []byte(e.Comment))
 			n.owners[a] = owner
 		}
+		if elements, err = reading().GetSetElements(n.set(setPooled, f)); err != nil {
+			return err
+		}
+		for _, e := range elements {
+			a, _ := netip.AddrFromSlice(e.Key)
+			n.pooled[a] = true
+		}
 		if elements, err = reading().GetSetElements(n.set(setVIPs, f)); err != nil {
 			return err
 		}
 		for _, e := range elements {
 			if k, ok := vipKeyOf(e.Key); ok {
 				n.vips[k] = verdictChain(e.Val)
+				if k.network == world {
+					n.claims[k] = claimOf(e.Comment)
+				}
 			}
 		}
 	}

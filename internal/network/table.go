@@ -22,10 +22,17 @@ const (
 	setSelf     = "self%s"         // address . the same address: a Machine that reached itself through a virtual service
 	setHosts    = "hosts%s"        // addresses on the host that Machines may reach
 	setRanges   = "ranges%s"       // Service ranges: what is not translated there is refused
-	setVIPs     = "vips%s"         // network . address . protocol . port → chain; network zero is the host
+	setVIPs     = "vips%s"         // network . address . protocol . port → chain; network zero is the host, all ones the world
 	setIngress  = "ingress%s"      // address of an isolated Machine → chain that says what may reach it
 	setEgress   = "egress%s"       // address of an isolated Machine → chain that says what it may reach
 	setVIPAddrs = "vipaddresses%s" // virtual addresses: what is not translated there is refused, as in ranges
+	setPooled   = "pooled%s"       // addresses of pools on lo: only what is published there is open
+)
+
+// Bits of the mark of a connection's first packet, between its translation and its way out to a Machine.
+const (
+	markPublic     uint32 = 0x1000 // came by a public port
+	markMasquerade uint32 = 0x2000 // its source becomes the host's
 )
 
 // Chains that others go to.
@@ -48,7 +55,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 		s.KeyType, s.Concatenation = nftables.MustConcatSetType(mark, mark, f.addr), true
 	case setSelf:
 		s.KeyType, s.Concatenation = nftables.MustConcatSetType(f.addr, f.addr), true
-	case setHosts, setVIPAddrs:
+	case setHosts, setVIPAddrs, setPooled:
 		s.KeyType = f.addr
 	case setRanges:
 		s.KeyType, s.Interval = f.addr, true
@@ -64,7 +71,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 func (n *Network) sets() []*nftables.Set {
 	sets := []*nftables.Set{n.set(setNetworks, family{})}
 	for _, f := range families() {
-		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress} {
+		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress, setPooled} {
 			sets = append(sets, n.set(name, f))
 		}
 	}
@@ -194,12 +201,12 @@ func (n *Network) writeTable(c *nftables.Conn) error {
 		{plain(chainMachine), n.machineRules()},
 		{plain(chainHost), n.hostRules()},
 		{base("prerouting-guard", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), n.fromMachines(goTo(chainGuard))},
-		{base("prerouting", nat, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), n.serviceRules(true)},
+		{base("prerouting", nat, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), append(n.serviceRules(true), n.publicRules()...)},
 		// Here and not in forward: IPv6 has no routes to lo for what is forwarded. After translation, which makes priority -90.
 		{base("prerouting-refuse", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-90)), refuseServices(n.fromMachines(nil)[0])},
-		{base("output-nat", nat, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), n.serviceRules(false)},
+		{base("output-nat", nat, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), append(n.serviceRules(false), n.publicRules()...)},
 		{base("forward", filter, nftables.ChainHookForward, nftables.ChainPriorityFilter), n.forwardRules()},
-		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), n.fromMachines(goTo(chainHost))},
+		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), append(refusePooled(), n.fromMachines(goTo(chainHost))...)},
 		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices(nil)},
 		// After the rules of the house, which decide what is possible at all.
 		{base("policy-forward", filter, nftables.ChainHookForward, nftables.ChainPriorityRef(10)), policyRules(false)},
@@ -252,6 +259,8 @@ func (n *Network) machineRules() [][]expr.Any {
 	for _, f := range families() {
 		rules = append(rules, match(isFamily(f), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f), in("members" + f.suffix)}, accept()))
 	}
+	// Those who came by a public port are Machines of other networks here; they have their host's address where they come out.
+	rules = append(rules, match(marked(markPublic), accept()), match(translated(), ctHas(expr.CtKeySTATUS, ipsSrcNAT), accept()))
 	for i, f := range families() {
 		for _, p := range n.closed(f) {
 			rules = append(rules, match(isFamily(families()[i]), within(f.daddr, p, expr.CmpOpEq), goTo(chainRefuse)))
@@ -282,7 +291,7 @@ func (n *Network) forwardRules() [][]expr.Any {
 	to := func(then []expr.Any, more ...[]expr.Any) []expr.Any {
 		return match(link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq), match(more...), then)
 	}
-	return append(n.fromMachines(goTo(chainMachine)), to(accept(), known()), to(goTo(chainRefuse)))
+	return append(n.fromMachines(goTo(chainMachine)), to(accept(), known()), to(accept(), marked(markPublic)), to(goTo(chainRefuse)))
 }
 
 // refuseServices refuses what is still on its way to a virtual address after translation: nothing is there. A virtual service on an address
@@ -314,8 +323,36 @@ func (n *Network) serviceRules(machines bool) (rules [][]expr.Any) {
 	return rules
 }
 
-// postroutingRules choose the source: the gateway for a Machine that reached itself, or it would answer itself directly; the host's own
-// towards the outside world.
+// publicRules find the chain of a public port, for everybody who comes to an address of the host: the port of that very address first.
+func (n *Network) publicRules() (rules [][]expr.Any) {
+	for _, f := range families() {
+		for _, addr := range []expr.Any{daddr(2, f), &expr.Immediate{Register: reg(2), Data: make([]byte, 4*f.words)}} {
+			rules = append(rules, match(isFamily(f), local(), []expr.Any{
+				&expr.Immediate{Register: reg(0), Data: world[:]},
+				addr,
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
+				&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+				vmap("vips" + f.suffix),
+			}))
+		}
+	}
+	return rules
+}
+
+// refusePooled refuses what is not published at addresses of pools: the host's own programs do not answer there.
+func refusePooled() (rules [][]expr.Any) {
+	for _, f := range families() {
+		for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			rules = append(rules, match(isFamily(f), ctHas(expr.CtKeySTATE, expr.CtStateBitNEW), isProto(proto),
+				[]expr.Any{daddr(0, f), in("pooled" + f.suffix)}, goTo(chainRefuse)))
+		}
+	}
+	return rules
+}
+
+// postroutingRules choose the source. The gateway: for a Machine that reached itself, or it would answer itself directly; for what comes by
+// a public port that does not keep it, from loopback, where no answer could go, or from a Machine of another network. The host's own towards
+// the outside world.
 func (n *Network) postroutingRules() (rules [][]expr.Any) {
 	prefix := linkPrefix(n.instance)
 	for _, f := range families() {
@@ -323,12 +360,18 @@ func (n *Network) postroutingRules() (rules [][]expr.Any) {
 		if f.words == 4 {
 			gateway, own = n.gateway6, SixPN()
 		}
-		self := []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix),
-			&expr.Immediate{Register: reg(0), Data: gateway.AsSlice()},
+		byGateway := []expr.Any{&expr.Immediate{Register: reg(0), Data: gateway.AsSlice()},
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg(0)}}
+		toMachine := match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq))
+		self := []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix)}
+		foreign := []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f),
+			&expr.Lookup{SourceRegister: reg(0), SetName: n.set(setMembers, f).Name, Invert: true}}
 		outside := match(within(f.saddr, own, expr.CmpOpEq), within(f.daddr, own, expr.CmpOpNeq))
 		rules = append(rules,
-			match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq), translated(), self),
+			match(toMachine, translated(), self, byGateway),
+			match(toMachine, marked(markMasquerade), byGateway),
+			match(toMachine, marked(markPublic), within(f.saddr, loopback(f), expr.CmpOpEq), byGateway),
+			match(toMachine, marked(markPublic), link(expr.MetaKeyIIFNAME, prefix, expr.CmpOpEq), foreign, byGateway),
 			match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpNeq), link(expr.MetaKeyOIFNAME, "lo\x00", expr.CmpOpNeq), outside,
 				[]expr.Any{&expr.Masq{}}))
 	}

@@ -28,8 +28,24 @@ type vipKey struct {
 type target struct {
 	chain    string
 	family   family
-	backends []netip.AddrPort // sorted, at least one
+	backends []netip.AddrPort // sorted; at least one, or it is public
 	affinity time.Duration    // If zero, none.
+
+	public     bool
+	network    networkKey // public: the one whose Machines may be reached
+	keepSource bool
+	restricted bool // only sources may come in
+	sources    []netip.Prefix
+}
+
+// manner is how a service leads to its backends.
+type manner struct {
+	affinity   int // seconds
+	public     bool
+	network    networkKey
+	keepSource bool
+	restricted bool
+	sources    []netip.Prefix
 }
 
 // virtualPorts is the pure half: which virtual ports there are and where they lead, for the network and for the host.
@@ -40,19 +56,15 @@ func virtualPorts(network networkKey, services []gondola.VirtualService) (map[vi
 			addr = addr.Unmap()
 			addrs[addr] = struct{}{}
 			for _, p := range s.Ports {
-				k := vipKey{network, addr, 0, p.Port}
-				switch strings.ToLower(p.Protocol) {
-				case "tcp":
-					k.proto = unix.IPPROTO_TCP
-				case "udp":
-					k.proto = unix.IPPROTO_UDP
-				default:
-					return nil, nil, gondola.Errorf(gondola.ErrInvalid, "%s, port %d: protocol %q is not supported; use tcp or udp", s.Name, p.Port, p.Protocol)
+				proto, err := protocolOf(s.Name, p)
+				if err != nil {
+					return nil, nil, err
 				}
+				k := vipKey{network, addr, proto, p.Port}
 				if _, twice := ports[k]; twice {
 					return nil, nil, gondola.Errorf(gondola.ErrInvalid, "%s: %s port %d of %s is given twice", s.Name, p.Protocol, p.Port, addr)
 				}
-				t := newTarget(k, p.Backends, time.Duration(s.Affinity)*time.Second)
+				t := newTarget(k, p.Backends, manner{affinity: s.Affinity})
 				if len(t.backends) == 0 {
 					continue
 				}
@@ -65,8 +77,34 @@ func virtualPorts(network networkKey, services []gondola.VirtualService) (map[vi
 	return ports, addrs, nil
 }
 
-func newTarget(k vipKey, backends []netip.AddrPort, affinity time.Duration) target {
-	t := target{family: familyOf(k.addr), affinity: affinity}
+func protocolOf(service string, p gondola.VirtualPort) (byte, error) {
+	switch strings.ToLower(p.Protocol) {
+	case "tcp":
+		return unix.IPPROTO_TCP, nil
+	case "udp":
+		return unix.IPPROTO_UDP, nil
+	default:
+		return 0, gondola.Errorf(gondola.ErrInvalid, "%s, port %d: protocol %q is not supported; use tcp or udp", service, p.Port, p.Protocol)
+	}
+}
+
+func protocolName(proto byte) string {
+	if proto == unix.IPPROTO_UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+func newTarget(k vipKey, backends []netip.AddrPort, m manner) target {
+	affinity := time.Duration(m.affinity) * time.Second
+	t := target{family: familyOf(k.addr), affinity: affinity, public: m.public, network: m.network, keepSource: m.keepSource, restricted: m.restricted}
+	for _, p := range m.sources {
+		if p = p.Masked(); p.IsValid() && p.Addr().Is4() == k.addr.Is4() {
+			t.sources = append(t.sources, p)
+		}
+	}
+	slices.SortFunc(t.sources, netip.Prefix.Compare)
+	t.sources = slices.Compact(t.sources)
 	for _, b := range backends {
 		if a := b.Addr().Unmap(); a.Is4() == k.addr.Is4() {
 			t.backends = append(t.backends, netip.AddrPortFrom(a, b.Port()))
@@ -79,6 +117,9 @@ func newTarget(k vipKey, backends []netip.AddrPort, affinity time.Duration) targ
 		fmt.Fprintln(h, k.network, k.addr, k.proto, k.port, affinity)
 	}
 	fmt.Fprintln(h, t.family.suffix, t.backends)
+	if t.public {
+		fmt.Fprintln(h, t.network, t.keepSource, t.restricted, t.sources)
+	}
 	t.chain = chainPrefix + hex.EncodeToString(h.Sum(nil)[:12])
 	if affinity > 0 {
 		t.chain = stickyPrefix + t.chain[len(chainPrefix):]
