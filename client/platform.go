@@ -96,3 +96,8 @@ func (c *Client) SetServices(ctx context.Context, network string, services []gon
 	}
 	return c.do(ctx, "PUT", ext("networks", network, "services"), nil, services, nil)
 }
+
+// Entrances implements gondola.Services.
+func (c *Client) Entrances(ctx context.Context) (list []gondola.Entrance, err error) {
+	return list, c.do(ctx, "GET", ext("entrances"), nil, nil, &list)
+}

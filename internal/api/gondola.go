@@ -209,6 +209,14 @@ func (a *API) setServices(c *call) error {
 	return c.ok()
 }
 
+func (a *API) entrances(c *call) error {
+	list, err := a.server.Entrances(c.ctx())
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, list)
+}
+
 func (a *API) ask(c *call) error {
 	var ask gondola.Ask
 	if err := c.decode(&ask); err != nil {

@@ -96,6 +96,7 @@ func (a *API) gondolaRoutes() []route {
 		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"PUT", root + "/networks/{network}/services", runs, large, a.setServices},
 		{"PUT", root + "/networks/{network}/policies/{owner}", runs, large, a.setPolicies},
+		{"GET", root + "/entrances", looks, 0, a.entrances},
 		{"POST", root + "/images", runs, 0, a.importImage},
 		{"GET", root + "/images", looks, 0, a.listImages},
 		{"DELETE", root + "/images", runs, 0, a.pruneImages},

@@ -296,6 +296,11 @@ func (s *suite) servicesAndImages() {
 	}
 	s.no(s.p.SetServices(s.Context(), "default", nil), "SetServices of none")
 	s.policies()
+	doors, err := s.p.Entrances(s.Context())
+	s.no(err, "Entrances")
+	if len(doors) == 0 || doors[0].Worker == "" || len(doors[0].Addresses) == 0 {
+		s.Errorf("Entrances = %+v, want one with its worker and the host's addresses", doors)
+	}
 	s.started(config())
 	images, err := s.p.ListImages(s.Context())
 	s.no(err, "ListImages")

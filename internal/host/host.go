@@ -35,6 +35,9 @@ type Network interface {
 	SetPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) error
 	Describe(ctx context.Context, m gondola.PolicySubject) error
 	Forget(id gondola.MachineID)
+	SetAppServices(ctx context.Context, services map[string][]gondola.VirtualService) error
+	CheckAppService(network string, s gondola.VirtualService) error
+	Entrance() (gondola.Entrance, error)
 }
 
 // Config says what a Host works with.
@@ -162,6 +165,14 @@ func (w *WorkerHost) SetPolicies(ctx context.Context, network, owner string, set
 // Describe implements worker.Host.
 func (w *WorkerHost) Describe(ctx context.Context, m gondola.PolicySubject) error {
 	return w.network.Describe(ctx, m)
+}
+
+// Entrance implements worker.Host.
+func (w *WorkerHost) Entrance() (gondola.Entrance, error) { return w.network.Entrance() }
+
+// CheckAppService implements worker.Host.
+func (w *WorkerHost) CheckAppService(network string, s gondola.VirtualService) error {
+	return w.network.CheckAppService(network, s)
 }
 
 // Prepare implements worker.Host. What a Prepare that fails has made is undone; what was there before stays.

@@ -23,6 +23,7 @@ import (
 
 // wires is a Network that only remembers.
 type wires struct {
+	services map[string][]gondola.VirtualService
 	mu       sync.Mutex
 	attached map[gondola.MachineID]network.Machine
 	fresh    []gondola.MachineID
@@ -67,6 +68,17 @@ func (w *wires) Describe(context.Context, gondola.PolicySubject) error          
 func (w *wires) Forget(gondola.MachineID)                                             {}
 
 func (w *wires) SetServices(context.Context, string, []gondola.VirtualService) error { return nil }
+
+func (w *wires) SetAppServices(_ context.Context, services map[string][]gondola.VirtualService) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services = services
+	return nil
+}
+
+func (w *wires) CheckAppService(string, gondola.VirtualService) error { return nil }
+
+func (w *wires) Entrance() (gondola.Entrance, error) { return gondola.Entrance{}, nil }
 
 type bench struct {
 	dir, run string

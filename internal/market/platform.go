@@ -62,6 +62,24 @@ func (m *Market) SetServices(ctx context.Context, network string, services []gon
 	})
 }
 
+// Entrances implements gondola.Services: of every host that answers.
+func (m *Market) Entrances(ctx context.Context) ([]gondola.Entrance, error) {
+	var mu sync.Mutex
+	out := []gondola.Entrance{}
+	err := all(m.stores(), func(w Worker) error {
+		e, err := w.Entrances(ctx)
+		if errors.Is(err, gondola.ErrUnavailable) {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		out = append(out, e...)
+		return err
+	})
+	slices.SortFunc(out, func(a, b gondola.Entrance) int { return strings.Compare(string(a.Worker), string(b.Worker)) })
+	return out, err
+}
+
 // bringServices gives a worker what was set while it was away.
 func (m *Market) bringServices(ctx context.Context, w Worker) {
 	m.mu.RLock()

@@ -46,6 +46,10 @@ type Host interface {
 	Describe(ctx context.Context, m gondola.PolicySubject) error
 
 	VolumeHost
+	// Entrance tells where the world can come in.
+	Entrance() (gondola.Entrance, error)
+	// CheckAppService says whether an App, which is the service's name, could open its ports to the world: ErrConflict names who has one.
+	CheckAppService(network string, s gondola.VirtualService) error
 }
 
 // Image is an unpacked image.

@@ -183,3 +183,13 @@ func (w *Worker) Logs(ctx context.Context, ref gondola.Ref, opts gondola.LogOpti
 func (w *Worker) SetServices(ctx context.Context, network string, services []gondola.VirtualService) error {
 	return w.cfg.Host.SetServices(ctx, network, services)
 }
+
+// Entrances tells where the world can come in to this host.
+func (w *Worker) Entrances(context.Context) ([]gondola.Entrance, error) {
+	e, err := w.cfg.Host.Entrance()
+	if err != nil {
+		return nil, err
+	}
+	e.Worker = w.cfg.Name
+	return []gondola.Entrance{e}, nil
+}

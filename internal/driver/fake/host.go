@@ -284,6 +284,14 @@ func (h *Host) SetServices(_ context.Context, network string, services []gondola
 	return nil
 }
 
+// Entrance implements worker.Host: nobody comes in from outside.
+func (h *Host) Entrance() (gondola.Entrance, error) {
+	return gondola.Entrance{Addresses: h.IPs()}, nil
+}
+
+// CheckAppService implements worker.Host.
+func (h *Host) CheckAppService(string, gondola.VirtualService) error { return nil }
+
 // Services returns what SetServices was given last for a network.
 func (h *Host) Services(network string) []gondola.VirtualService {
 	h.mu.Lock()
