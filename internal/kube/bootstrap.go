@@ -69,7 +69,7 @@ var dnsRules = []rbacv1.PolicyRule{
 // providerRules are for what concerns no single node: what a node may do, it does as itself.
 var providerRules = []rbacv1.PolicyRule{
 	rule("", read, "services", "endpoints", "namespaces", "nodes", "pods"),
-	rule("", change, "services/status", "pods/status", "nodes/status"),
+	rule("", change, "services", "services/status", "pods/status", "nodes/status"),
 	rule("", []string{"delete"}, "pods"),
 	rule("", record, "events"),
 	rule("events.k8s.io", record, "events"),

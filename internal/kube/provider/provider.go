@@ -123,7 +123,10 @@ func (p *Provider) Run(ctx context.Context) error {
 	e := p.engine
 	factory := informers.NewSharedInformerFactory(p.admin, 0)
 	e.services = factory.Core().V1().Services().Lister()
-	services := newServices(p.cfg, factory)
+	b := record.NewBroadcaster(record.WithContext(ctx))
+	defer b.Shutdown()
+	b.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: p.admin.CoreV1().Events("")})
+	services := newServices(p.cfg, factory, p.admin, b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "gondola-load-balancer"}))
 	namespaces := factory.Core().V1().Namespaces().Informer()
 	_, _ = namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
 		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
