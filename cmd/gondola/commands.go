@@ -73,7 +73,7 @@ func (p *program) load(cmd *cobra.Command) (daemon.Config, error) {
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func (p *program) up() *cobra.Command {
-	var regions []string
+	var regions, pools []string
 	var nodes int
 	var bare bool
 	cmd := &cobra.Command{
@@ -100,6 +100,9 @@ func (p *program) up() *cobra.Command {
 				}
 				c.NodesPerRegion = nodes
 			}
+			if len(pools) > 0 {
+				c.LoadBalancerPools = pools
+			}
 			o := daemon.Options{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Hello: asset("hello.gz"), MergeKubeconfig: kube.MergeKubeconfig, Say: say}
 			if !bare {
 				o.NewCluster = newCluster
@@ -110,6 +113,7 @@ func (p *program) up() *cobra.Command {
 	f := cmd.Flags()
 	f.StringSliceVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
 	f.IntVar(&nodes, "nodes-per-region", 0, "virtual Kubernetes nodes per region (default 1)")
+	f.StringSliceVar(&pools, "lb-pool", nil, "addresses for Services of type LoadBalancer, such as 192.0.2.0/28; several times (default: the host's own)")
 	f.BoolVar(&bare, "no-kubernetes", false, "only the Machines platform")
 	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
 	return cmd

@@ -25,14 +25,17 @@ const DefaultConfigFile = "/etc/gondola/config.yaml"
 
 // Config is the config file of the platform, /etc/gondola/config.yaml. Every field may be missing.
 type Config struct {
-	Data           string              `json:"data,omitempty"`           // If empty, DefaultData.
-	API            string              `json:"api,omitempty"`            // address of the Machines API; if empty, 127.0.0.1:4280
-	Regions        []gondola.Region    `json:"regions,omitempty"`        // one worker each, sharing this host evenly; if empty, those of the last time, else "local"
-	Cluster        string              `json:"cluster,omitempty"`        // name of the Kubernetes cluster; if empty, "main"
-	NodesPerRegion int                 `json:"nodesPerRegion,omitempty"` // virtual nodes per region; if zero, 1
-	KubernetesPort int                 `json:"kubernetesPort,omitempty"` // If zero, 6443.
-	Range          string              `json:"range,omitempty"`          // IPv4 range of Machines, a /10; if empty, 10.64.0.0/10
-	Registries     map[string]Registry `json:"registries,omitempty"`     // host → how to speak to it
+	Data           string           `json:"data,omitempty"`           // If empty, DefaultData.
+	API            string           `json:"api,omitempty"`            // address of the Machines API; if empty, 127.0.0.1:4280
+	Regions        []gondola.Region `json:"regions,omitempty"`        // one worker each, sharing this host evenly; if empty, those of the last time, else "local"
+	Cluster        string           `json:"cluster,omitempty"`        // name of the Kubernetes cluster; if empty, "main"
+	NodesPerRegion int              `json:"nodesPerRegion,omitempty"` // virtual nodes per region; if zero, 1
+	KubernetesPort int              `json:"kubernetesPort,omitempty"` // If zero, 6443.
+	Range          string           `json:"range,omitempty"`          // IPv4 range of Machines, a /10; if empty, 10.64.0.0/10
+	// LoadBalancerPools are ranges of addresses for Services of type LoadBalancer; this host answers for those in use. If empty, such Services
+	// share the host's own addresses.
+	LoadBalancerPools []string            `json:"loadBalancerPools,omitempty"`
+	Registries        map[string]Registry `json:"registries,omitempty"` // host → how to speak to it
 }
 
 // Registry is how to speak to an image registry.
@@ -137,12 +140,42 @@ func (c *Config) check() error {
 			return invalid("regions: %q is named twice", r)
 		}
 	}
+	if _, err := c.pools(); err != nil {
+		return err
+	}
 	for name := range c.Registries {
 		if !registryRE.MatchString(name) {
 			return invalid("registries: %q: want a host, such as registry.example.com:5000", name)
 		}
 	}
 	return nil
+}
+
+// pools are the LoadBalancerPools as prefixes; a bare address is a pool of one.
+func (c *Config) pools() (out []netip.Prefix, err error) {
+	machines, err := netip.ParsePrefix(c.Range)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range c.LoadBalancerPools {
+		p, err := netip.ParsePrefix(s)
+		if a, err2 := netip.ParseAddr(s); err2 == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil || p.Masked() != p || p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Bits() < 8:
+			return nil, gondola.Errorf(gondola.ErrInvalid, "loadBalancerPools: %q: want a range such as 192.0.2.0/28 or one address", s)
+		case p.Overlaps(machines):
+			return nil, gondola.Errorf(gondola.ErrInvalid, "loadBalancerPools: %s overlaps the range of Machines %s; use another one", p, machines)
+		}
+		for _, q := range out {
+			if q.Overlaps(p) {
+				return nil, gondola.Errorf(gondola.ErrInvalid, "loadBalancerPools: %s overlaps %s", p, q)
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 func (c *Config) checkAPI() error {

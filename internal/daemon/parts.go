@@ -27,6 +27,7 @@ type parts struct {
 	pilot     string // path
 	members   *store.Server
 	images    *image.Store
+	host      *host.Host
 	workers   []*worker.Worker
 	market    *market.Market
 	authority *auth.Authority
@@ -147,6 +148,7 @@ func (p *platform) openWorkers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.host = h
 	drivers := map[string]driver.Driver{}
 	g := gvisor.New(gvisor.Config{PilotPath: p.pilot, Log: p.log})
 	drivers[g.Name()] = g
@@ -240,4 +242,14 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	h := serveHTTP(p.listener, api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version}))
 	g.start(h)
 	return g.ready(ctx, h)
+}
+
+// startPublisher opens the ports of Machines' services on this host.
+func (p *platform) startPublisher(_ context.Context, g *group) error {
+	workers := make([]gondola.WorkerName, 0, len(p.workers))
+	for _, r := range p.Config.Regions {
+		workers = append(workers, gondola.WorkerName(r))
+	}
+	g.start(p.host.Publisher(p.market, p.market, workers))
+	return nil
 }

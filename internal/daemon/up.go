@@ -171,6 +171,7 @@ func (p *platform) start(ctx context.Context, g *group) error {
 		{"network", p.startNetwork},
 		{"workers", p.startWorkers},
 		{"API on http://" + p.Config.API, p.startAPI},
+		{"ports of Machines", p.startPublisher},
 		{"Kubernetes", p.startCluster},
 	}
 	for _, s := range steps {
@@ -238,7 +239,21 @@ func (p *platform) networkConfig() (network.Config, error) {
 	if err != nil {
 		return network.Config{}, err
 	}
-	return network.Config{Instance: p.instance, Range: r, StateFile: filepath.Join(p.Config.Data, "network.json"), Log: p.log}, nil
+	pools, err := p.Config.pools()
+	if err != nil {
+		return network.Config{}, err
+	}
+	return network.Config{Instance: p.instance, Range: r, Pools: pools, Reserved: p.ownPorts(), StateFile: filepath.Join(p.Config.Data, "network.json"), Log: p.log}, nil
+}
+
+// ownPorts are those that the platform listens on, now or in a moment.
+func (p *platform) ownPorts() map[uint16]string {
+	const dns, kubelet = 53, 10250
+	own := map[uint16]string{dns: "the cluster's DNS has it", kubelet: "the kubelet API has it", uint16(p.Config.KubernetesPort): "the Kubernetes API server has it"}
+	if a, err := netip.ParseAddrPort(p.Config.API); err == nil {
+		own[a.Port()] = "the Machines API has it"
+	}
+	return own
 }
 
 // plan says which addresses everything has.

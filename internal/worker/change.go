@@ -167,6 +167,9 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 	case !gondola.CanMove(r.State, gondola.Updating):
 		return gondola.Errorf(gondola.ErrPrecondition, "unable to update machine from current state: '%s'", r.State)
 	}
+	if err := m.w.checkServices(r.App, r.Network, config); err != nil {
+		return err
+	}
 	target, want := gondola.Started, r.Allocated
 	if req.SkipLaunch {
 		target = gondola.Stopped
@@ -187,6 +190,7 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 	}
 	m.asked = false
 	m.interrupt("launch", "payload")
+	m.noteServices(config)
 	change := func(r *record) {
 		r.State, r.Target, r.Version, r.Config, r.Allocated = gondola.Updating, target, gondola.NewVersion(time.Now()), config, want
 		r.Stop, r.Kill, r.Reason, r.Message = nil, false, "", ""

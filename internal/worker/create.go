@@ -39,6 +39,9 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	for w.nameTaken(name{app, row.Name}) { // made up: make up another
 		row.Name = gondola.NewMachineName()
 	}
+	if err := w.checkServices(app, row.Network, row.Config); err != nil {
+		return gondola.Machine{}, err
+	}
 	if err := w.disks.claim(app, row.ID, row.Config); err != nil {
 		return gondola.Machine{}, err
 	}
@@ -81,6 +84,7 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 	w.machines[row.ID], w.names[name{row.App, row.Name}] = m, row.ID
 	w.mu.Unlock()
 	m.show()
+	m.noteServices(row.Config)
 	v := w.hub.view(row.ID)
 	w.offerChanged()
 	w.tasks.Go(func() { m.run(w.base) })

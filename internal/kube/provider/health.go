@@ -39,7 +39,13 @@ func healthPorts(list []*corev1.Service, set []gondola.VirtualService) map[int32
 	endpoints := map[string]int{}
 	for _, vs := range set {
 		for _, p := range vs.Ports {
-			endpoints[vs.Name] = max(endpoints[vs.Name], len(p.Backends))
+			four := 0
+			for _, b := range p.Backends {
+				if b.Addr().Is4() {
+					four++
+				}
+			}
+			endpoints[vs.Name] = max(endpoints[vs.Name], four, len(p.Backends)-four) // one endpoint may have an address of each family
 		}
 	}
 	for _, svc := range list {
