@@ -62,6 +62,7 @@ func TestFlows(t *testing.T) {
 			"type":       screens.typeKeys,
 			"resize":     screens.resize,
 			"exits":      screens.exits,
+			"outside":    func(ts *testscript.TestScript, _ bool, _ []string) { h.outside(ts) },
 			"registry":   func(ts *testscript.TestScript, _ bool, _ []string) { h.registry(ts) },
 		},
 		RequireExplicitExec: true,

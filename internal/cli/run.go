@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 
 func (e *env) machineRun() *cobra.Command {
 	var app, name, region, size, restart, config string
-	var vars, meta []string
+	var vars, meta, ports []string
 	var cpus, memory int
 	var detach, create bool
 	cmd := &cobra.Command{
@@ -64,6 +66,13 @@ func (e *env) machineRun() *cobra.Command {
 			if err := pairs(meta, "--metadata", &req.Config.Metadata); err != nil {
 				return err
 			}
+			for _, p := range ports {
+				s, err := service(p)
+				if err != nil {
+					return err
+				}
+				req.Config.Services = append(req.Config.Services, s)
+			}
 			c, err := e.connect()
 			if err != nil {
 				return err
@@ -104,6 +113,7 @@ func (e *env) machineRun() *cobra.Command {
 	f.StringVar(&restart, "restart", "", "restart policy: no, always or on-failure")
 	f.StringVarP(&config, "config", "c", "", "file with a machine config in JSON")
 	f.StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE")
+	f.StringArrayVarP(&ports, "port", "p", nil, "open a port of the host, PORT[:MACHINEPORT][/udp]; several times")
 	f.StringArrayVar(&meta, "metadata", nil, "metadata KEY=VALUE")
 	f.BoolVarP(&detach, "detach", "d", false, "do not wait until it has started")
 	f.BoolVar(&create, "create-only", false, "create it without starting it")
@@ -123,4 +133,19 @@ func pairs(args []string, flag string, to *map[string]string) error {
 		(*to)[k] = v
 	}
 	return nil
+}
+
+// service reads PORT[:MACHINEPORT][/PROTOCOL].
+func service(arg string) (gondola.Service, error) {
+	ports, protocol, given := strings.Cut(arg, "/")
+	outer, inner, two := strings.Cut(ports, ":")
+	if !two {
+		inner = outer
+	}
+	o, err := strconv.ParseUint(outer, 10, 16)
+	i, err2 := strconv.ParseUint(inner, 10, 16)
+	if err != nil || err2 != nil || o == 0 || i == 0 || given && protocol != "tcp" && protocol != "udp" {
+		return gondola.Service{}, usageError{fmt.Errorf("--port %q: want PORT, PORT:MACHINEPORT or PORT:MACHINEPORT/udp, such as 80:8080", arg)}
+	}
+	return gondola.Service{Protocol: cmp.Or(protocol, "tcp"), InternalPort: int(i), Ports: []json.RawMessage{fmt.Appendf(nil, `{"port":%d}`, o)}}, nil
 }
