@@ -89,7 +89,8 @@ func TestContractsBeyondFlys_AreUnsupportedWhereTheServerHasNone(t *testing.T) {
 	_, entrances := c.Entrances(ctx)
 	for call, err := range map[string]error{"Offered": offered, "Watch": watch, "Logs": logs, "ExecStream": exec, "Attach": attach, "Dial": dial, "Ask": ask,
 		"ListImages": images, "ImportImage": imported, "PruneImages": pruned,
-		"PutPayload": c.PutPayload(ctx, ref, gondola.Payload{}), "SetServices": c.SetServices(ctx, "default", nil), "Entrances": entrances} {
+		"PutPayload": c.PutPayload(ctx, ref, gondola.Payload{}), "AddContainer": c.AddContainer(ctx, ref, gondola.AddContainerRequest{}),
+		"SetServices": c.SetServices(ctx, "default", nil), "Entrances": entrances} {
 		if !errors.Is(err, gondola.ErrUnsupported) {
 			t.Errorf("%s = %v, want unsupported", call, err)
 		}

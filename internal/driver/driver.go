@@ -40,4 +40,5 @@ type Capabilities struct {
 	Suspend        bool
 	Adoption       bool // containers run on without their pilot
 	Sysctls        bool // a Machine can have settings of the kernel of its own
+	Target         bool // an ephemeral container can share the processes of another
 }

@@ -48,6 +48,7 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Attach", (*suite).attach},
 		{"Dial", (*suite).dial},
 		{"PayloadIsRefreshed", (*suite).payload},
+		{"ContainerIsAdded", (*suite).addContainer},
 		{"ServicesAndImages", (*suite).servicesAndImages},
 		{"Stats", (*suite).stats},
 	} {
@@ -459,6 +460,7 @@ func (s *suite) unknown() {
 	_, err = s.p.Dial(ctx, ref, 80)
 	s.wants(err, gondola.ErrNotFound, "Dial")
 	s.wants(s.p.PutPayload(ctx, ref, gondola.Payload{}), gondola.ErrNotFound, "PutPayload")
+	s.wants(s.p.AddContainer(ctx, ref, gondola.AddContainerRequest{}), gondola.ErrNotFound, "AddContainer")
 }
 
 func (s *suite) deadline() {

@@ -24,6 +24,9 @@ type API interface {
 	Dial(ctx context.Context, port int) (io.ReadWriteCloser, error)
 	// PutPayload swaps the files of the payload volumes atomically; variables count from the next start of a container.
 	PutPayload(ctx context.Context, p gondola.Payload) error
+	// AddContainer starts an ephemeral container, once. One of that name that is there is left alone; ErrPrecondition while the Machine does
+	// not run.
+	AddContainer(ctx context.Context, c Container) error
 	Processes(ctx context.Context) ([]gondola.ProcessStat, error)
 	// Stats tells what the Machine and its running containers use; Ref, Metadata and rates are left to the worker.
 	Stats(ctx context.Context) (gondola.MachineStats, error)

@@ -149,6 +149,11 @@ func (c *Client) PutPayload(ctx context.Context, p gondola.Payload) error {
 	return c.call(ctx, http.MethodPut, "/v1/payload", p, nil)
 }
 
+// AddContainer implements API.
+func (c *Client) AddContainer(ctx context.Context, k Container) error {
+	return c.call(ctx, http.MethodPost, "/v1/containers", k, nil)
+}
+
 // Processes implements API.
 func (c *Client) Processes(ctx context.Context) (ps []gondola.ProcessStat, err error) {
 	return ps, c.call(ctx, http.MethodGet, "/v1/processes", nil, &ps)

@@ -148,12 +148,16 @@ func (l *ledger) begin(spec Spec, clean bool) error {
 		if l.index(c.Name) >= 0 {
 			continue
 		}
-		e.Containers = append(e.Containers, containerRecord{Runs: runs[c.Name], Status: gondola.ContainerStatus{
-			Name: c.Name, Image: c.Image, ImageID: c.ImageID,
-			State: gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}}})
+		e.Containers = append(e.Containers, newRecord(&c, runs[c.Name]))
 	}
 	l.commitLocked(e, false)
 	return l.journal.compact(l.snapshotLocked()) // one line: what was void must not be read again
+}
+
+// newRecord is what is known of a container that never ran; runs is how often it did for other Versions.
+func newRecord(c *Container, runs int) containerRecord {
+	return containerRecord{Runs: runs, Status: gondola.ContainerStatus{Name: c.Name, Image: c.Image, ImageID: c.ImageID, Ephemeral: isEphemeral(c),
+		State: gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}}}
 }
 
 func (l *ledger) close() {

@@ -98,9 +98,8 @@ func (s *Supervisor) target(ctx context.Context, name string) (*Container, conta
 	if err := s.ready(ctx); err != nil {
 		return nil, containerRecord{}, err
 	}
-	for i := range s.spec.Containers {
-		c := &s.spec.Containers[i]
-		if c.Name != name && (name != "" || isInit(c)) {
+	for _, c := range s.containers() {
+		if c.Name != name && (name != "" || !isMain(c)) {
 			continue
 		}
 		rec := s.settled(ctx, c.Name)

@@ -191,5 +191,8 @@ func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 	c.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
 	c.Status.Ready, c.Status.Started = false, false
 	c.Begun, c.Done, c.Hooked, c.Row = false, false, false, 0
+	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
+		c.Status.State, c.Status.Last, c.Done = *c.Status.Last, nil, true
+	}
 	return c
 }

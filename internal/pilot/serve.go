@@ -107,6 +107,7 @@ func (h *handler) routes() http.Handler {
 	mux.HandleFunc("POST /v1/stop", h.stop)
 	mux.HandleFunc("POST /v1/signal", h.signal)
 	mux.HandleFunc("PUT /v1/payload", h.payload)
+	mux.HandleFunc("POST /v1/containers", h.addContainer)
 	mux.HandleFunc("GET /v1/processes", h.processes)
 	mux.HandleFunc("GET /v1/stats", h.stats)
 	mux.HandleFunc("GET /v1/exec", h.exec)
@@ -166,6 +167,13 @@ func (h *handler) payload(w http.ResponseWriter, r *http.Request) {
 	var p gondola.Payload
 	if readBody(w, r, &p) {
 		answer(w, nil, h.api.PutPayload(r.Context(), p))
+	}
+}
+
+func (h *handler) addContainer(w http.ResponseWriter, r *http.Request) {
+	var c Container
+	if readBody(w, r, &c) {
+		answer(w, nil, h.api.AddContainer(r.Context(), c))
 	}
 }
 

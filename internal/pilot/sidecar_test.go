@@ -55,7 +55,7 @@ func TestSidecar_MachineEndsWithItsMainContainersAndSidecarsAfterThemInReverse(t
 
 func TestSidecar_IsRestartedWhileTheMainContainersRunAndNotAfter(t *testing.T) {
 	main := named("main", restarting("no", "/program", "sleep", "35"))
-	side := sidecar("side", "/program", "exit", "1")
+	side := sidecar("side", "/program", "sleep", "1", ";", "exit", "1")
 	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
 		pass(34 * time.Second)
 		if s := now(t, api); s.Containers[0].RestartCount < 2 {

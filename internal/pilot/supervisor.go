@@ -45,6 +45,8 @@ type Supervisor struct {
 	payload  gondola.Payload
 	consoles map[string]*console // container → its streams while it runs
 	overrun  map[string]bool     // container → it was killed for its memory
+	added    []*Container        // ephemeral ones, beside those of spec
+	begin    func(*Container)    // starts to supervise one more; nil while there may be none
 }
 
 // NewSupervisor returns a Supervisor that does nothing until Run.
@@ -79,6 +81,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for i := range s.spec.Containers {
 		wg.Go(func() { s.supervise(inner, &s.spec.Containers[i], adopted) })
 	}
+	wg.Go(func() { s.accept(inner, func(c *Container) { wg.Go(func() { s.supervise(inner, c, false) }) }) })
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
 	stopWatch := s.watchMemory(inner)

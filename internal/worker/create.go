@@ -100,6 +100,9 @@ func (w *Worker) newRow(app gondola.AppName, req gondola.CreateRequest) (store.M
 	if err := w.validate(&config); err != nil {
 		return store.Machine{}, nil, err
 	}
+	if len(config.Lasting()) < len(config.AllContainers()) {
+		return store.Machine{}, nil, gondola.Errorf(gondola.ErrInvalid, "config.containers: an ephemeral container is added to a machine that runs: create it without")
+	}
 	now := time.Now().UTC()
 	row := store.Machine{ID: gondola.NewMachineID(), App: app, Name: req.Name, Network: gondola.DefaultNetwork, State: gondola.Created,
 		Target: gondola.Started, Version: gondola.NewVersion(now), Config: &config, CreatedAt: now, UpdatedAt: now}
@@ -174,6 +177,9 @@ func (w *Worker) validate(c *gondola.Config) error {
 	for _, k := range c.AllContainers() {
 		if k.Gondola != nil && k.Gondola.TTY && !can.TTY {
 			return unsupported("container "+k.Name, "driver "+name+" has no terminals")
+		}
+		if k.Gondola != nil && k.Gondola.Target != "" && !can.Target {
+			return unsupported("container "+k.Name+": target", "driver "+name+" cannot share the processes of one container alone")
 		}
 		if len(k.Secrets) > 0 {
 			return unsupported("container "+k.Name+": secrets", "this platform keeps no app secrets; use env or files")

@@ -51,7 +51,7 @@ func (m *machine) haltRunning(ctx context.Context) error {
 		} else {
 			halted = m.halted
 		}
-		m.interrupt("launch", "ask")
+		m.interrupt("launch", "add", "ask")
 		return nil
 	})
 	if err != nil {

@@ -176,7 +176,11 @@ func (l *launcher) make(ctx context.Context) error {
 		}
 		spec = &s
 	}
+	ran := l.rec.Ran
 	err = l.record(ctx, images != nil, func(r *record) {
+		if images != nil && ran { // ephemeral containers were the run's before
+			r.Config = lasting(r.Config)
+		}
 		r.State, r.Step, r.Spec, r.Digests, r.Halting, r.Final = gondola.Starting, stepRun, spec, digests, false, nil
 		r.Reason, r.Message, r.Mounted = "", "", mounted(l.rec.Config)
 	})

@@ -36,6 +36,7 @@ type machine struct {
 	conn      *connection                       // to its pilot, nil if there is none
 	status    *pilot.Status                     // last heard of the present run
 	pulling   map[string]gondola.ContainerState // container → why it waits, while images are pulled
+	additions map[string]addition               // ephemeral container → what holds it up, while the pilot does not have it
 	notes     notes
 	outcome   *outcome // the sandbox is over and is being cleaned up
 	asked     bool     // the pilot was told to stop
@@ -146,6 +147,9 @@ func (m *machine) alarm() (<-chan time.Time, func()) {
 	at := m.pauseTo
 	if !m.killAt.IsZero() && (at.IsZero() || m.killAt.Before(at)) {
 		at = m.killAt
+	}
+	if _, next := m.unknown(); m.job == nil && !next.IsZero() && (at.IsZero() || next.Before(at)) {
+		at = next
 	}
 	if at.IsZero() {
 		return nil, func() {}
@@ -260,6 +264,9 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 	if m.rec.State == gondola.Starting && m.conn.heard && m.status.Phase == pilot.Running {
 		return true, m.commit(ctx, func(r *record) { r.State, r.Ran = gondola.Started, true }, event{kind: "start", source: "flyd"})
 	}
+	if k, _ := m.unknown(); k != nil {
+		m.add(ctx, *k)
+	}
 	return false, nil
 }
 
@@ -334,5 +341,8 @@ func (m *machine) disconnect() {
 	if m.conn != nil {
 		m.conn.cancel()
 		m.conn = nil
+		if m.job != nil && m.job.name == "add" {
+			m.job.cancel()
+		}
 	}
 }

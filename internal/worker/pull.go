@@ -16,6 +16,7 @@ type puller struct {
 	pins        *pins
 	backoff     gondola.Backoff
 	retry       bool // go on until ctx ends
+	try         int  // which try of the caller's this is; if zero, the first
 	credentials []gondola.RegistryCredential
 	tell        func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note)
 }
@@ -30,7 +31,7 @@ type pull struct {
 func pullsOf(c *gondola.Config) []*pull {
 	var all []*pull
 	byKey := map[[2]string]*pull{}
-	for _, k := range c.AllContainers() {
+	for _, k := range c.Lasting() {
 		policy := "if_not_present"
 		if k.Gondola != nil && k.Gondola.PullPolicy != "" {
 			policy = k.Gondola.PullPolicy
@@ -97,6 +98,9 @@ func (p *puller) one(ctx context.Context, id gondola.MachineID, one *pull) (Imag
 			return Image{}, ctx.Err()
 		}
 		soon, later := failedPull(one, err)
+		if p.try > 1 {
+			soon = later
+		}
 		p.tell(one.containers, &soon.waiting, soon.notes...)
 		if !p.retry {
 			return Image{}, err

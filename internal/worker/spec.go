@@ -62,7 +62,7 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 		id, _ := m.Wanted()
 		s.Volumes = append(s.Volumes, pilot.Volume{Name: m.Label(), Kind: pilot.VolumeHost, Source: in.volumes[id]})
 	}
-	for _, k := range c.AllContainers() {
+	for _, k := range c.Lasting() {
 		merged, err := mergeContainer(in, withVolumes(c, k), s.Hostname)
 		if err != nil {
 			return pilot.Spec{}, err

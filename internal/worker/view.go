@@ -40,6 +40,7 @@ func (m *machine) view() *gondola.Machine {
 	} else {
 		x.Containers = m.waitingContainers()
 	}
+	x.Containers = append(x.Containers, m.shownAdditions(x.Containers)...)
 	for _, c := range x.Containers {
 		v.Containers = append(v.Containers, gondola.MachineContainer{Name: c.Name, State: string(c.State.Kind)})
 		if x.Reason == "" && c.State.Kind == gondola.ContainerWaiting && c.State.Message != "" && st == nil {
@@ -52,7 +53,7 @@ func (m *machine) view() *gondola.Machine {
 
 // waitingContainers is what containers look like before there is a pilot to tell.
 func (m *machine) waitingContainers() []gondola.ContainerStatus {
-	all := m.rec.Config.AllContainers()
+	all := m.rec.Config.Lasting()
 	inits := slices.ContainsFunc(all, isInit)
 	var cs []gondola.ContainerStatus
 	for _, k := range all {

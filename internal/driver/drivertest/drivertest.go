@@ -75,6 +75,10 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 		{"Crash_WorkerFindsMachine", nil, workerCrash},
 		{"Crash_PilotLeavesContainersRunning", needs(adoption), pilotCrash},
 		{"Crash_SandboxIsMadeAnew", nil, sandboxCrash},
+		{"Ephemeral_RunsOnceBesideTheOthers", needs(multi), ephemeralOnce},
+		{"Ephemeral_IsNotWaitedFor", needs(multi), ephemeralIsNotWaitedFor},
+		{"Ephemeral_SharesTheProcessesOfItsTarget", needs(multi, targets), ephemeralProcesses},
+		{"Ephemeral_OutlivesThePilotAndNotTheSandbox", needs(multi, adoption), ephemeralCrash},
 		{"Kill_LeavesNothingRunning", nil, killAll},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -109,6 +113,7 @@ func tty(c driver.Capabilities) (bool, string)      { return c.TTY, "terminals" 
 func memory(c driver.Capabilities) (bool, string)   { return c.MemoryLimit, "memory limits" }
 func forward(c driver.Capabilities) (bool, string)  { return c.PortForward, "port forwarding" }
 func sysctls(c driver.Capabilities) (bool, string)  { return c.Sysctls, "settings of the kernel" }
+func targets(c driver.Capabilities) (bool, string)  { return c.Target, "process namespaces to share" }
 func adoption(c driver.Capabilities) (bool, string) { return c.Adoption, "adoption" }
 
 // machine is a launched Machine.

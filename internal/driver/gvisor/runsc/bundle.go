@@ -1,15 +1,18 @@
 package runsc
 
 import (
+	"fmt"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"gondola"
 	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
 // pauseSpec describes the sandbox's root. It alone carries the limits: they are the whole Machine's.
 func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
-	spec := r.baseSpec(oci.PauseName, root)
+	spec := r.baseSpec(root)
 	spec.Annotations["dev.gvisor.spec.rootfs.source"] = image
 	spec.Annotations["dev.gvisor.spec.rootfs.type"] = "erofs"
 	spec.Mounts = nil
@@ -27,8 +30,15 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 }
 
 // containerSpec describes a run of a container in the sandbox.
-func (r *Runtime) containerSpec(run pilot.Run, root string) *specs.Spec {
-	spec := r.baseSpec(run.Container.Name, root)
+func (r *Runtime) containerSpec(run pilot.Run, root string) (*specs.Spec, error) {
+	spec := r.baseSpec(root)
+	if !r.spec.ShareProc {
+		pids, err := r.processNamespace(run)
+		if err != nil {
+			return nil, err
+		}
+		spec.Linux.Namespaces = []specs.LinuxNamespace{pids}
+	}
 	spec.Annotations["io.kubernetes.cri.container-type"] = "container"
 	spec.Annotations["io.kubernetes.cri.sandbox-id"] = r.id(oci.PauseName)
 	spec.Annotations["io.kubernetes.cri.container-name"] = run.Container.Name
@@ -38,11 +48,31 @@ func (r *Runtime) containerSpec(run pilot.Run, root string) *specs.Spec {
 	for _, m := range run.Mounts {
 		spec.Mounts = append(spec.Mounts, r.volumes.Mount(m))
 	}
-	return spec
+	return spec, nil
+}
+
+// processNamespace is the PID namespace of a run: its own, or that of the container that it targets. To the sandbox the path is but a name:
+// a second container that gives the name of one that is there joins it.
+func (r *Runtime) processNamespace(run pilot.Run) (specs.LinuxNamespace, error) {
+	own := specs.LinuxNamespace{Type: specs.PIDNamespace, Path: fmt.Sprintf("/gondola/%s/%d", run.Container.Name, run.Attempt)}
+	if run.Container.Config.Gondola == nil || run.Container.Config.Gondola.Target == "" {
+		return own, nil
+	}
+	target := run.Container.Config.Gondola.Target
+	p, err := r.running(target)
+	if err != nil {
+		return own, gondola.Errorf(gondola.ErrPrecondition, "unable to find target container %s: %w", target, err)
+	}
+	for _, ns := range p.c.Spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace && ns.Path != "" {
+			return ns, nil
+		}
+	}
+	return own, gondola.Errorf(gondola.ErrUnsupported, "container %s was started by an older gondola-pilot: its processes can be shared after its next start", target)
 }
 
 // baseSpec is what root and containers have in common.
-func (r *Runtime) baseSpec(name, root string) *specs.Spec {
+func (r *Runtime) baseSpec(root string) *specs.Spec {
 	spec := &specs.Spec{
 		Version:     "1.1.0",
 		Root:        &specs.Root{Path: root},
@@ -52,8 +82,5 @@ func (r *Runtime) baseSpec(name, root string) *specs.Spec {
 		Linux:       &specs.Linux{},
 	}
 	// IPC, UTS and network belong to the sandbox. Without a PID namespace of its own a container is in the sandbox's.
-	if !r.spec.ShareProc && name != oci.PauseName {
-		spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}
-	}
 	return spec
 }

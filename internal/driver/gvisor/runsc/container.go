@@ -47,7 +47,11 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 		return err
 	}
 	dir := r.bundle(r.id(name))
-	if err := oci.WriteBundle(dir, r.containerSpec(run, root)); err != nil {
+	spec, err := r.containerSpec(run, root)
+	if err != nil {
+		return err
+	}
+	if err := oci.WriteBundle(dir, spec); err != nil {
 		return err
 	}
 	var term *oci.Terminal
