@@ -128,7 +128,7 @@ func (m *machine) add(ctx context.Context, k gondola.Container) {
 			}
 			a := m.additions[k.Name]
 			a.tries = tries + 1
-			a.next = time.Now().Add(gondola.KubernetesBackoff.Wait(a.tries))
+			a.next = time.Now().Add(m.w.cfg.PullBackoff.Wait(a.tries))
 			if a.state.Message == "" {
 				a.state = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CreateContainerError", Message: err.Error()}
 				m.note(gondola.Note{Warning: true, Reason: "Failed", Message: "Error: " + err.Error(), Container: k.Name})

@@ -52,7 +52,13 @@ func containerPath(pod *corev1.Pod, name string) string {
 		return ""
 	case slices.ContainsFunc(pod.Spec.InitContainers, is):
 		return fmt.Sprintf("spec.initContainers{%s}", name)
+	case isEphemeral(pod, name):
+		return fmt.Sprintf("spec.ephemeralContainers{%s}", name)
 	default:
 		return fmt.Sprintf("spec.containers{%s}", name)
 	}
+}
+
+func isEphemeral(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
 }

@@ -30,9 +30,6 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 		}
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
 	}
-	if k := len(pod.Spec.EphemeralContainers); k > len(pod.Status.EphemeralContainerStatuses) {
-		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "spec.ephemeralContainers is not supported yet: use kubectl exec")
-	}
 	details, err := e.reportCalmly(ctx, n, pod, m, w)
 	if err != nil {
 		return 0, err
@@ -45,6 +42,11 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 		return 0, err
 	}
 	again = sooner(again, details)
+	look, err := e.addEphemeral(ctx, n, pod, m, w)
+	if err != nil {
+		return 0, err
+	}
+	again = sooner(again, look)
 	if left, limited := remaining(pod); limited {
 		again = sooner(again, max(left, time.Millisecond))
 	}

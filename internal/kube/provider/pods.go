@@ -63,8 +63,9 @@ type work struct {
 	noteSeq     uint64
 	noted       bool // noteSeq means something
 	tries       int
-	detailsAt   time.Time // since when details wait to be reported; zero: none do
-	createdHere bool      // this process made the Machine: all its notes are news
+	detailsAt   time.Time         // since when details wait to be reported; zero: none do
+	refusedHere map[string]string // ephemeral container → why it cannot be run
+	createdHere bool              // this process made the Machine: all its notes are news
 }
 
 func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine {

@@ -128,7 +128,7 @@ func containerStatus(pod *corev1.Pod, m *gondola.Machine, name string) (*gondola
 
 func hasContainer(pod *corev1.Pod, name string) bool {
 	is := func(c corev1.Container) bool { return c.Name == name }
-	return slices.ContainsFunc(pod.Spec.Containers, is) || slices.ContainsFunc(pod.Spec.InitContainers, is)
+	return slices.ContainsFunc(pod.Spec.Containers, is) || slices.ContainsFunc(pod.Spec.InitContainers, is) || isEphemeral(pod, name)
 }
 
 func (k *kubelet) pods(w http.ResponseWriter, _ *http.Request) {

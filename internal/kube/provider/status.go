@@ -53,7 +53,7 @@ const calm = 300 * time.Millisecond
 // reportCalmly reports what others wait for at once, and details, such as a Pod's address while it starts, together with it or a moment
 // later: a Pod that starts would otherwise be written twice as often. It returns when to look again; zero: all is told.
 func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
-	if status := e.observed(n, pod, m, translate.Observed{}); !urgent(pod.Status, status) && !equality.Semantic.DeepEqual(pod.Status, status) {
+	if status := e.observed(n, pod, m, w.seen()); !urgent(pod.Status, status) && !equality.Semantic.DeepEqual(pod.Status, status) {
 		if w.detailsAt.IsZero() {
 			w.detailsAt = time.Now()
 		}
@@ -62,7 +62,12 @@ func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *
 		}
 	}
 	w.detailsAt = time.Time{}
-	return 0, e.report(ctx, n, pod, m, translate.Observed{})
+	return 0, e.report(ctx, n, pod, m, w.seen())
+}
+
+// seen is what only the worker of the Pod knows of a Pod that has its Machine.
+func (w *work) seen() translate.Observed {
+	return translate.Observed{Waiting: w.waiting, Refused: w.refusedHere}
 }
 
 // urgent says whether two statuses differ in what controllers, Services and people act on.
@@ -71,7 +76,8 @@ func urgent(a, b corev1.PodStatus) bool {
 		a.Phase == corev1.PodRunning && a.PodIP != b.PodIP || slices.ContainsFunc(b.Conditions, func(c corev1.PodCondition) bool {
 		_, was := podutil.GetPodConditionFromList(a.Conditions, c.Type)
 		return c.Type != corev1.PodReadyToStartContainers && (was == nil || was.Status != c.Status)
-	}) || containersDiffer(a.InitContainerStatuses, b.InitContainerStatuses) || containersDiffer(a.ContainerStatuses, b.ContainerStatuses)
+	}) || containersDiffer(a.InitContainerStatuses, b.InitContainerStatuses) || containersDiffer(a.ContainerStatuses, b.ContainerStatuses) ||
+		containersDiffer(a.EphemeralContainerStatuses, b.EphemeralContainerStatuses)
 }
 
 func containersDiffer(a, b []corev1.ContainerStatus) bool {

@@ -128,21 +128,6 @@ func state(s gondola.ContainerState, id string) corev1.ContainerState {
 	}
 }
 
-// ephemeralStatuses ends every ephemeral container before it began: they are not supported yet, and who waits for one must learn it.
-func ephemeralStatuses(pod *corev1.Pod, o Observed) []corev1.ContainerStatus {
-	var out []corev1.ContainerStatus
-	for _, c := range pod.Spec.EphemeralContainers {
-		if was, ok := podutil.GetContainerStatus(pod.Status.EphemeralContainerStatuses, c.Name); ok {
-			out = append(out, was)
-			continue
-		}
-		now := metav1.NewTime(o.Now).Rfc3339Copy()
-		out = append(out, corev1.ContainerStatus{Name: c.Name, Image: c.Image, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-			ExitCode: 128, Reason: "Unsupported", Message: "ephemeral containers are not supported yet: use kubectl exec", StartedAt: now, FinishedAt: now}}})
-	}
-	return out
-}
-
 func mountStatuses(c *corev1.Container) []corev1.VolumeMountStatus {
 	var out []corev1.VolumeMountStatus
 	for _, m := range c.VolumeMounts {

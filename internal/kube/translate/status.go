@@ -22,7 +22,8 @@ type Observed struct {
 	Waiting *Waiting // why there is no Machine yet
 	// Over says that no container will be started again whatever the restart policy: the Pod is being deleted or has failed, and its
 	// containers have ended.
-	Over bool
+	Over    bool
+	Refused map[string]string // ephemeral container → why it cannot be run
 }
 
 // Failure is why a Pod as a whole has failed.
@@ -46,7 +47,7 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 	}
 	s.InitContainerStatuses = containerStatuses(pod, m, o, pod.Spec.InitContainers, old.InitContainerStatuses)
 	s.ContainerStatuses = containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses)
-	s.EphemeralContainerStatuses = ephemeralStatuses(pod, o)
+	s.EphemeralContainerStatuses = ephemeralStatuses(pod, m, o)
 	s.Phase = phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
 	if s.Phase != old.Phase {
 		s.Reason, s.Message = "", ""

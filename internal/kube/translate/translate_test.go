@@ -101,7 +101,7 @@ func TestPodStatus(t *testing.T) {
 			if err := yaml.Unmarshal(raw, &more); err != nil {
 				t.Fatal(err)
 			}
-			o.Failure, o.Waiting, o.Over = more.Failure, more.Waiting, more.Over
+			o.Failure, o.Waiting, o.Over, o.Refused = more.Failure, more.Waiting, more.Over, more.Refused
 		}
 		status := translate.PodStatus(pod, m, o)
 		pod.Status = status

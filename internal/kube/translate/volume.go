@@ -72,6 +72,12 @@ func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 			}
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		if _, secrets, err := environment(pod, &c, in); err == nil && len(secrets) > 0 { // what one lacks is told when it is added
+			p.Env[c.Name] = secrets
+		}
+	}
 	return p, nil
 }
 
