@@ -30,6 +30,9 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 		}
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
 	}
+	if err := e.relabel(ctx, pod, m); err != nil {
+		return 0, err
+	}
 	details, err := e.reportCalmly(ctx, n, pod, m, w)
 	if err != nil {
 		return 0, err

@@ -32,6 +32,9 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		e.eventf(n, pod, "", corev1.EventTypeWarning, w.failure.Reason, "%s", w.failure.Message)
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
 	}
+	if !e.policies.settled() {
+		return 20 * time.Millisecond, nil
+	}
 	req, err := e.request(ctx, n, pod)
 	if err != nil {
 		return e.unready(ctx, n, pod, w, err)

@@ -116,6 +116,7 @@ func (e *engine) take(m *gondola.Machine, worker gondola.WorkerName, truth bool)
 	t.worker = worker
 	e.mu.Unlock()
 	e.offers.touch()
+	e.policies.touch()
 	e.queue.Add(uid)
 }
 
@@ -137,6 +138,7 @@ func (e *engine) sweep(worker gondola.WorkerName, seen map[gondola.MachineID]boo
 		gone = append(gone, uid)
 	}
 	e.mu.Unlock()
+	e.policies.touch()
 	for _, uid := range gone {
 		e.queue.Add(uid)
 	}

@@ -32,6 +32,7 @@ type engine struct {
 	nodes    map[string]*node
 	offers   *offers
 	services corelisters.ServiceLister
+	policies *policies
 	queue    workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu   sync.Mutex
@@ -104,6 +105,7 @@ func (e *engine) putPod(pod *corev1.Pod) {
 		t.pod = pod
 	}
 	e.mu.Unlock()
+	e.policies.touch()
 	e.queue.Add(pod.UID)
 }
 
@@ -114,6 +116,7 @@ func (e *engine) losePod(pod *corev1.Pod) {
 		t.pod = nil
 	}
 	e.mu.Unlock()
+	e.policies.touch()
 	e.queue.Add(pod.UID)
 }
 

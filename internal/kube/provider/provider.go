@@ -127,6 +127,7 @@ func (p *Provider) Run(ctx context.Context) error {
 	defer b.Shutdown()
 	b.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: p.admin.CoreV1().Events("")})
 	services := newServices(p.cfg, factory, p.admin, b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "gondola-load-balancer"}))
+	e.policies = newPolicies(p.cfg, e, factory)
 	namespaces := factory.Core().V1().Namespaces().Informer()
 	_, _ = namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
 		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -137,7 +138,8 @@ func (p *Provider) Run(ctx context.Context) error {
 		}
 	}})
 	synced := []cache.InformerSynced{namespaces.HasSynced, factory.Core().V1().Services().Informer().HasSynced,
-		factory.Discovery().V1().EndpointSlices().Informer().HasSynced}
+		factory.Discovery().V1().EndpointSlices().Informer().HasSynced,
+		factory.Networking().V1().NetworkPolicies().Informer().HasSynced}
 	for _, n := range e.nodes {
 		n.open(ctx)
 		inf := e.podInformer(n)
@@ -165,6 +167,10 @@ func (p *Provider) begin(ctx context.Context, g *errgroup.Group, synced []cache.
 	}
 	g.Go(func() error {
 		services.run(ctx, func(err error) { p.log.Warn("virtual services could not be set: trying again", "err", err) })
+		return nil
+	})
+	g.Go(func() error {
+		e.policies.run(ctx, func(err error) { p.log.Warn("network policies could not be set", "err", err) })
 		return nil
 	})
 	select {

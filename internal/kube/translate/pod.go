@@ -5,6 +5,7 @@
 package translate
 
 import (
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -55,13 +56,15 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		return gondola.CreateRequest{}, err
 	}
 	requests, limits := podResources(pod)
+	metadata := LabelMetadata(pod)
+	maps.Copy(metadata, map[string]string{
+		MetadataCluster: in.Cluster, MetadataNamespace: pod.Namespace, MetadataPod: pod.Name,
+		MetadataUID: string(pod.UID), MetadataNode: pod.Spec.NodeName,
+	})
 	cfg := gondola.Config{
-		Guest: gondola.GuestFor(requests),
-		DNS:   dnsConfig(pod, in),
-		Metadata: map[string]string{
-			MetadataCluster: in.Cluster, MetadataNamespace: pod.Namespace, MetadataPod: pod.Name,
-			MetadataUID: string(pod.UID), MetadataNode: pod.Spec.NodeName,
-		},
+		Guest:      gondola.GuestFor(requests),
+		DNS:        dnsConfig(pod, in),
+		Metadata:   metadata,
 		Volumes:    volumes(pod),
 		StopConfig: &gondola.StopConfig{Signal: ptr(gondola.Signal("SIGTERM")), Timeout: gracePeriod(pod)},
 		Gondola: &gondola.ConfigExtension{
