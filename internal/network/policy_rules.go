@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -219,9 +220,17 @@ func (n *Network) flowExprs(c *nftables.Conn, f flowChain, r flowRule) (e []expr
 	}
 	if r.ports != (policy.Span{}) {
 		first, last := binary.BigEndian.AppendUint16(nil, r.ports.First), binary.BigEndian.AppendUint16(nil, r.ports.Last)
-		e = append(e, port(0), &expr.Cmp{Op: expr.CmpOpGte, Register: reg(0), Data: first}, &expr.Cmp{Op: expr.CmpOpLte, Register: reg(0), Data: last})
+		e = match(e, []expr.Any{port(0)}, between(first, last))
 	}
 	return e, nil
+}
+
+// between matches what is in register 0 when it is neither before the first nor behind the last.
+func between(first, last []byte) []expr.Any {
+	if bytes.Equal(first, last) {
+		return []expr.Any{equal(0, first)}
+	}
+	return []expr.Any{&expr.Cmp{Op: expr.CmpOpGte, Register: reg(0), Data: first}, &expr.Cmp{Op: expr.CmpOpLte, Register: reg(0), Data: last}}
 }
 
 // port loads the receiver's port.
@@ -232,8 +241,7 @@ func port(r uint32) expr.Any {
 // among matches an address in register 0 that is in one of the ranges.
 func (n *Network) among(c *nftables.Conn, f family, ranges []policy.Range) ([]expr.Any, error) {
 	if len(ranges) == 1 {
-		return []expr.Any{&expr.Cmp{Op: expr.CmpOpGte, Register: reg(0), Data: ranges[0].First.AsSlice()},
-			&expr.Cmp{Op: expr.CmpOpLte, Register: reg(0), Data: ranges[0].Last.AsSlice()}}, nil
+		return between(ranges[0].First.AsSlice(), ranges[0].Last.AsSlice()), nil
 	}
 	var elements []nftables.SetElement
 	for _, r := range ranges {

@@ -144,6 +144,15 @@ func TestPolicies_EgressCountsForServicesAndTheHost(t *testing.T) {
 		s.a.refused(t, "udp", at(vip, 80))
 	}
 	s.a.refused(t, "udp", at(c4, 53))
+
+	// A Machine reaches itself through its Service, whatever its policies are.
+	check(t, s.Describe(t.Context(), subject(s.b.ID, "b")))
+	setPolicies(t, s.Network, gondola.PolicySet{Policies: []gondola.Policy{{Name: "deny", Selector: selects("b"), Ingress: allow(), Egress: allow()}}})
+	for _, vip := range s.vips() {
+		s.b.reaches(t, "tcp", at(vip, 80), "b")
+		s.b.reaches(t, "udp", at(vip, 80), "b")
+		s.a.refused(t, "udp", at(vip, 80))
+	}
 }
 
 func TestPolicies_RangesHaveExceptions(t *testing.T) {
