@@ -37,7 +37,7 @@ func dataDir() string {
 }
 
 func (p *program) commands() []*cobra.Command {
-	return []*cobra.Command{p.up(), p.down(), p.doctor(), p.service(), p.backup(), p.restore(), kubectlCommand()}
+	return []*cobra.Command{p.up(), p.down(), p.doctor(), p.service(), p.backup(), p.restore(), p.token(), p.kubeconfig(), kubectlCommand()}
 }
 
 // kubectlCommand is kubectl, to which signals are what they are to kubectl itself.
@@ -73,7 +73,7 @@ func (p *program) load(cmd *cobra.Command) (daemon.Config, error) {
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func (p *program) up() *cobra.Command {
-	var regions, pools []string
+	var regions, listen, pools []string
 	var nodes int
 	var bare bool
 	cmd := &cobra.Command{
@@ -94,6 +94,9 @@ func (p *program) up() *cobra.Command {
 					c.Regions = append(c.Regions, gondola.Region(r))
 				}
 			}
+			if len(listen) > 0 {
+				c.Listen = listen
+			}
 			if cmd.Flags().Changed("nodes-per-region") {
 				if nodes < 1 {
 					return cli.UsageErrorf("--nodes-per-region %d: want at least 1", nodes)
@@ -112,6 +115,7 @@ func (p *program) up() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
+	f.StringSliceVar(&listen, "listen", nil, "an address of this host on which other machines reach both APIs, by TLS and token; several times (default: none)")
 	f.IntVar(&nodes, "nodes-per-region", 0, "virtual Kubernetes nodes per region (default 1)")
 	f.StringSliceVar(&pools, "lb-pool", nil, "addresses for Services of type LoadBalancer, such as 192.0.2.0/28; several times (default: the host's own)")
 	f.BoolVar(&bare, "no-kubernetes", false, "only the Machines platform")
@@ -208,7 +212,7 @@ func newCluster(c daemon.ClusterConfig) (daemon.Cluster, error) {
 		nodes = append(nodes, kube.NodeConfig{Name: n.Name, Region: n.Region, Addresses: n.Addresses})
 	}
 	return kube.New(kube.Config{
-		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,
+		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Names: c.Names, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,
 		Platform: c.Platform, Apps: c.Apps, Network: c.Network, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
 	})
 }

@@ -23,7 +23,7 @@ func (p *program) service() *cobra.Command {
 }
 
 func (p *program) serviceInstall() *cobra.Command {
-	var regions []string
+	var regions, listen []string
 	var bare, onlyPrint bool
 	cmd := &cobra.Command{
 		Use: "install", Short: "Install the service, or upgrade it to this binary, and start it", Args: cobra.NoArgs,
@@ -41,6 +41,9 @@ func (p *program) serviceInstall() *cobra.Command {
 			for _, r := range regions {
 				args = append(args, "--region", r)
 			}
+			for _, l := range listen {
+				args = append(args, "--listen", l)
+			}
 			if bare {
 				args = append(args, "--no-kubernetes")
 			}
@@ -54,6 +57,7 @@ func (p *program) serviceInstall() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&regions, "region", nil, "as for gondola up")
+	f.StringSliceVar(&listen, "listen", nil, "as for gondola up")
 	f.BoolVar(&bare, "no-kubernetes", false, "as for gondola up")
 	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
 	f.BoolVar(&onlyPrint, "print", false, "only print the unit file")

@@ -4,6 +4,8 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +32,7 @@ type Parts struct {
 // env is what every command has: where to print, how to reach the platform.
 type env struct {
 	data, url, token string
+	ca               string // file
 	asJSON           bool
 	out, err         io.Writer
 	in               io.Reader
@@ -64,6 +67,7 @@ func New(p Parts) *cobra.Command {
 	f.StringVar(&e.data, "data", p.DataDir, "data directory (or GONDOLA_DATA)")
 	f.StringVar(&e.url, "api", os.Getenv("GONDOLA_API"), "URL of the Machines API (default: that of the data directory; or GONDOLA_API)")
 	f.StringVar(&e.token, "token", "", "token of the Machines API (default: that of the data directory; or GONDOLA_TOKEN)")
+	f.StringVar(&e.ca, "ca", os.Getenv("GONDOLA_CA"), "file with the certificate that an https API is trusted by (default: this machine's; or GONDOLA_CA)")
 	f.BoolVar(&e.asJSON, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
@@ -199,7 +203,27 @@ func (e *env) connect() (*client.Client, error) {
 			}
 		}
 	}
-	return client.New(client.Config{URL: url, Token: token})
+	config, err := e.tls()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{URL: url, Token: token, TLS: config})
+}
+
+// tls is the configuration for https; nil where no CA is named.
+func (e *env) tls() (*tls.Config, error) {
+	if e.ca == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(e.ca)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, UsageErrorf("--ca: %s holds no certificate: get it with `gondola token ca` on the machine that runs gondola", e.ca)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // printJSON prints v as JSON.

@@ -130,7 +130,7 @@ func (b *backup) write(ctx context.Context, w io.Writer, m manifest, snapshots f
 	if err := b.addBytes(backupManifest, text); err != nil {
 		return err
 	}
-	for _, part := range []string{"clusters", "worker", "server.db", "token", "images/refs", "images/blobs", "machines", instanceFile} {
+	for _, part := range []string{"clusters", "worker", "server.db", "token", caFile, "images/refs", "images/blobs", "machines", instanceFile} {
 		if err := b.addTree(ctx, part); err != nil {
 			return err
 		}

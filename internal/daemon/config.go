@@ -27,6 +27,8 @@ const DefaultConfigFile = "/etc/gondola/config.yaml"
 type Config struct {
 	Data           string           `json:"data,omitempty"`           // If empty, DefaultData.
 	API            string           `json:"api,omitempty"`            // address of the Machines API; if empty, 127.0.0.1:4280
+	Listen         []string         `json:"listen,omitempty"`         // addresses of this host on which other machines reach both APIs, by TLS and token; if empty, none
+	TLSNames       []string         `json:"tlsNames,omitempty"`       // further names of this host in the certificates of these
 	Regions        []gondola.Region `json:"regions,omitempty"`        // one worker each, sharing this host evenly; if empty, those of the last time, else "local"
 	Cluster        string           `json:"cluster,omitempty"`        // name of the Kubernetes cluster; if empty, "main"
 	NodesPerRegion int              `json:"nodesPerRegion,omitempty"` // virtual nodes per region; if zero, 1
@@ -78,11 +80,15 @@ func plainly(err error) string {
 var (
 	regionRE   = regexp.MustCompile(`^[a-z]([a-z0-9]{0,9})$`)
 	clusterRE  = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)
+	dnsNameRE  = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	registryRE = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?$`)
 )
 
 // maxRegions keeps worker numbers and the shares of a host sensible.
 const maxRegions = 32
+
+// Complete returns the configuration with its defaults filled in, or what is wrong with it.
+func Complete(c Config) (Config, error) { return c.complete() }
 
 // complete returns the configuration with its defaults filled in, every field checked.
 func (c Config) complete() (Config, error) {
@@ -115,6 +121,9 @@ func (c Config) complete() (Config, error) {
 func (c *Config) check() error {
 	invalid := func(format string, args ...any) error { return gondola.Errorf(gondola.ErrInvalid, format, args...) }
 	if err := c.checkAPI(); err != nil {
+		return err
+	}
+	if err := c.checkListen(); err != nil {
 		return err
 	}
 	if p, err := netip.ParsePrefix(c.Range); err != nil || p.Bits() != 10 || !p.Addr().Is4() || p.Masked() != p {
@@ -184,10 +193,32 @@ func (c *Config) checkAPI() error {
 		return gondola.Errorf(gondola.ErrInvalid, "api %q: want an address such as 127.0.0.1:4280", c.API)
 	}
 	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
-		return gondola.Errorf(gondola.ErrInvalid, "api %q: only a loopback address such as 127.0.0.1:4280 is served so far", c.API)
+		return gondola.Errorf(gondola.ErrInvalid, "api %q: want a loopback address such as 127.0.0.1:4280, where the token of the data directory opens it; other machines are served by TLS, on the addresses of `listen`", c.API)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return gondola.Errorf(gondola.ErrInvalid, "api %q: want a port of 1 to 65535, as in 127.0.0.1:4280", c.API)
+	}
+	return nil
+}
+
+func (c *Config) checkListen() error {
+	for i, l := range c.Listen {
+		a, err := netip.ParseAddr(l)
+		switch {
+		case err != nil:
+			return gondola.Errorf(gondola.ErrInvalid, "listen %q: want an IP address of this host, without a port; names go to tlsNames", l)
+		case a.IsUnspecified():
+			return gondola.Errorf(gondola.ErrInvalid, "listen %s would open the APIs on every network: name the addresses of this host that others may use", l)
+		case a.IsLoopback():
+			return gondola.Errorf(gondola.ErrInvalid, "listen %s: loopback is served anyway; name an address that other machines reach", l)
+		case slices.Contains(c.Listen[:i], l):
+			return gondola.Errorf(gondola.ErrInvalid, "listen: %s is named twice", l)
+		}
+	}
+	for _, n := range c.TLSNames {
+		if !dnsNameRE.MatchString(n) {
+			return gondola.Errorf(gondola.ErrInvalid, "tlsNames: %q: want a DNS name such as gondola.example.com", n)
+		}
 	}
 	return nil
 }

@@ -25,10 +25,14 @@ func (p *platform) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, inUse(err, p.Config.API, "the Machines API", "set another `api` in "+DefaultConfigFile)
 	}
+	if err := p.listenRemote(); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	if p.NewCluster == nil {
 		return l, nil
 	}
 	if err := p.tryCluster(); err != nil {
+		p.closeRemote()
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -70,6 +74,9 @@ func try(a netip.Addr, port int, what, way string) error {
 	}
 	return l.Close()
 }
+
+// errNotHere is what listening on an address of another host gives.
+const errNotHere = syscall.EADDRNOTAVAIL
 
 func inUse(err error, address, what, way string) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {

@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -239,8 +241,12 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		return err
 	}
 	p.served = true
-	h := serveHTTP(p.listener, api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version}))
+	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version})
+	h := serveHTTP(p.listener, handler)
 	g.start(h)
+	if err := p.startRemote(g, handler); err != nil {
+		return err
+	}
 	return g.ready(ctx, h)
 }
 
@@ -251,5 +257,21 @@ func (p *platform) startPublisher(_ context.Context, g *group) error {
 		workers = append(workers, gondola.WorkerName(r))
 	}
 	g.start(p.host.Publisher(p.market, p.market, workers))
+	return nil
+}
+
+// startRemote serves the API to other machines.
+func (p *platform) startRemote(g *group, handler http.Handler) error {
+	if len(p.remote) == 0 {
+		return nil
+	}
+	config, err := p.remoteTLS()
+	if err != nil {
+		return err
+	}
+	for _, r := range p.remote {
+		g.start(serveHTTP(tls.NewListener(r.api, config), handler))
+		p.Say("  %-32s", "also on https://"+r.api.Addr().String())
+	}
 	return nil
 }

@@ -50,6 +50,7 @@ type ClusterConfig struct {
 	Address      netip.Addr // of the API server and the DNS server, on lo
 	AddressV6    netip.Addr
 	Port         int
+	Names        []string       // further names and addresses under which the API server is reached
 	ServiceCIDRs []netip.Prefix // IPv4 first
 	Nodes        []NodeConfig
 	Platform     gondola.Platform
@@ -116,6 +117,7 @@ func (p *platform) run(ctx context.Context, began time.Time) (err error) {
 		return err
 	}
 	defer l.Close()
+	defer p.closeRemote()
 	p.listener = l
 	if p.instance, err = ensureInstance(p.Config.Data); err != nil {
 		return err
@@ -153,7 +155,8 @@ type platform struct {
 	instance string
 	log      *slog.Logger
 	listener net.Listener // of the API, from before anything else is made
-	served   bool         // the API has answered: there may be Machines that somebody relies on
+	remote   []remoteListeners
+	served   bool // the API has answered: there may be Machines that somebody relies on
 	network  *network.Network
 	parts
 	closers []func() error
@@ -309,7 +312,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
 	cluster, err := p.NewCluster(ClusterConfig{
 		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
-		ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Log: p.log,
+		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Log: p.log,
 		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
 	})
 	if err != nil {
@@ -318,6 +321,11 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	g.start(cluster)
 	if err := g.ready(ctx, cluster); err != nil {
 		return err
+	}
+	for _, r := range p.remote {
+		f := newForward(r.kubernetes, netip.AddrPortFrom(v4, uint16(p.Config.KubernetesPort)))
+		g.start(f)
+		p.Say("  %-32s", "also on https://"+r.kubernetes.Addr().String())
 	}
 	kubeconfig, err := cluster.Kubeconfig()
 	if err != nil {

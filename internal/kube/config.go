@@ -23,6 +23,7 @@ type Config struct {
 	Dir          string         // where it keeps everything; made if missing, 0700
 	Address      netip.Addr     // of this host, IPv4, not loopback: the API server binds and advertises it, DNS binds it
 	AddressV6    netip.Addr     // of this host; DNS binds it too. If zero, DNS is on Address only.
+	Names        []string       // further names and addresses under which others reach the API server
 	Port         int            // of the API server; if zero, 6443
 	DNSPort      int            // of the DNS server; if zero, 53
 	ServiceCIDRs []netip.Prefix // of virtual addresses, IPv4 first, an IPv6 one makes the cluster dual-stack; if empty, 10.43.0.0/16

@@ -45,6 +45,18 @@ func (c *Cluster) rest(identity string) *rest.Config {
 	}
 }
 
+// WithServer returns a kubeconfig whose clusters are reached at another URL.
+func WithServer(kubeconfig []byte, url string) ([]byte, error) {
+	k, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	for _, c := range k.Clusters {
+		c.Server = url
+	}
+	return clientcmd.Write(*k)
+}
+
 // MergeKubeconfig puts the contexts, clusters and users of kubeconfig into the file at path, replacing those of the same name, and makes its
 // current context the current one. All else in the file stays, though comments and order are lost. The file appears at once and whole, with
 // mode 0600, owned by uid and gid where they are not negative; missing directories are made and owned likewise.

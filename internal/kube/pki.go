@@ -61,7 +61,7 @@ func nodeServing(node string) string { return "kubelet-" + node }
 
 // newPKI describes the certificates of cfg; nothing is read or written before ensure.
 func newPKI(cfg *Config) *pki {
-	sans := []string{"localhost", "127.0.0.1", cfg.Name}
+	sans := append([]string{"localhost", "127.0.0.1", cfg.Name}, cfg.Names...)
 	for _, p := range cfg.ServiceCIDRs[1:] {
 		sans = append(sans, p.Addr().Next().String())
 	}
