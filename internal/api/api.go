@@ -27,6 +27,10 @@ type Config struct {
 	Log    *slog.Logger // If nil, slog.Default().
 	// Version of the platform, told by GET /v1/gondola. If empty, "dev".
 	Version string
+	// Observe hears of every answer of a route, "GET /v1/apps/{app}", and how long it took; streams count until they end. If nil, nobody does.
+	Observe func(route string, status int, took time.Duration)
+	// Metrics serves GET /metrics to those who may look at the platform; if nil, it is not there.
+	Metrics http.Handler
 	// Info is further JSON for GET /v1/gondola; if nil, none.
 	Info func() []byte
 }
@@ -45,12 +49,13 @@ type API struct {
 	log     *slog.Logger
 	version string
 	info    func() []byte
+	observe func(route string, status int, took time.Duration)
 	mux     *http.ServeMux
 }
 
 // New returns the handler of the API.
 func New(cfg Config) http.Handler {
-	a := &API{server: cfg.Server, auth: cfg.Auth, log: cfg.Log, version: cfg.Version, info: cfg.Info, mux: http.NewServeMux()}
+	a := &API{server: cfg.Server, auth: cfg.Auth, log: cfg.Log, version: cfg.Version, info: cfg.Info, observe: cfg.Observe, mux: http.NewServeMux()}
 	a.apps, _ = cfg.Server.(gondola.Apps)
 	a.market, _ = cfg.Server.(gondola.Market)
 	if a.log == nil {
@@ -59,7 +64,11 @@ func New(cfg Config) http.Handler {
 	if a.version == "" {
 		a.version = "dev"
 	}
-	for _, r := range a.routes() {
+	routes := a.routes()
+	if cfg.Metrics != nil {
+		routes = append(routes, route{"GET", "/metrics", looks, 0, func(c *call) error { cfg.Metrics.ServeHTTP(c.w, c.Request); return nil }})
+	}
+	for _, r := range routes {
 		a.mux.Handle(r.method+" "+r.path, a.guard(r))
 	}
 	a.mux.HandleFunc("/", a.unknown)
@@ -146,6 +155,11 @@ func (c *call) ok() error { return c.send(http.StatusOK, map[string]bool{"ok": t
 // guard authenticates, checks the access that the route wants, runs its handler and turns its error into an answer.
 func (a *API) guard(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.observe != nil {
+			began, rec := time.Now(), &recorder{ResponseWriter: w}
+			w = rec
+			defer func() { a.observe(rt.method+" "+rt.path, rec.code, time.Since(began)) }()
+		}
 		who, err := a.auth.Authenticate(r)
 		c := &call{Request: r, w: w, who: who}
 		if err == nil {

@@ -29,6 +29,7 @@ type Config struct {
 	API            string           `json:"api,omitempty"`            // address of the Machines API; if empty, 127.0.0.1:4280
 	Listen         []string         `json:"listen,omitempty"`         // addresses of this host on which other machines reach both APIs, by TLS and token; if empty, none
 	TLSNames       []string         `json:"tlsNames,omitempty"`       // further names of this host in the certificates of these
+	Traces         string           `json:"traces,omitempty"`         // host:port of a collector of OpenTelemetry traces (OTLP over gRPC); if empty, none are made
 	Regions        []gondola.Region `json:"regions,omitempty"`        // one worker each, sharing this host evenly; if empty, those of the last time, else "local"
 	Cluster        string           `json:"cluster,omitempty"`        // name of the Kubernetes cluster; if empty, "main"
 	NodesPerRegion int              `json:"nodesPerRegion,omitempty"` // virtual nodes per region; if zero, 1
@@ -213,6 +214,11 @@ func (c *Config) checkListen() error {
 			return gondola.Errorf(gondola.ErrInvalid, "listen %s: loopback is served anyway; name an address that other machines reach", l)
 		case slices.Contains(c.Listen[:i], l):
 			return gondola.Errorf(gondola.ErrInvalid, "listen: %s is named twice", l)
+		}
+	}
+	if c.Traces != "" {
+		if _, _, err := net.SplitHostPort(c.Traces); err != nil {
+			return gondola.Errorf(gondola.ErrInvalid, "traces %q: want the host and port of a collector, such as 127.0.0.1:4317", c.Traces)
 		}
 	}
 	for _, n := range c.TLSNames {

@@ -231,7 +231,9 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		}
 		workers = append(workers, market.Worker{Name: member.Name, Region: member.Region, Number: member.Number, Host: p.instance, Platform: w})
 	}
-	p.market = market.New(market.Config{Index: p.members, Workers: workers, Log: p.log})
+	p.metrics = newMetrics(p.Version)
+	p.market = market.New(market.Config{Index: p.members, Workers: workers, Observe: p.metrics.purchased, Log: p.log})
+	p.metrics.watch(p.market, p.workers)
 	var err error
 	if p.authority, err = auth.LoadOrCreate(filepath.Join(p.Config.Data, "token")); err != nil {
 		return err
@@ -241,7 +243,9 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		return err
 	}
 	p.served = true
-	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version})
+	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version,
+		Observe: p.metrics.answered, Metrics: p.metrics.handler()})
+	handler = p.traced(handler)
 	h := serveHTTP(p.listener, handler)
 	g.start(h)
 	if err := p.startRemote(g, handler); err != nil {

@@ -56,6 +56,7 @@ type ClusterConfig struct {
 	Platform     gondola.Platform
 	Apps         gondola.Apps
 	Network      string
+	PodStarted   func(region gondola.Region, took time.Duration)
 	Say          func(step string, took time.Duration)
 	Log          *slog.Logger
 }
@@ -112,6 +113,11 @@ func (p *platform) run(ctx context.Context, began time.Time) (err error) {
 	if err := checkDisk(p.Config.Data); err != nil {
 		return err
 	}
+	stopTraces, err := startTraces(ctx, p.Config.Traces, p.Version)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	l, err := p.listen()
 	if err != nil {
 		return err
@@ -154,6 +160,7 @@ type platform struct {
 	Options
 	instance string
 	log      *slog.Logger
+	metrics  *metrics
 	listener net.Listener // of the API, from before anything else is made
 	remote   []remoteListeners
 	served   bool // the API has answered: there may be Machines that somebody relies on
@@ -293,7 +300,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	if p.NewCluster == nil {
 		return p.writeRunning()
 	}
-	c, err := client.New(client.Config{URL: "http://" + p.Config.API, Token: p.authority.Root()})
+	c, err := client.New(client.Config{URL: "http://" + p.Config.API, Token: p.authority.Root(), HTTP: p.tracedClient()})
 	if err != nil {
 		return err
 	}
@@ -312,7 +319,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
 	cluster, err := p.NewCluster(ClusterConfig{
 		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
-		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Log: p.log,
+		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, PodStarted: p.metrics.podStarted, Log: p.log,
 		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
 	})
 	if err != nil {

@@ -32,6 +32,9 @@ type Config struct {
 	Network      string   // network of its Machines; if empty, Name
 	Upstream     []string // resolvers for names outside the cluster, address or address:port; if nil, those of /etc/resolv.conf
 
+	// PodStarted hears how long each Pod took from being seen on its node until it was told to be Running. If nil, nobody does.
+	PodStarted func(region gondola.Region, took time.Duration)
+
 	Platform gondola.Platform // where Pods run. If nil, no node is served: a control plane alone.
 	Apps     gondola.Apps
 

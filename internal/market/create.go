@@ -42,7 +42,10 @@ func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	if found {
 		return p.again(ctx, e)
 	}
-	return p.buy(ctx)
+	ctx, end := p.watch(ctx)
+	mach, err := p.buy(ctx)
+	end(mach, err)
+	return mach, err
 }
 
 // eligible are the workers that may take it: those of the wanted regions, or the one that has the Volumes it mounts.

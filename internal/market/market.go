@@ -43,16 +43,28 @@ type Worker struct {
 
 // Config is what a Market is made of.
 type Config struct {
-	Index    Index
-	Workers  []Worker
+	Index   Index
+	Workers []Worker
+	// Observe hears how every purchase of a Machine ended, by the regions that were asked; if nil, nobody does.
+	Observe  func(regions []gondola.Region, outcome Outcome, took time.Duration)
 	Deadline time.Duration // for the answers to an Ask; if zero, 50 ms
 	Log      *slog.Logger  // If nil, none.
 }
+
+// Outcome is how a purchase ended.
+type Outcome string
+
+const (
+	Placed  Outcome = "placed"  // a worker took the Machine
+	Refused Outcome = "refused" // no worker had room
+	Failed  Outcome = "failed"  // anything else
+)
 
 // Market implements gondola.Server over the workers of a fleet. Methods may be called at the same time.
 type Market struct {
 	index    Index
 	deadline time.Duration
+	observe  func(regions []gondola.Region, outcome Outcome, took time.Duration)
 	log      *slog.Logger
 	apps     appLocks
 	ready    chan struct{}
@@ -70,7 +82,7 @@ var _ gondola.Server = (*Market)(nil)
 
 // New returns a Market. Run keeps its index in step with the workers.
 func New(cfg Config) *Market {
-	m := &Market{index: cfg.Index, deadline: cfg.Deadline, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
+	m := &Market{index: cfg.Index, deadline: cfg.Deadline, observe: cfg.Observe, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
 		services: map[string][]gondola.VirtualService{}, policies: map[policyKey]gondola.PolicySet{}, seen: map[gondola.MachineID]gondola.Machine{}}
 	m.ready = make(chan struct{})
 	m.readOnce = sync.OnceFunc(func() { close(m.ready) })

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gondola"
 	"gondola/internal/store"
 )
@@ -68,6 +70,7 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 	if err != nil {
 		return nil, err
 	}
+	m.origin = trace.SpanContextFromContext(ctx)
 	events := m.eventsOf(gondola.Created, []event{{kind: "launch", status: "pending", source: "flyd"}, {kind: "launch", source: "user"}})
 	m.events = events
 	if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {

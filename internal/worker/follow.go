@@ -28,6 +28,10 @@ func (m *machine) heard(ctx context.Context, st pilot.Status) {
 	m.notes.heard(st)
 	if st.Phase == pilot.Running {
 		m.failures = 0
+		if m.booting != nil {
+			m.booting(nil)
+			m.booting = nil
+		}
 	}
 	if before >= 0 && restarts() > before && m.rec.State == gondola.Started && !isPod(m.rec.Config) {
 		if err := m.commit(ctx, func(*record) {}, m.exitEvent(false)); err == nil {
@@ -64,6 +68,7 @@ func (m *machine) ended(phase pilot.Phase) {
 
 // lost follows the death of the sandbox: the Machine starts again in place, the first time at once. The next pilot tells it (SandboxChanged).
 func (m *machine) lost() {
+	m.w.counts.losses.Add(1)
 	if m.rec.State == gondola.Started {
 		m.rec.State = gondola.Starting // as after a crash of the worker: the record follows with the next step
 		m.show()

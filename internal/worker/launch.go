@@ -20,10 +20,12 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 	rec, base, payloads, isolation := m.rec, ctx, m.payloads, m.driver()
 	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
 		l := &launcher{m: m, w: m.w, rec: rec, driver: isolation, payloads: payloads}
+		ctx, end := m.span(ctx, "machine launch")
 		err := l.find(ctx)
 		l.dead = errors.Is(err, pilot.ErrGone)
 		if l.dead && anew && l.final == nil {
 			err = l.make(ctx)
+			end(err)
 		}
 		var conn *connection
 		if err == nil && l.api != nil {
@@ -54,6 +56,9 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 	switch {
 	case conn != nil:
 		m.conn, m.pulling, m.asked = conn, nil, false
+		if l.given {
+			_, m.booting = m.span(ctx, "machine boot")
+		}
 		if !l.given || l.payloads != m.payloads {
 			m.givePayload(ctx) // it may not have the newest
 		}
@@ -122,6 +127,7 @@ func (l *launcher) find(ctx context.Context) error {
 		return err
 	}
 	if alive {
+		l.w.counts.pilots.Add(1)
 		payload, err := l.w.payload(ctx, l.rec.ID)
 		if err != nil {
 			return err
@@ -150,7 +156,10 @@ func (l *launcher) make(ctx context.Context) error {
 	digests := l.rec.Digests
 	var images map[string]Image
 	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version; !again {
-		if images, err = l.pull(ctx, payload); err != nil {
+		pulling, end := l.m.span(ctx, "pull images")
+		images, err = l.pull(pulling, payload)
+		end(err)
+		if err != nil {
 			return &imageError{err}
 		}
 		digests = digestsOf(images)
@@ -165,7 +174,9 @@ func (l *launcher) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	prepared, err := l.w.cfg.Host.Prepare(ctx, hostMachine(l.rec), true)
+	preparing, end := l.m.span(ctx, "prepare host")
+	prepared, err := l.w.cfg.Host.Prepare(preparing, hostMachine(l.rec), true)
+	end(err)
 	if err != nil {
 		return fmt.Errorf("prepare the host: %w", err)
 	}
@@ -192,7 +203,9 @@ func (l *launcher) make(ctx context.Context) error {
 		return err
 	}
 	l.stale, l.given = before.Seq, true
-	l.api, err = l.driver.Launch(ctx, *spec, payload)
+	starting, end := l.m.span(ctx, "start pilot")
+	l.api, err = l.driver.Launch(starting, *spec, payload)
+	end(err)
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gondola"
 	"gondola/internal/driver"
 	"gondola/internal/pilot"
@@ -18,14 +20,15 @@ import (
 // It is level-triggered: next looks at the record (State, Target, Step) and at what is known of the sandbox, and begins the one job that is due.
 // Jobs do what takes time; they work on a copy of the record and hand back a closure that the goroutine applies.
 type machine struct {
-	w     *Worker
-	id    gondola.MachineID
-	app   gondola.AppName
-	log   *slog.Logger
-	inbox chan func(context.Context)
-	done  chan struct{} // closed when the goroutine has ended
-	found func()        // tells Run that it is known what became of the Machine
-	stats sampler
+	w      *Worker
+	id     gondola.MachineID
+	app    gondola.AppName
+	log    *slog.Logger
+	inbox  chan func(context.Context)
+	done   chan struct{} // closed when the goroutine has ended
+	found  func()        // tells Run that it is known what became of the Machine
+	stats  sampler
+	origin trace.SpanContext // of the request that created it, in this process
 
 	// Owned.
 	rec       record
@@ -33,6 +36,7 @@ type machine struct {
 	lastEvent time.Time
 	seq       uint64
 	job       *job
+	booting   func(error)                       // ends the span from the start of the pilot until its containers run; nil: there is none
 	conn      *connection                       // to its pilot, nil if there is none
 	status    *pilot.Status                     // last heard of the present run
 	pulling   map[string]gondola.ContainerState // container → why it waits, while images are pulled

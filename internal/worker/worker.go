@@ -55,6 +55,7 @@ type Worker struct {
 	slots   chan struct{} // bounds how many Machines are being started at a time
 	pins    *pins
 	disks   *disks
+	counts  counts
 	opened  time.Time
 
 	diskFree atomic.Int64    // bytes that new Volumes may take, of the last look

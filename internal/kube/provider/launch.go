@@ -43,7 +43,7 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		return 0, err
 	}
 	app := gondola.AppOfNamespace(e.cfg.Cluster, pod.Namespace)
-	made, err := e.cfg.Platform.Create(ctx, app, req)
+	made, err := e.cfg.Platform.Create(w.follow(ctx, pod), app, req)
 	if err != nil {
 		return e.refused(ctx, n, pod, w, err)
 	}

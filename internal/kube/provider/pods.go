@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -66,6 +67,8 @@ type work struct {
 	tries       int
 	detailsAt   time.Time         // since when details wait to be reported; zero: none do
 	refusedHere map[string]string // ephemeral container → why it cannot be run
+	began       time.Time         // when the Pod was first seen here
+	span        trace.Span        // of the Pod's way to Running; nil: it is over, or was never followed
 	createdHere bool              // this process made the Machine: all its notes are news
 }
 
@@ -80,7 +83,7 @@ func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine
 func (e *engine) trackLocked(uid types.UID) *tracked {
 	t, ok := e.pods[uid]
 	if !ok {
-		t = &tracked{work: work{stopGrace: -1}}
+		t = &tracked{work: work{stopGrace: -1, began: time.Now()}}
 		e.pods[uid] = t
 	}
 	return t

@@ -51,6 +51,10 @@ type Config struct {
 	Apps     gondola.Apps
 	Log      *slog.Logger // If nil, slog.Default.
 
+	// PodStarted hears how long it took from the moment a Pod was seen on its node until it was told to be Running; only of Pods whose
+	// Machine was made here. If nil, nobody does.
+	PodStarted func(region gondola.Region, took time.Duration)
+
 	Refused time.Duration // how long a bound Pod may wait for room before it fails; if zero, 60 s
 }
 

@@ -40,10 +40,14 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		return fmt.Errorf("report status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	e.mu.Lock()
-	if t, ok := e.pods[pod.UID]; ok && t.pod != nil && newer(updated, t.pod) {
+	t, ok := e.pods[pod.UID]
+	if ok && t.pod != nil && newer(updated, t.pod) {
 		t.pod = updated
 	}
 	e.mu.Unlock()
+	if ok {
+		e.told(n, &t.work, pod.Status.Phase, status.Phase)
+	}
 	return nil
 }
 
