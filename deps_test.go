@@ -69,6 +69,8 @@ var oneHome = []struct {
 	{"github.com/vishvananda/", []string{"internal/network"}, "devices and rules are a matter of internal/network"},
 	{"github.com/google/nftables", []string{"internal/network"}, "devices and rules are a matter of internal/network"},
 	{"mvdan.cc/sh", []string{"cmd/gondola-hello"}, "the shell is the demo image's"},
+	{"github.com/prometheus/client_golang", []string{"internal/daemon"}, "parts tell what happened; only the daemon knows who counts it"},
+	{"go.opentelemetry.io/otel/sdk", []string{"internal/daemon"}, "parts make spans; only the daemon knows who takes them"},
 	{"github.com/spf13/cobra", []string{"internal/cli", "internal/kube/kubectl", "cmd/gondola"}, "commands are a matter of internal/cli"},
 }
 
