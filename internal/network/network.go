@@ -8,8 +8,11 @@
 // link-local destinations beyond it (metadata services of clouds). Whatever is refused is refused at once and not just dropped, apart from
 // packets with a source that is not the Machine's. From outside only public ports (gondola.Public) open connections to a Machine.
 //
-// The kernel is the only record: a Network that is opened again finds the Machines and services that are there and interrupts none of them.
-// What was changed on the host beside (sysctls, addresses, routes) is recorded in Config.StateFile before it is done, and Purge undoes it.
+// Of what these rules let pass, the policies of a network (SetPolicies) forbid more: they judge what isolated Machines send, to their host too,
+// and what others send to them, from the first packet of a Machine on (docs/rfd/0005-network-policy.md).
+//
+// The kernel is the record: a Network that is opened again finds the Machines and services that are there and interrupts none of them. Policies
+// are in a file beside Config.StateFile as well, for Machines that come back before anybody sets policies again. What was changed on the host beside (sysctls, addresses, routes) is recorded in Config.StateFile before it is done, and Purge undoes it.
 // The package never touches tables, links or namespaces of others, and runs no programs.
 package network
 
