@@ -15,7 +15,7 @@ import (
 
 func (e *env) machineRun() *cobra.Command {
 	var app, name, region, size, restart, config string
-	var vars, meta, ports []string
+	var vars, meta, mounts, ports []string
 	var cpus, memory int
 	var detach, create bool
 	cmd := &cobra.Command{
@@ -63,6 +63,9 @@ func (e *env) machineRun() *cobra.Command {
 			if err := pairs(vars, "--env", &req.Config.Env); err != nil {
 				return err
 			}
+			if err := volumeMounts(mounts, &req.Config.Mounts); err != nil {
+				return err
+			}
 			if err := pairs(meta, "--metadata", &req.Config.Metadata); err != nil {
 				return err
 			}
@@ -78,7 +81,7 @@ func (e *env) machineRun() *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			if _, err := c.CreateApp(ctx, gondola.NewApp{Name: gondola.AppName(app), Org: gondola.Org}); err != nil && !isKind(err, gondola.ErrNameTaken) {
+			if err := ensureApp(ctx, c, app); err != nil {
 				return err
 			}
 			m, err := c.Create(ctx, gondola.AppName(app), req)
@@ -114,6 +117,7 @@ func (e *env) machineRun() *cobra.Command {
 	f.StringVarP(&config, "config", "c", "", "file with a machine config in JSON")
 	f.StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE")
 	f.StringArrayVarP(&ports, "port", "p", nil, "open a port of the host, PORT[:MACHINEPORT][/udp]; several times")
+	f.StringArrayVar(&mounts, "volume", nil, "mount a Volume of the App: VOLUME:/path, by id or name; VOLUME:/path:ro read-only")
 	f.StringArrayVar(&meta, "metadata", nil, "metadata KEY=VALUE")
 	f.BoolVarP(&detach, "detach", "d", false, "do not wait until it has started")
 	f.BoolVar(&create, "create-only", false, "create it without starting it")
