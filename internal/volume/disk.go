@@ -246,8 +246,9 @@ func (s *Store) Usage(id string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	return Usage{FSType: gondola.VolumeFSType, BlockSize: sb.blockSize, Blocks: sb.blocks, BlocksFree: sb.free, BlocksAvail: sb.free,
-		TotalBytes: sb.blocks * sb.blockSize, UsedBytes: (sb.blocks - sb.free) * sb.blockSize}, nil
+	blocks := sb.blocks - sb.overhead
+	return Usage{FSType: gondola.VolumeFSType, BlockSize: sb.blockSize, Blocks: blocks, BlocksFree: sb.free, BlocksAvail: sb.free,
+		TotalBytes: blocks * sb.blockSize, UsedBytes: (blocks - sb.free) * sb.blockSize}, nil
 }
 
 // Snapshot makes a copy of a volume as it is now, as after a power cut, or finds it made. While an image that is mounted is copied, those who

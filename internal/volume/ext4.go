@@ -53,6 +53,7 @@ func settle(dir string) error {
 // super is what is read of an ext4 superblock (https://docs.kernel.org/filesystems/ext4/globals.html).
 type super struct {
 	blocks, free, blockSize int64
+	overhead                int64 // blocks of the file system's own; zero where nobody has noted it yet
 	state                   uint16
 }
 
@@ -71,7 +72,7 @@ func readSuper(image string) (super, error) {
 		return super{}, fmt.Errorf("%s holds no ext4", image)
 	}
 	return super{blocks: int64(le.Uint32(b[0x4:])) | int64(le.Uint32(b[0x150:]))<<32, free: int64(le.Uint32(b[0xC:])) | int64(le.Uint32(b[0x158:]))<<32,
-		blockSize: 1024 << le.Uint32(b[0x18:]), state: le.Uint16(b[0x3A:])}, nil
+		overhead: int64(le.Uint32(b[0x248:])), blockSize: 1024 << le.Uint32(b[0x18:]), state: le.Uint16(b[0x3A:])}, nil
 }
 
 // hasErrors says whether the kernel noted that the file system is broken.

@@ -1,0 +1,167 @@
+package gondolatest_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/gondolatest"
+	"gondola/internal/store"
+)
+
+// eventually waits until what it asks for holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for begin := time.Now(); !holds(); <-time.After(20 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("after 20 s it does not hold: %s", what)
+		}
+	}
+}
+
+// TestVolume_WhatACrashCutShortIsFinished puts into the worker's file what it records before each step.
+func TestVolume_WhatACrashCutShortIsFinished(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	whole, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "whole", SizeGB: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := p.SnapshotVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: whole.ID}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doomed, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "doomed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := p.Workers[0]
+	w.Stop()
+	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(v gondola.Volume, state gondola.VolumeState, size int, source string) gondola.VolumeID {
+		if v.ID == "" {
+			v = gondola.Volume{ID: gondola.NewVolumeID(), Name: string(state), App: "shop", CreatedAt: time.Now()}
+		}
+		v.State, v.SizeGB = state, size
+		if err := db.PutVolume(t.Context(), store.Volume{Volume: v, Source: source}); err != nil {
+			t.Fatal(err)
+		}
+		return v.ID
+	}
+	want := map[gondola.VolumeID]int{ // → size in GB
+		put(gondola.Volume{}, gondola.VolumeCreating, 1, ""):       1,
+		put(gondola.Volume{}, gondola.VolumeRestoring, 3, snap.ID): 3,
+		put(whole, gondola.VolumeExtending, 5, ""):                 5,
+	}
+	put(doomed, gondola.VolumePendingDestroy, 3, "")
+	broken := store.Snapshot{App: "shop", VolumeSnapshot: gondola.VolumeSnapshot{ID: gondola.NewSnapshotID(), Volume: whole.ID, Status: "creating", RetentionDays: 5, CreatedAt: time.Now()}}
+	if err := errors.Join(db.PutSnapshot(t.Context(), broken), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	for id, gb := range want {
+		eventually(t, "a volume is finished with its size", func() bool {
+			v, err := w.Volume(t.Context(), gondola.VolumeRef{ID: id})
+			return err == nil && v.State == gondola.VolumeCreated && v.SizeGB == gb && v.BytesTotal == uint64(gb)<<30
+		})
+	}
+	eventually(t, "a volume that was being destroyed is gone", func() bool {
+		_, err := w.Volume(t.Context(), gondola.VolumeRef{ID: doomed.ID})
+		return errors.Is(err, gondola.ErrNotFound)
+	})
+	eventually(t, "of the snapshots the whole one is left", func() bool {
+		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: whole.ID})
+		return err == nil && len(all) == 1 && all[0].ID == snap.ID
+	})
+	eventually(t, "the index has what the worker has", func() bool {
+		all, err := p.ListVolumes(t.Context(), "shop")
+		return err == nil && len(all) == 3
+	})
+}
+
+func TestVolume_AMachineKeepsItOverARestartOfTheWorker(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"trap"}}, Mounts: []gondola.VolumeMount{{Volume: string(v.ID), Path: "/data"}}}
+	m, err := p.Create(t.Context(), "shop", gondola.CreateRequest{Config: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(t.Context(), m.Ref(), gondola.WaitRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	w := p.Workers[0]
+	w.Stop()
+	w.Start()
+	if _, err := p.DeleteVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: v.ID}); !errors.Is(err, gondola.ErrPrecondition) {
+		t.Errorf("DeleteVolume after a restart = %v, want ErrPrecondition: %s has it", err, m.ID)
+	}
+	if got := w.Host.Mounted(); len(got) != 1 {
+		t.Errorf("mounted = %v, want %s", got, v.ID)
+	}
+	if err := p.Destroy(t.Context(), m.Ref(), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(t.Context(), m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Host.Mounted(); len(got) != 0 {
+		t.Errorf("after the machine was destroyed %v is mounted", got)
+	}
+}
+
+func TestVolume_BindsItsMachineToItsWorker(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"aaa", "bbb"}, Total: gondola.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30}})
+	p.NewApp("shop")
+	v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", Region: "bbb"})
+	if err != nil || v.Region != "bbb" || v.Worker != "bbb" {
+		t.Fatalf("CreateVolume in bbb = %+v, %v", v, err)
+	}
+	c := gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"trap"}}, Mounts: []gondola.VolumeMount{{Name: "data", Path: "/data"}}}
+	m, err := p.Create(t.Context(), "shop", gondola.CreateRequest{Config: c})
+	if err != nil || m.Region != "bbb" {
+		t.Fatalf("Create with a volume in bbb = region %s, %v", m.Region, err)
+	}
+	c.Mounts[0].Volume = string(v.ID)
+	if _, err := p.Create(t.Context(), "shop", gondola.CreateRequest{Config: c, Region: "aaa"}); !errors.Is(err, gondola.ErrPrecondition) {
+		t.Errorf("Create in aaa with a volume in bbb = %v, want ErrPrecondition", err)
+	}
+	if err := p.Destroy(t.Context(), m.Ref(), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(t.Context(), m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}}); err != nil {
+		t.Fatal(err)
+	}
+	c.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 512}
+	_, err = p.Create(t.Context(), "shop", gondola.CreateRequest{Config: c})
+	if want := "insufficient resources to create new machine with existing volume '" + string(v.ID) + "'"; !errors.Is(err, gondola.ErrPrecondition) || len(err.Error()) < len(want) ||
+		err.Error()[:len(want)] != want || len(gondola.Refusals(err)) != 1 {
+		t.Errorf("Create without room = %v, want %s", err, want)
+	}
+	strict := true
+	second, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data"})
+	if err != nil || second.Worker != "aaa" {
+		t.Errorf("a second volume of that name is on %s (%v), want the other worker", second.Worker, err)
+	}
+	_, err = p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", RequireUniqueZone: &strict})
+	if !errors.Is(err, gondola.ErrCapacity) {
+		t.Errorf("a third with require_unique_zone = %v, want ErrCapacity", err)
+	}
+	if err := p.DeleteApp(t.Context(), "shop"); err != nil {
+		t.Errorf("DeleteApp = %v", err)
+	}
+	for _, w := range p.Workers {
+		if left, err := w.ListVolumes(t.Context(), ""); err != nil || len(left) != 0 {
+			t.Errorf("after DeleteApp worker %s has %v, %v", w.Name, left, err)
+		}
+	}
+}
