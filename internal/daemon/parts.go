@@ -97,19 +97,19 @@ func (p *platform) checkDropped(ctx context.Context) error {
 		if slices.Contains(p.Config.Regions, m.Region) {
 			continue
 		}
-		n, err := countMachines(ctx, p.workerDir(m.Region))
+		n, volumes, err := countMachines(ctx, p.workerDir(m.Region))
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if n == 0 && volumes == 0 {
 			continue
 		}
 		all := ""
 		for _, r := range append(slices.Clone(p.Config.Regions), m.Region) {
 			all += " --region " + string(r)
 		}
-		return gondola.Errorf(gondola.ErrPrecondition, "region %s has %d Machines and is not among those to start: keep it, with gondola up%s; "+
-			"or destroy them first, with gondola machine destroy, while it runs", m.Region, n, all)
+		return gondola.Errorf(gondola.ErrPrecondition, "region %s has %d Machines and %d Volumes and is not among those to start: keep it, with gondola up%s; "+
+			"or destroy them first, with gondola machine destroy and gondola volume destroy, while it runs", m.Region, n, volumes, all)
 	}
 	return nil
 }
@@ -118,19 +118,28 @@ func (p *platform) workerDir(r gondola.Region) string {
 	return filepath.Join(p.Config.Data, "worker", string(r))
 }
 
-// countMachines says how many Machines a worker that does not run has on record.
-func countMachines(ctx context.Context, dir string) (int, error) {
+// countMachines says how many Machines and Volumes a worker that does not run has on record.
+func countMachines(ctx context.Context, dir string) (machines, volumes int, err error) {
 	path := filepath.Join(dir, "worker.db")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	w, err := store.OpenWorker(path)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer w.Close()
-	machines, err := w.Machines(ctx)
-	return len(machines), err
+	ms, err := w.Machines(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	vs, err := w.Volumes(ctx)
+	for _, v := range vs {
+		if v.DestroyedAt.IsZero() {
+			volumes++
+		}
+	}
+	return len(ms), volumes, err
 }
 
 // openWorkers opens images and workers, without starting anything: it serves Down as well.

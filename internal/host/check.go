@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/volume"
 )
 
 // Check is one finding of `gondola doctor`.
@@ -31,6 +33,9 @@ func Checks() []Check {
 	list := []Check{root, checkKernel()}
 	if root.OK { // the others would only say the same
 		list = append(list, checkOverlay(), checkNetworks(), checkIPv6(), checkCgroups())
+	}
+	if root.OK {
+		list = append(list, checkVolumes())
 	}
 	list = append(list, checkForwarding(), checkMemory(), checkDisk("/var/lib"))
 	list = append(list, checkPort("127.0.0.1:4280", "API"), checkPort("127.0.0.1:6443", "Kubernetes API"))
@@ -133,6 +138,25 @@ func checkCgroups() Check {
 		return c
 	}
 	c.OK = true
+	return c
+}
+
+// checkVolumes makes and mounts a volume.
+func checkVolumes() Check {
+	c := Check{Name: "volumes", OK: true, Detail: "an ext4 on a loop device can be mounted"}
+	dir, err := os.MkdirTemp("", "gondola-check-")
+	if err != nil {
+		return Check{Name: "volumes", Detail: err.Error(), Remedy: "make room in " + os.TempDir()}
+	}
+	defer os.RemoveAll(dir)
+	s, err := volume.Open(volume.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return Check{Name: "volumes", Detail: err.Error()}
+	}
+	if kind, why := s.Kind(); kind != volume.Image {
+		c.OK, c.Detail = false, "are plain directories whose sizes are not enforced: "+why
+		c.Remedy = "install e2fsprogs, and load the module: modprobe loop"
+	}
 	return c
 }
 
