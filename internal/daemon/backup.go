@@ -88,6 +88,9 @@ func Backup(ctx context.Context, o BackupOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if left, _ := filepath.Glob(filepath.Join(c.Data, "volumes", "vol_*")); len(left) > 0 && o.Snapshots == nil {
+		o.Say("the data of %d volumes is not in it: copy it by hand, from the Machines that mount them", len(left))
+	}
 	o.Say("%s: %d files, %.1f MB; keep it as you keep keys. Bring it back with: gondola restore %s", o.To, b.files, float64(size)/1e6, o.To)
 	return nil
 }
