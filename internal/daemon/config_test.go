@@ -21,6 +21,9 @@ func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
 		"api: 4280":                                       "api",
 		"api: 127.0.0.1:none":                             "api",
 		"api: 0.0.0.0:4280":                               "api",
+		"loadBalancerPools: [192.0.2.1/28]":               "192.0.2.1/28",
+		"loadBalancerPools: [10.64.1.0/24]":               "overlaps the range of Machines",
+		"loadBalancerPools: [192.0.2.0/28, 192.0.2.4]":    "192.0.2.4/32 overlaps 192.0.2.0/28",
 		"range: 10.64.0.0/16":                             "range",
 		"cluster: " + strings.Repeat("x", 30):             "cluster",
 		"registries: {a.example: {mirrorr: b.example}}":   "mirrorr",
@@ -46,6 +49,7 @@ func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
 func TestLoadConfig_TakesWhatIsRight(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	full := "data: /srv/gondola\napi: 127.0.0.2:99\nregions: [fra, ams]\ncluster: prod-1\nnodesPerRegion: 2\nkubernetesPort: 7443\nrange: 10.128.0.0/10\n" +
+		"loadBalancerPools: [192.0.2.0/28, \"2001:db8::/64\", 198.51.100.7]\n" +
 		"registries: {\"r.example:5000\": {mirror: m.example/x, plainHTTP: true, insecure: true}}\n"
 	if err := os.WriteFile(path, []byte(full), 0o600); err != nil {
 		t.Fatal(err)

@@ -73,6 +73,8 @@ func (p *Publisher) follow(ctx context.Context) error {
 	defer due.Stop()
 	for {
 		select {
+		case <-ctx.Done():
+			return nil
 		case c, ok := <-changes:
 			if !ok {
 				return nil

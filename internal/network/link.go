@@ -189,6 +189,9 @@ func (n *Network) deleteRetired() error {
 	}
 	for _, l := range links {
 		if !strings.HasPrefix(l.Attrs().Name, n.retiredPrefix()) {
+			if err := letLoopbackPass(l); err != nil { // of a version that did not
+				n.log.Warn("public ports at 127.0.0.1 will not reach a Machine", "link", l.Attrs().Name, "error", err)
+			}
 			continue
 		}
 		if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
