@@ -78,13 +78,22 @@ func (t oneByOne) Run(name string, f func(testscript.T)) {
 	t.T.Run(name, func(t *testing.T) { f(oneByOne{t}) })
 }
 
+// program is the gondola that is tested.
+func program() string {
+	built, err := filepath.Abs("../bin/gondola")
+	if err != nil {
+		panic(err)
+	}
+	return cmp.Or(os.Getenv("GONDOLA_TEST_BINARY"), built)
+}
+
 // newHost makes the namespace and the commands that run in it, and sees to it that nothing is left of them.
 func newHost(t *testing.T, name string) *host {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := cmp.Or(os.Getenv("GONDOLA_TEST_BINARY"), filepath.Join(root, "bin", "gondola"))
+	program := program()
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("%v: run make build first", err)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // outside puts a machine beside the host until the script ends, on a link of 203.0.113.0/24 and 2001:db8:113::/64: the host is .1, the other
-// .2. The command client is gondola-hello there.
+// .2. The command client is gondola-hello there, elsewhere runs any other ($GONDOLA) there.
 func (h *host) outside(ts *testscript.TestScript) {
 	ip := func(args ...string) {
 		out, err := exec.Command("ip", args...).CombinedOutput()
@@ -29,6 +29,9 @@ func (h *host) outside(ts *testscript.TestScript) {
 	}
 	root, err := filepath.Abs("..")
 	ts.Check(err)
-	program := "#!/bin/sh\nexec nsenter --net=/run/netns/" + other + " " + filepath.Join(root, "bin", "gondola-hello") + " \"$@\"\n"
-	ts.Check(os.WriteFile(filepath.Join(h.bin, "client"), []byte(program), 0o755))
+	enter := "#!/bin/sh\nexec nsenter --net=/run/netns/" + other + " "
+	for name, command := range map[string]string{"client": filepath.Join(root, "bin", "gondola-hello"), "elsewhere": "env GONDOLA_DATA=/nonexistent"} {
+		ts.Check(os.WriteFile(filepath.Join(h.bin, name), []byte(enter+command+" \"$@\"\n"), 0o755))
+	}
+	ts.Setenv("GONDOLA", program())
 }
