@@ -270,7 +270,7 @@ func (u *undo) run() error {
 }
 
 // Purge removes everything of an instance from this machine, with no daemon and no Machine running: mounts below dataDir, sockets, cgroups
-// (processes in them are killed), the directories of Machines and the images. Its networks are for network.Purge. The rest of dataDir is
+// (processes in them are killed), the directories of Machines, the images and the volumes. Its networks are for network.Purge. The rest of dataDir is
 // the caller's.
 func Purge(ctx context.Context, dataDir, instance string) error {
 	p, err := newPlaces(dataDir, instance, "")
@@ -292,7 +292,7 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 			return fmt.Errorf("purge: %w", err)
 		}
 	}
-	err = errors.Join(os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")))
+	err = errors.Join(os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")), os.RemoveAll(filepath.Join(p.data, "volumes")))
 	if err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
