@@ -61,6 +61,8 @@ func (c *Cluster) apiServerFlags() []string {
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file=" + f("front-proxy-client.crt"), "--proxy-client-key-file=" + f("front-proxy-client.key"),
+		// The backend of an aggregated API or webhook is asked at its own address: it is routed, and there is no detour over a virtual one.
+		"--enable-aggregator-routing=true",
 		"--profiling=false",
 	}
 }

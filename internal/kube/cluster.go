@@ -252,7 +252,10 @@ func (c *Cluster) runProvider(ctx context.Context, bootstrapped <-chan struct{},
 	if err := c.answered(ctx, providerClient, "/api/v1/services?limit=1"); err != nil {
 		return err
 	}
-	return part(p.Run).until(ctx, "provider")
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return part(p.Run).until(ctx, "provider") })
+	g.Go(func() error { return c.runMetrics(ctx, p.MetricsAPI()) })
+	return g.Wait()
 }
 
 func (c *Cluster) providerConfig() (provider.Config, error) {

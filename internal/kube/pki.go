@@ -79,6 +79,7 @@ func newPKI(cfg *Config) *pki {
 			Etcd:                        kubeadmapi.Etcd{External: &kubeadmapi.ExternalEtcd{}}, // no etcd certificates
 		},
 	}}
+	p.leaves = append(p.leaves, metricsLeaf())
 	p.client(adminClient, "gondola:admin", "system:masters")
 	p.client(controllerClient, "system:kube-controller-manager")
 	p.client(schedulerClient, "system:kube-scheduler")

@@ -24,9 +24,16 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 	if w.failure == nil && m.State == gondola.LaunchFailed {
 		w.failure = &translate.Failure{Reason: "LaunchFailed", Message: machineMessage(m)}
 	}
+	if f := e.evictionOf(pod.UID); w.failure == nil && f != nil {
+		w.failure, w.evicted = f, true
+	}
 	if w.failure != nil {
 		if running(m) {
-			return e.stop(ctx, pod, m, w, gracePeriod(pod))
+			grace := gracePeriod(pod)
+			if w.evicted {
+				grace = min(grace, evictGrace)
+			}
+			return e.stop(ctx, pod, m, w, grace)
 		}
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
 	}

@@ -22,9 +22,6 @@ import (
 	"gondola/internal/kube/translate"
 )
 
-// PodsPerNode is how many Pods a Node says it takes; what a region really takes the market decides.
-const PodsPerNode = 1000
-
 // node is one virtual node at work. It is the node.NodeProvider of virtual-kubelet's NodeController, which registers the Node, renews its
 // Lease and sends its status.
 type node struct {
@@ -134,23 +131,21 @@ func (n *node) allocatable() corev1.ResourceList {
 // build makes the Node as it is now.
 func (n *node) build() *corev1.Node {
 	capacity, allocatable, workers := n.engine.region(n.Region)
-	pods := *resource.NewQuantity(PodsPerNode, resource.DecimalSI)
-	disk := resource.MustParse("100Gi")
+	host := n.host()
+	pods, disk := *resource.NewQuantity(int64(host.MaxMachines), resource.DecimalSI), *resource.NewQuantity(host.DiskBytes, resource.BinarySI)
 	kubelet := kubeversion.Get().GitVersion
 	o := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{
-			corev1.LabelHostname: n.Name, corev1.LabelTopologyRegion: string(n.Region), corev1.LabelTopologyZone: string(n.Region),
-			corev1.LabelOSStable: "linux", corev1.LabelArchStable: runtime.GOARCH, corev1.LabelInstanceTypeStable: "gondola-region",
-		}},
-		Spec: corev1.NodeSpec{ProviderID: "gondola://" + string(n.Region) + "/" + n.Name},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.labels()},
+		Spec:       corev1.NodeSpec{ProviderID: "gondola://" + string(n.Region) + "/" + n.Name},
 		Status: corev1.NodeStatus{
 			Capacity:        resourceList(capacity, pods, disk),
 			Allocatable:     resourceList(allocatable, pods, disk),
-			Conditions:      nodeConditions(n.Region, workers),
+			Conditions:      nodeConditions(n.Region, workers, n.engine.offers.hosts(n.Region)),
+			Images:          n.engine.nodeImages(),
 			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(n.port)}},
 			NodeInfo: corev1.NodeSystemInfo{
-				MachineID: n.Name, SystemUUID: n.Name, BootID: n.Name, KernelVersion: kernel(), OSImage: "Gondola", OperatingSystem: "linux",
-				Architecture: runtime.GOARCH, ContainerRuntimeVersion: "gondola://0.1.0", KubeletVersion: kubelet,
+				MachineID: host.MachineID, SystemUUID: n.Name, BootID: host.BootID, KernelVersion: host.Kernel, OSImage: host.OSImage, OperatingSystem: "linux",
+				Architecture: runtime.GOARCH, ContainerRuntimeVersion: host.Runtime, KubeletVersion: kubelet,
 			},
 		},
 	}
@@ -165,35 +160,35 @@ func (n *node) build() *corev1.Node {
 	return o
 }
 
+// labels are those that the node gives itself.
+func (n *node) labels() map[string]string {
+	return map[string]string{
+		corev1.LabelHostname: n.Name, corev1.LabelTopologyRegion: string(n.Region), corev1.LabelTopologyZone: string(n.Region),
+		corev1.LabelOSStable: "linux", corev1.LabelArchStable: runtime.GOARCH, corev1.LabelInstanceTypeStable: "gondola-region",
+	}
+}
+
 func resourceList(r gondola.Resources, pods, disk resource.Quantity) corev1.ResourceList {
 	return corev1.ResourceList{
-		corev1.ResourceCPU:              *resource.NewMilliQuantity(max(r.CPUMillis, 0), resource.DecimalSI),
-		corev1.ResourceMemory:           *resource.NewQuantity(max(r.MemoryBytes, 0), resource.BinarySI),
-		corev1.ResourceEphemeralStorage: disk,
-		corev1.ResourcePods:             pods,
+		corev1.ResourceCPU:                     *resource.NewMilliQuantity(max(r.CPUMillis, 0), resource.DecimalSI),
+		corev1.ResourceMemory:                  *resource.NewQuantity(max(r.MemoryBytes, 0), resource.BinarySI),
+		corev1.ResourceEphemeralStorage:        disk,
+		corev1.ResourcePods:                    pods,
+		corev1.ResourceHugePagesPrefix + "2Mi": resource.Quantity{Format: resource.DecimalSI}, // no Machine gets any
+		corev1.ResourceHugePagesPrefix + "1Gi": resource.Quantity{Format: resource.DecimalSI},
 	}
 }
 
 // nodeConditions says whether the region works: it does while one of its workers answers.
-func nodeConditions(region gondola.Region, workers int) []corev1.NodeCondition {
+func nodeConditions(region gondola.Region, workers int, hosts map[gondola.WorkerName]gondola.HostInfo) []corev1.NodeCondition {
 	now := metav1.Now()
 	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "WorkersAnswer",
 		Message: fmt.Sprintf("workers of region %s answer", region)}
 	if workers == 0 {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "NoWorker", fmt.Sprintf("no worker of region %s answers", region)
 	}
-	out := []corev1.NodeCondition{ready}
-	for _, c := range []struct {
-		kind            corev1.NodeConditionType
-		reason, message string
-	}{
-		{corev1.NodeMemoryPressure, "WorkersHaveSufficientMemory", "what a Machine reserves is kept for it"},
-		{corev1.NodeDiskPressure, "WorkersHaveNoDiskPressure", "workers have no disk pressure"},
-		{corev1.NodePIDPressure, "WorkersHaveSufficientPID", "every Machine has its own processes"},
-		{corev1.NodeNetworkUnavailable, "RouteCreated", "Machines are routed"},
-	} {
-		out = append(out, corev1.NodeCondition{Type: c.kind, Status: corev1.ConditionFalse, Reason: c.reason, Message: c.message})
-	}
+	out := append([]corev1.NodeCondition{ready}, pressureConditions(hosts)...)
+	out = append(out, corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: "RouteCreated", Message: "Machines are routed"})
 	for i := range out {
 		out[i].LastHeartbeatTime, out[i].LastTransitionTime = now, now
 	}
@@ -233,13 +228,7 @@ func (e *engine) region(r gondola.Region) (capacity, allocatable gondola.Resourc
 	e.mu.Unlock()
 	others := capacity.Sub(free).Sub(own)
 	allocatable = capacity.Sub(gondola.Resources{CPUMillis: max(others.CPUMillis, 0), MemoryBytes: max(others.MemoryBytes, 0)})
-	share := int64(0)
-	for _, n := range e.nodes {
-		if n.Region == r {
-			share++
-		}
-	}
-	if share > 1 {
+	if share := e.share(r); share > 1 {
 		capacity = gondola.Resources{CPUMillis: capacity.CPUMillis / share, MemoryBytes: capacity.MemoryBytes / share}
 		allocatable = gondola.Resources{CPUMillis: allocatable.CPUMillis / share, MemoryBytes: allocatable.MemoryBytes / share}
 	}
@@ -255,6 +244,7 @@ func (e *engine) tellCapacity(ctx context.Context) {
 		case <-e.offers.changed:
 		}
 		pause(ctx, settle)
+		e.learnImages(ctx)
 		for _, n := range e.nodes {
 			n.update()
 		}

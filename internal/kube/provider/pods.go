@@ -39,6 +39,9 @@ type engine struct {
 	mu   sync.Mutex
 	pods map[types.UID]*tracked
 	apps map[gondola.AppName]bool // that are known to exist
+
+	images    []corev1.ContainerImage // of all workers, the largest first; imagesKey says of which offers
+	imagesKey string
 }
 
 // tracked is what is known of one Pod. The fields up to the blank line are guarded by engine.mu; work belongs to the queue's worker, of
@@ -49,6 +52,8 @@ type tracked struct {
 	worker  gondola.WorkerName // of the machine
 	told    time.Time          // when the machine was heard of
 
+	eviction *translate.Failure // set: the Pod has to go
+
 	work work
 }
 
@@ -58,6 +63,7 @@ type work struct {
 	failure     *translate.Failure
 	waiting     *translate.Waiting
 	stopGrace   time.Duration // of the last stop that was sent; -1: none
+	evicted     bool          // failure is an eviction
 	stopSent    time.Time
 	payload     string // digest of the payload that the Machine has
 	changedAt   time.Time

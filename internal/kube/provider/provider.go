@@ -189,6 +189,7 @@ func (p *Provider) begin(ctx context.Context, g *errgroup.Group, synced []cache.
 		g.Go(func() error { return n.run(ctx, sync.OnceFunc(func() { registered <- struct{}{} })) })
 	}
 	g.Go(func() error { e.tellCapacity(ctx); return nil })
+	g.Go(func() error { e.evict(ctx); return nil })
 	g.Go(func() error { e.work(ctx); return nil })
 	for range e.nodes {
 		select {

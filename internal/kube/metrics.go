@@ -1,0 +1,176 @@
+package kube
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+	"k8s.io/kubernetes/cmd/kubeadm/app/util/pkiutil"
+)
+
+// The aggregated API metrics.k8s.io is served in this process, on the API server's address, and registered as any other would be: an
+// APIService whose Service leads to it. Where a user has installed another metrics server, which takes the APIService over, that one stays.
+const (
+	metricsService = "gondola-metrics"
+	metricsPort    = 4443
+	metricsServing = "metrics-serving"
+	metricsReader  = "system:aggregated-metrics-reader"
+	frontProxy     = "front-proxy-client"
+)
+
+// metricsLeaf is the serving certificate, of the name under which the API server asks.
+func metricsLeaf() leaf {
+	name := metricsService + "." + metav1.NamespaceSystem + ".svc"
+	return leaf{metricsServing, "ca", pkiutil.CertConfig{Config: certutil.Config{CommonName: name, AltNames: certutil.AltNames{DNSNames: []string{name}},
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}}}
+}
+
+// serveMetrics serves handler to the API server until ctx ends. listening closes when it can be asked.
+func (c *Cluster) serveMetrics(ctx context.Context, handler http.Handler, listening chan<- struct{}) error {
+	cert, err := c.pki.pair(metricsServing)
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(c.pki.file("front-proxy-ca.crt"))
+	if err != nil {
+		return err
+	}
+	callers := x509.NewCertPool()
+	callers.AppendCertsFromPEM(pem)
+	at := netip.AddrPortFrom(c.cfg.Address, metricsPort).String()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return fmt.Errorf("metrics API: %w", err)
+	}
+	srv := &http.Server{Handler: onlyFrontProxy(handler), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: callers, MinVersion: tls.VersionTLS12}}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	close(listening)
+	if err := srv.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics API on %s: %w", at, err)
+	}
+	return nil
+}
+
+// runMetrics serves the metrics API and registers it.
+func (c *Cluster) runMetrics(ctx context.Context, handler http.Handler) error {
+	authority, err := os.ReadFile(c.pki.file("ca.crt"))
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	listening := make(chan struct{})
+	g.Go(func() error { return c.serveMetrics(ctx, handler, listening) })
+	g.Go(func() error {
+		if !received(ctx, listening) {
+			return nil
+		}
+		err := retry(ctx, 100*time.Millisecond, func(ctx context.Context) error { return registerMetrics(ctx, c.rest(adminClient), &c.cfg, authority) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// onlyFrontProxy lets only the API server's aggregator through, which has authorized what it passes on.
+func onlyFrontProxy(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || r.TLS.PeerCertificates[0].Subject.CommonName != frontProxy {
+			http.Error(w, "Forbidden: this API is for the API server", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// registerMetrics makes the Service, its endpoint, the role of readers and the APIService; doing it again corrects them.
+func registerMetrics(ctx context.Context, config *rest.Config, cfg *Config, authority []byte) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	registry, err := aggregator.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	if err := ensureMetricsService(ctx, client, cfg); err != nil {
+		return fmt.Errorf("service %s: %w", metricsService, err)
+	}
+	if err := ensureMetricsReader(ctx, client); err != nil {
+		return fmt.Errorf("role %s: %w", metricsReader, err)
+	}
+	port := int32(443)
+	want := apiregistrationv1.APIServiceSpec{Group: "metrics.k8s.io", Version: "v1beta1", GroupPriorityMinimum: 100, VersionPriority: 100, CABundle: authority,
+		Service: &apiregistrationv1.ServiceReference{Namespace: metav1.NamespaceSystem, Name: metricsService, Port: &port}}
+	services := registry.ApiregistrationV1().APIServices()
+	have, err := services.Get(ctx, "v1beta1.metrics.k8s.io", metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = services.Create(ctx, &apiregistrationv1.APIService{ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io", Labels: ours}, Spec: want}, metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if s := have.Spec.Service; s == nil || s.Name != metricsService || s.Namespace != metav1.NamespaceSystem {
+		return nil // somebody else's
+	}
+	have.Spec = want
+	_, err = services.Update(ctx, have, metav1.UpdateOptions{})
+	return err
+}
+
+func ensureMetricsService(ctx context.Context, client kubernetes.Interface, cfg *Config) error {
+	_, err := client.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: metricsService, Labels: map[string]string{"k8s-app": metricsService, "app.kubernetes.io/managed-by": "gondola"}},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(metricsPort)}}},
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	ready, name, number, protocol := true, "https", int32(metricsPort), corev1.ProtocolTCP
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: metricsService + "-gondola", Labels: map[string]string{discoveryv1.LabelServiceName: metricsService, discoveryv1.LabelManagedBy: "gondola"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{cfg.Address.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &number}},
+	}
+	slices := client.DiscoveryV1().EndpointSlices(metav1.NamespaceSystem)
+	if _, err = slices.Create(ctx, slice, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
+		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
+	}
+	return err
+}
+
+// ensureMetricsReader lets those read metrics who may view, edit or administer.
+func ensureMetricsReader(ctx context.Context, client kubernetes.Interface) error {
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: metricsReader, Labels: map[string]string{"app.kubernetes.io/managed-by": "gondola",
+		"rbac.authorization.k8s.io/aggregate-to-admin": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "true", "rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+		Rules: []rbacv1.PolicyRule{rule("metrics.k8s.io", read, "pods", "nodes")}}
+	_, err := client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		_, err = client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
+	}
+	return err
+}
