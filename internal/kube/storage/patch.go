@@ -1,0 +1,128 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"gondola"
+)
+
+// object is what a patch is made for.
+type object interface {
+	GetName() string
+	GetNamespace() string
+	GetUID() types.UID
+	GetResourceVersion() string
+	GetFinalizers() []string
+}
+
+// finalizers is a patch that sets an object's finalizers; nobody may have changed it meanwhile.
+func finalizers(o object, list []string) map[string]any {
+	if list == nil {
+		list = []string{}
+	}
+	return map[string]any{"metadata": map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion(), "finalizers": list}}
+}
+
+func with(list []string, name string) []string { return append(slices.Clone(list), name) }
+
+func without(list []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(f string) bool { return f == name })
+}
+
+func (c *Controller) addClaimFinalizer(ctx context.Context, pvc *corev1.PersistentVolumeClaim) error {
+	if slices.Contains(pvc.Finalizers, provisioning) {
+		return nil
+	}
+	return c.patchClaim(ctx, pvc, finalizers(pvc, with(pvc.Finalizers, provisioning)))
+}
+
+func (c *Controller) dropClaimFinalizer(ctx context.Context, pvc *corev1.PersistentVolumeClaim) error {
+	return c.patchClaim(ctx, pvc, finalizers(pvc, without(pvc.Finalizers, provisioning)))
+}
+
+// patchClaim changes a claim, or a subresource of it; one that is gone is fine.
+func (c *Controller) patchClaim(ctx context.Context, pvc *corev1.PersistentVolumeClaim, patch map[string]any, subresources ...string) error {
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumeClaims(pvc.Namespace).Patch(ctx, pvc.Name, types.MergePatchType, body, metav1.PatchOptions{}, subresources...)
+	return changed(err, "claim %s/%s", pvc.Namespace, pvc.Name)
+}
+
+func (c *Controller) patchVolume(ctx context.Context, pv *corev1.PersistentVolume, patch map[string]any) error {
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	return changed(err, "persistent volume %s", pv.Name)
+}
+
+// changed explains the error of a patch. What is gone is fine; a conflict is tried again without a word, on the newer object.
+func changed(err error, what string, args ...any) error {
+	switch {
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
+	case apierrors.IsConflict(err):
+		return laterError{err}
+	}
+	return fmt.Errorf(what+": %w", append(args, err)...)
+}
+
+// ensureApp makes sure that the App of a namespace is there.
+func (c *Controller) ensureApp(ctx context.Context, namespace string) error {
+	name := gondola.AppOfNamespace(c.cfg.Cluster, namespace)
+	app, err := c.cfg.Apps.App(ctx, name)
+	if errors.Is(err, gondola.ErrNotFound) {
+		app, err = c.cfg.Apps.CreateApp(ctx, gondola.NewApp{Name: name, Org: gondola.Org, Network: c.cfg.Network})
+		if errors.Is(err, gondola.ErrNameTaken) { // the provider was faster
+			app, err = c.cfg.Apps.App(ctx, name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("app %s of namespace %s: %w", name, namespace, err)
+	}
+	if app.Network != c.cfg.Network {
+		return gondola.Errorf(gondola.ErrConflict, "app %s of namespace %s is in network %q and not in the cluster's network %q: destroy or rename it", name, namespace, app.Network, c.cfg.Network)
+	}
+	return nil
+}
+
+// dropApp deletes the App of a namespace that is gone, once its last Volume is: the provider leaves an App that has some.
+func (c *Controller) dropApp(ctx context.Context, name gondola.AppName) error {
+	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return err
+	}
+	for i := range list.Items {
+		if gondola.AppOfNamespace(c.cfg.Cluster, list.Items[i].Name) == name {
+			return nil
+		}
+	}
+	app, err := c.cfg.Apps.App(ctx, name)
+	if errors.Is(err, gondola.ErrNotFound) || err == nil && app.Network != c.cfg.Network {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left, err := c.cfg.Volumes.ListVolumes(ctx, name)
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	err = c.cfg.Apps.DeleteApp(ctx, name)
+	if errors.Is(err, gondola.ErrNotFound) {
+		return nil
+	}
+	return err
+}
