@@ -27,7 +27,9 @@ func (c *Controller) refOf(pvc *corev1.PersistentVolumeClaim) gondola.VolumeRef 
 func volumeName(pvc *corev1.PersistentVolumeClaim) string { return "pvc-" + string(pvc.UID) }
 
 // ours says whether a PersistentVolume is of our driver.
-func ours(pv *corev1.PersistentVolume) bool { return pv.Spec.CSI != nil && pv.Spec.CSI.Driver == Driver }
+func ours(pv *corev1.PersistentVolume) bool {
+	return pv.Spec.CSI != nil && pv.Spec.CSI.Driver == Driver
+}
 
 // snapshotRef names a snapshot of a Volume.
 type snapshotRef struct {
@@ -52,7 +54,9 @@ func parseSnapshotHandle(handle string) (snapshotRef, error) {
 }
 
 // wanted is how many bytes a claim asks for.
-func wanted(pvc *corev1.PersistentVolumeClaim) int64 { return pvc.Spec.Resources.Requests.Storage().Value() }
+func wanted(pvc *corev1.PersistentVolumeClaim) int64 {
+	return pvc.Spec.Resources.Requests.Storage().Value()
+}
 
 // gib rounds bytes up to GiB, at least one.
 func gib(bytes int64) int { return int(max((bytes+1<<30-1)>>30, 1)) }

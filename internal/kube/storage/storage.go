@@ -42,8 +42,8 @@ const Driver = translate.VolumeDriver
 
 // Config says what a Controller looks after.
 type Config struct {
-	Cluster string // as the provider has it: claims of a namespace have their Volumes in its App
-	Network string // of the Apps that have to be made
+	Cluster string                    // as the provider has it: claims of a namespace have their Volumes in its App
+	Network string                    // of the Apps that have to be made
 	Regions map[string]gondola.Region // node → region; Volumes are made in these regions only
 
 	REST    *rest.Config // as a user with Rules

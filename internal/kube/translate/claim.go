@@ -69,3 +69,6 @@ func pvSource(pv *corev1.PersistentVolume) string {
 	}
 	return strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
 }
+
+// RegionAnnotation is on a PersistentVolumeClaim that can be had in one region only.
+const RegionAnnotation = VolumeDriver + "/region"
