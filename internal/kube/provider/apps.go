@@ -42,13 +42,20 @@ func (e *engine) forgetApp(namespace string) {
 	e.mu.Unlock()
 }
 
-// dropApp deletes the App of a namespace that is gone; its Pods went before it.
+// dropApp deletes the App of a namespace that is gone; its Pods went before it. One that still has Volumes stays: they are retained, or those
+// who reclaim them delete it with the last.
 func (e *engine) dropApp(ctx context.Context, namespace string) {
 	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
 	e.forgetApp(namespace)
 	have, err := e.cfg.Apps.App(ctx, app)
 	if err == nil && have.Network == e.cfg.Network {
-		err = e.cfg.Apps.DeleteApp(ctx, app)
+		var left []gondola.Volume
+		if left, err = e.cfg.Volumes.ListVolumes(ctx, app); err == nil && len(left) > 0 {
+			return
+		}
+		if err == nil || errors.Is(err, gondola.ErrUnsupported) {
+			err = e.cfg.Apps.DeleteApp(ctx, app)
+		}
 	}
 	if err != nil && !errors.Is(err, gondola.ErrNotFound) {
 		e.log.Warn("app of a namespace that is gone stays behind", "app", app, "namespace", namespace, "err", err)

@@ -134,6 +134,9 @@ func (e *engine) terminate(ctx context.Context, n *node, pod *corev1.Pod, m *gon
 	if err := e.destroy(ctx, m); err != nil {
 		return 0, err
 	}
+	if wait, err := e.vacating(ctx, pod, m); wait > 0 || err != nil {
+		return wait, err
+	}
 	err := n.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64), Preconditions: &metav1.Preconditions{UID: &pod.UID},
 	})

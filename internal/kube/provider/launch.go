@@ -43,6 +43,9 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		return 0, err
 	}
 	app := gondola.AppOfNamespace(e.cfg.Cluster, pod.Namespace)
+	if wait, err := e.occupied(ctx, n, pod, w, app, req.Config.Mounts); wait > 0 || err != nil {
+		return wait, err
+	}
 	made, err := e.cfg.Platform.Create(w.follow(ctx, pod), app, req)
 	if err != nil {
 		return e.refused(ctx, n, pod, w, err)

@@ -114,10 +114,16 @@ func (e *engine) take(m *gondola.Machine, worker gondola.WorkerName, truth bool)
 		worker = m.Gondola.Worker
 	}
 	t.worker = worker
+	var waiting []types.UID
+	if m.State == gondola.Destroyed {
+		waiting = e.waitingLocked(m.ID)
+	}
 	e.mu.Unlock()
 	e.offers.touch()
 	e.policies.touch()
-	e.queue.Add(uid)
+	for _, uid := range append(waiting, uid) {
+		e.queue.Add(uid)
+	}
 }
 
 // sweep marks the Machines of a worker (of all, without its name) that its complete picture does not have as destroyed, except those of

@@ -25,6 +25,9 @@ func (e *engine) request(ctx context.Context, n *node, pod *corev1.Pod) (gondola
 		return gondola.CreateRequest{}, &translate.UnsupportedError{Fields: fields}
 	}
 	in, _, err := e.inputs(ctx, n, pod)
+	if err == nil {
+		in.Claims, err = e.claims(ctx, pod)
+	}
 	if err != nil {
 		return gondola.CreateRequest{}, err
 	}

@@ -34,6 +34,8 @@ type engine struct {
 	offers   *offers
 	services corelisters.ServiceLister
 	policies *policies
+	pvcs     corelisters.PersistentVolumeClaimLister
+	pvs      corelisters.PersistentVolumeLister
 	queue    workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu   sync.Mutex
@@ -51,6 +53,7 @@ type tracked struct {
 	machine *gondola.Machine
 	worker  gondola.WorkerName // of the machine
 	told    time.Time          // when the machine was heard of
+	waitsOn gondola.MachineID  // that has a Volume which the Pod wants; empty: none has
 
 	eviction *translate.Failure // set: the Pod has to go
 

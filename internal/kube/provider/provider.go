@@ -48,6 +48,7 @@ type Config struct {
 	KubeletPort int            // port of the kubelet API on every Node's first address; if zero, 10250
 
 	Platform gondola.Platform
+	Volumes  gondola.Volumes // If nil, Platform's.
 	Apps     gondola.Apps
 	Log      *slog.Logger // If nil, slog.Default.
 
@@ -141,7 +142,8 @@ func (p *Provider) Run(ctx context.Context) error {
 			e.dropApp(ctx, ns.Name)
 		}
 	}})
-	synced := []cache.InformerSynced{namespaces.HasSynced, factory.Core().V1().Services().Informer().HasSynced,
+	claimsSynced := e.followClaims(factory)
+	synced := []cache.InformerSynced{claimsSynced, namespaces.HasSynced, factory.Core().V1().Services().Informer().HasSynced,
 		factory.Discovery().V1().EndpointSlices().Informer().HasSynced,
 		factory.Networking().V1().NetworkPolicies().Informer().HasSynced}
 	for _, n := range e.nodes {

@@ -38,6 +38,7 @@ type Inputs struct {
 	Secrets    map[string]*corev1.Secret
 	Services   []*corev1.Service   // of the Pod's namespace, and default/kubernetes
 	Tokens     map[TokenKey]string // see Tokens
+	Claims     map[string]Claim    // by volume of the Pod
 }
 
 // MachineName returns the name of the Machine that runs the Pod of this UID: a Machine belongs to one UID for ever.
@@ -45,13 +46,17 @@ func MachineName(uid types.UID) string { return "pod-" + string(uid) }
 
 // PodToMachine returns the request that makes the Pod's Machine.
 //
-// An *UnsupportedError lists every field of the Pod that cannot be carried out; a *MissingError names a ConfigMap, Secret or key that has to
-// appear first.
+// An *UnsupportedError lists every field of the Pod that cannot be carried out; a *MissingError names a ConfigMap, Secret, key or claim that has
+// to appear first.
 func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 	if fields := Unsupported(pod); len(fields) > 0 {
 		return gondola.CreateRequest{}, &UnsupportedError{Fields: fields}
 	}
 	payload, err := Payload(pod, in)
+	if err != nil {
+		return gondola.CreateRequest{}, err
+	}
+	claimed, err := claims(pod, in)
 	if err != nil {
 		return gondola.CreateRequest{}, err
 	}
@@ -65,6 +70,7 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		Guest:      gondola.GuestFor(requests),
 		DNS:        dnsConfig(pod, in),
 		Metadata:   metadata,
+		Mounts:     claimed,
 		Volumes:    volumes(pod),
 		StopConfig: &gondola.StopConfig{Signal: ptr(gondola.Signal("SIGTERM")), Timeout: gracePeriod(pod)},
 		Gondola: &gondola.ConfigExtension{
@@ -111,7 +117,7 @@ func container(pod *corev1.Pod, c *corev1.Container, in Inputs, init bool) (gond
 	}
 	out := gondola.Container{
 		Name: c.Name, Image: c.Image, Entrypoint: references(c.Command, declared), Cmd: references(c.Args, declared),
-		Mounts:  mounts(c),
+		Mounts:  mounts(pod, c),
 		Restart: restartPolicy(pod, c, init),
 		Stop:    &gondola.StopConfig{Timeout: gracePeriod(pod)},
 		Gondola: &gondola.ContainerExtension{

@@ -108,7 +108,7 @@ func (r *refusals) volume(at string, v corev1.Volume) {
 	switch {
 	case s.EmptyDir != nil:
 		r.because(strings.HasPrefix(string(s.EmptyDir.Medium), string(corev1.StorageMediumHugePages)), at+".emptyDir.medium "+string(s.EmptyDir.Medium), "use Memory")
-	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil:
+	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil, s.PersistentVolumeClaim != nil, s.Ephemeral != nil:
 	case s.Projected != nil:
 		for i, p := range s.Projected.Sources {
 			r.when(p.ClusterTrustBundle != nil, fmt.Sprintf("%s.projected.sources[%d].clusterTrustBundle", at, i))

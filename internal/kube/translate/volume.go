@@ -14,10 +14,13 @@ import (
 	"gondola"
 )
 
-// volumes lists the Machine's volumes in the order of the Pod's.
+// volumes lists the Machine's volumes in the order of the Pod's; those that outlive it are claimed.
 func volumes(pod *corev1.Pod) []gondola.TempVolume {
 	var out []gondola.TempVolume
 	for _, v := range pod.Spec.Volumes {
+		if _, claimed := ClaimName(pod, &v); claimed {
+			continue
+		}
 		tv := gondola.TempVolume{Name: v.Name}
 		if e := v.EmptyDir; e != nil {
 			tv.TempDir = &gondola.TempDir{StorageType: "disk"}
@@ -33,15 +36,17 @@ func volumes(pod *corev1.Pod) []gondola.TempVolume {
 	return out
 }
 
-func mounts(c *corev1.Container) []gondola.ContainerMount {
+func mounts(pod *corev1.Pod, c *corev1.Container) []gondola.ContainerMount {
 	var out []gondola.ContainerMount
 	for _, m := range c.VolumeMounts {
-		cm := gondola.ContainerMount{Name: m.Name, Path: m.MountPath}
+		name, readOnly := mountName(pod, m.Name)
+		readOnly = readOnly || m.ReadOnly
+		cm := gondola.ContainerMount{Name: name, Path: m.MountPath}
 		if !path.IsAbs(cm.Path) {
 			cm.Path = "/" + cm.Path // as a kubelet does
 		}
-		if m.ReadOnly || m.SubPath != "" || m.SubPathExpr != "" {
-			cm.Gondola = &gondola.MountExtension{ReadOnly: m.ReadOnly, SubPath: m.SubPath, SubPathExpr: m.SubPathExpr}
+		if readOnly || m.SubPath != "" || m.SubPathExpr != "" {
+			cm.Gondola = &gondola.MountExtension{ReadOnly: readOnly, SubPath: m.SubPath, SubPathExpr: m.SubPathExpr}
 		}
 		out = append(out, cm)
 	}
@@ -53,6 +58,9 @@ func mounts(c *corev1.Container) []gondola.ContainerMount {
 func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 	p := &gondola.Payload{Volumes: map[string][]gondola.PayloadFile{}, Env: map[string]map[string]string{}, Credentials: credentials(pod, in)}
 	for _, v := range pod.Spec.Volumes {
+		if _, claimed := ClaimName(pod, &v); claimed {
+			continue
+		}
 		b := fileBuilder{pod: pod, in: in, volume: v.Name, files: map[string]gondola.PayloadFile{}}
 		if err := b.source(v.VolumeSource); err != nil {
 			return nil, err
