@@ -37,9 +37,10 @@ var mayImport = map[string][]string{
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
 	"internal/host":                          {"gondola", "internal/driver", "internal/image", "internal/network", "internal/volume", "internal/worker"},
 	"internal/image":                         {"gondola"},
-	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/translate"},
+	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/storage", "internal/kube/translate"},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
+	"internal/kube/storage":                  {"gondola", "internal/kube/translate"},
 	"internal/kube/translate":                {"gondola"},
 	"internal/market":                        {"gondola", "internal/store"},
 	"internal/network":                       {"gondola", "internal/policy"},

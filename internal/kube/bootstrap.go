@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
+	"gondola/internal/kube/storage"
 	"gondola/internal/kube/translate"
 )
 
@@ -24,7 +25,7 @@ var ours = map[string]string{"app.kubernetes.io/managed-by": "gondola"}
 
 // bootstrap makes the objects that the cluster's own parts need; doing it again corrects them.
 func bootstrap(ctx context.Context, client kubernetes.Interface, cfg *Config) error {
-	for user, rules := range map[string][]rbacv1.PolicyRule{dnsUser: dnsRules, providerUser: providerRules} {
+	for user, rules := range map[string][]rbacv1.PolicyRule{dnsUser: dnsRules, providerUser: providerRules, storageUser: storage.Rules()} {
 		if err := ensureRole(ctx, client, user, rules); err != nil {
 			return fmt.Errorf("role %s: %w", user, err)
 		}
@@ -75,9 +76,7 @@ var providerRules = []rbacv1.PolicyRule{
 	rule("events.k8s.io", record, "events"),
 	rule("discovery.k8s.io", read, "endpointslices"),
 	rule("networking.k8s.io", read, "networkpolicies"),
-	rule("", all, "persistentvolumes"),
-	rule("", append(read, change...), "persistentvolumeclaims", "persistentvolumeclaims/status", "persistentvolumes/status"),
-	rule("storage.k8s.io", read, "storageclasses", "csinodes", "volumeattachments"),
+	rule("", read, "persistentvolumes", "persistentvolumeclaims"),
 	rule("coordination.k8s.io", all, "leases"),
 	rule("authentication.k8s.io", []string{"create"}, "tokenreviews"), // of callers of the kubelet API
 	rule("authorization.k8s.io", []string{"create"}, "subjectaccessreviews"),

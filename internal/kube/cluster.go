@@ -216,6 +216,7 @@ func (c *Cluster) runParts(ctx context.Context, p parts, milestone func(string))
 		return nil
 	})
 	g.Go(func() error { return c.runProvider(ctx, bootstrapped, milestone) })
+	g.Go(func() error { return c.runStorage(ctx, bootstrapped) })
 	g.Go(func() error { return c.announceReady(ctx, admin, dnsServes, milestone) })
 	g.Go(func() error { return c.renew(ctx) })
 	return g.Wait()
@@ -265,6 +266,7 @@ func (c *Cluster) providerConfig() (provider.Config, error) {
 	}
 	cfg := provider.Config{Cluster: c.cfg.Name, Domain: c.cfg.Domain, DNS: c.cfg.dnsAddresses(), Network: c.cfg.Network, ClientCA: authorities,
 		Admin: c.rest(providerClient), Platform: c.cfg.Platform, Apps: c.cfg.Apps, PodStarted: c.cfg.PodStarted, Log: c.cfg.Log}
+	cfg.Volumes, _ = c.cfg.Platform.(gondola.Volumes)
 	for _, n := range c.cfg.Nodes {
 		serving, err := c.pki.pair(nodeServing(n.Name))
 		if err != nil {

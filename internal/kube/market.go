@@ -130,6 +130,18 @@ func (m *market) reserve(uid string, region gondola.Region, wants gondola.Resour
 	m.pending[uid] = &placed{region, wants, now}
 }
 
+// room returns how many bytes the largest new Volume of a region can have; false where nothing is known of it.
+func (m *market) room(region gondola.Region) (bytes int64, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.offers {
+		if o.Region == region && !o.Cordoned {
+			bytes, known = max(bytes, o.DiskFree), m.heard
+		}
+	}
+	return bytes, known
+}
+
 // release stops counting a Pod.
 func (m *market) release(uid string) {
 	m.mu.Lock()

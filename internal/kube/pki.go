@@ -48,12 +48,14 @@ const (
 	schedulerClient  = "scheduler"
 	dnsClient        = "coredns"
 	providerClient   = "provider"
+	storageClient    = "storage"
 )
 
 // Users and groups behind the identities.
 const (
 	dnsUser      = "gondola:coredns"
 	providerUser = "gondola:provider"
+	storageUser  = "gondola:storage"
 )
 
 func nodeClient(node string) string  { return "node-" + node }
@@ -85,6 +87,7 @@ func newPKI(cfg *Config) *pki {
 	p.client(schedulerClient, "system:kube-scheduler")
 	p.client(dnsClient, dnsUser)
 	p.client(providerClient, providerUser)
+	p.client(storageClient, storageUser)
 	for _, n := range cfg.Nodes {
 		p.client(nodeClient(n.Name), "system:node:"+n.Name, "system:nodes")
 		names := certutil.AltNames{DNSNames: []string{n.Name}}
