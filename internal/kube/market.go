@@ -130,16 +130,16 @@ func (m *market) reserve(uid string, region gondola.Region, wants gondola.Resour
 	m.pending[uid] = &placed{region, wants, now}
 }
 
-// room returns how many bytes the largest new Volume of a region can have; false where nothing is known of it.
+// room returns how many bytes the largest new Volume of a region can have; false where no worker of it tells.
 func (m *market) room(region gondola.Region) (bytes int64, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range m.offers {
 		if o.Region == region && !o.Cordoned {
-			bytes, known = max(bytes, o.DiskFree), m.heard
+			bytes = max(bytes, o.DiskFree)
 		}
 	}
-	return bytes, known
+	return bytes, m.heard && bytes > 0
 }
 
 // release stops counting a Pod.

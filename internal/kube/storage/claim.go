@@ -81,13 +81,14 @@ func (c *Controller) provision(ctx context.Context, pvc *corev1.PersistentVolume
 	if err != nil {
 		return c.refuse(pvc, err)
 	}
-	if err := c.pin(ctx, pvc, src.region); err != nil {
-		return 0, err
+	waits := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	if waits && pvc.Annotations[storagehelpers.AnnSelectedNode] == "" {
+		return 0, c.pin(ctx, pvc, src.region) // before the scheduler chooses
 	}
-	regions, err := c.regions(pvc, class, src.region)
-	if errors.Is(err, errNotYet) {
+	if !ourTurn(pvc) {
 		return 0, nil
 	}
+	regions, err := c.regions(pvc, class, src.region, waits)
 	if err != nil {
 		return c.elsewhere(ctx, pvc, err)
 	}
@@ -151,26 +152,22 @@ func (c *Controller) elsewhere(ctx context.Context, pvc *corev1.PersistentVolume
 	return 0, c.patchClaim(ctx, pvc, patch)
 }
 
-var errNotYet = errors.New("not our turn yet")
+// ourTurn says whether Kubernetes has found no volume that is there already, and asks us for one.
+func ourTurn(pvc *corev1.PersistentVolumeClaim) bool {
+	return pvc.Annotations[storagehelpers.AnnStorageProvisioner] == Driver || pvc.Annotations[storagehelpers.AnnBetaStorageProvisioner] == Driver
+}
 
-// regions returns where the Volume of a claim may be, best first. errNotYet means that the scheduler has not chosen, or that Kubernetes has not
-// given up to find a volume that is there.
-func (c *Controller) regions(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, only gondola.Region) ([]gondola.Region, error) {
+// regions returns where the Volume of a claim may be: where the scheduler chose, or every region of the class.
+func (c *Controller) regions(pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, only gondola.Region, chosen bool) ([]gondola.Region, error) {
 	var out []gondola.Region
-	if m := class.VolumeBindingMode; m != nil && *m == storagev1.VolumeBindingWaitForFirstConsumer {
+	if chosen {
 		node := pvc.Annotations[storagehelpers.AnnSelectedNode]
-		if node == "" {
-			return nil, errNotYet
-		}
 		region, ok := c.cfg.Regions[node]
 		if !ok {
 			return nil, gondola.Errorf(gondola.ErrInvalid, "node %s is none of the platform's regions", node)
 		}
 		out = []gondola.Region{region}
 	} else {
-		if pvc.Annotations[storagehelpers.AnnStorageProvisioner] != Driver && pvc.Annotations[storagehelpers.AnnBetaStorageProvisioner] != Driver {
-			return nil, errNotYet
-		}
 		for _, r := range c.allRegions() {
 			if allowed(class, r) {
 				out = append(out, r)
