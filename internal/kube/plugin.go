@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"gondola"
+	"gondola/internal/kube/translate"
 )
 
 // PluginName is the name of our scheduler plugin.
@@ -51,11 +53,13 @@ func (p *plugin) Name() string { return PluginName }
 // podState is what a Pod wants, and what preemption would give back in the region that is looked at.
 type podState struct {
 	wants gondola.Resources
+	claim string                       // of the Pod's, that can be had in one region only; empty: none is
+	only  gondola.Region               // that one
 	freed map[string]gondola.Resources // node → of the Pods that preemption takes away in thought
 }
 
 func (s *podState) Clone() fwk.StateData {
-	c := &podState{wants: s.wants, freed: make(map[string]gondola.Resources, len(s.freed))}
+	c := &podState{wants: s.wants, claim: s.claim, only: s.only, freed: make(map[string]gondola.Resources, len(s.freed))}
 	for n, r := range s.freed {
 		c.freed[n] = r
 	}
@@ -64,8 +68,25 @@ func (s *podState) Clone() fwk.StateData {
 
 // PreFilter computes what the Pod wants, once for all regions.
 func (p *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
-	state.Write(PluginName, &podState{wants: podRequests(pod), freed: map[string]gondola.Resources{}})
+	s := &podState{wants: podRequests(pod), freed: map[string]gondola.Resources{}}
+	s.claim, s.only = p.pinned(pod)
+	state.Write(PluginName, s)
 	return nil, nil
+}
+
+// pinned returns a claim of the Pod that has no volume yet and can get one in one region only, as a copy of what is there.
+func (p *plugin) pinned(pod *corev1.Pod) (claim string, only gondola.Region) {
+	for i := range pod.Spec.Volumes {
+		name, ok := translate.ClaimName(pod, &pod.Spec.Volumes[i])
+		if !ok {
+			continue
+		}
+		pvc, err := p.handle.SharedInformerFactory().Core().V1().PersistentVolumeClaims().Lister().PersistentVolumeClaims(pod.Namespace).Get(name)
+		if err == nil && pvc.Spec.VolumeName == "" && pvc.Annotations[translate.RegionAnnotation] != "" {
+			return name, gondola.Region(pvc.Annotations[translate.RegionAnnotation])
+		}
+	}
+	return "", ""
 }
 
 func (p *plugin) PreFilterExtensions() fwk.PreFilterExtensions { return p }
@@ -101,6 +122,9 @@ func (p *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 		return nil
 	}
 	s := stateOf(state, pod)
+	if s.only != "" && s.only != region {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, fmt.Sprintf("%s: claim %s is a copy of what is in %s", region, s.claim, s.only))
+	}
 	if freed := s.freed[node.Node().Name]; freed != (gondola.Resources{}) {
 		if i := roomiest(offers, s.wants); i >= 0 {
 			offers[i].Free = offers[i].Free.Add(freed)
@@ -151,6 +175,7 @@ func (p *plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, 
 		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint}},
 		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Delete}, QueueingHintFn: p.podGone},
 		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.UpdatePodScaleDown}},
+		{Event: fwk.ClusterEvent{Resource: fwk.PersistentVolumeClaim, ActionType: fwk.Add | fwk.Update}},
 	}, nil
 }
 
