@@ -118,12 +118,12 @@ func stateOf(state fwk.CycleState, pod *corev1.Pod) *podState {
 func (p *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, node fwk.NodeInfo) *fwk.Status {
 	region := regionOf(node.Node())
 	offers, known := p.market.region(region, string(pod.UID), p.now())
-	if region == "" || !known {
-		return nil
-	}
 	s := stateOf(state, pod)
 	if s.only != "" && s.only != region {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, fmt.Sprintf("%s: claim %s is a copy of what is in %s", region, s.claim, s.only))
+	}
+	if region == "" || !known {
+		return nil
 	}
 	if freed := s.freed[node.Node().Name]; freed != (gondola.Resources{}) {
 		if i := roomiest(offers, s.wants); i >= 0 {
