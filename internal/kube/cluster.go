@@ -266,7 +266,6 @@ func (c *Cluster) providerConfig() (provider.Config, error) {
 	}
 	cfg := provider.Config{Cluster: c.cfg.Name, Domain: c.cfg.Domain, DNS: c.cfg.dnsAddresses(), Network: c.cfg.Network, ClientCA: authorities,
 		Admin: c.rest(providerClient), Platform: c.cfg.Platform, Apps: c.cfg.Apps, PodStarted: c.cfg.PodStarted, Log: c.cfg.Log}
-	cfg.Volumes, _ = c.cfg.Platform.(gondola.Volumes)
 	for _, n := range c.cfg.Nodes {
 		serving, err := c.pki.pair(nodeServing(n.Name))
 		if err != nil {

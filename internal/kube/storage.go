@@ -11,8 +11,7 @@ import (
 // runStorage gives claims their Volumes. What it needs of Kubernetes' objects is put there first; a cluster is ready without them, since the
 // API server takes a while to serve what custom resources define.
 func (c *Cluster) runStorage(ctx context.Context, bootstrapped <-chan struct{}) error {
-	volumes, ok := c.cfg.Platform.(gondola.Volumes)
-	if !ok || len(c.cfg.Nodes) == 0 {
+	if c.cfg.Platform == nil || len(c.cfg.Nodes) == 0 {
 		return nil
 	}
 	regions := map[string]gondola.Region{}
@@ -20,7 +19,7 @@ func (c *Cluster) runStorage(ctx context.Context, bootstrapped <-chan struct{}) 
 		regions[n.Name] = n.Region
 	}
 	s, err := storage.New(storage.Config{Cluster: c.cfg.Name, Network: c.cfg.Network, Regions: regions, REST: c.rest(storageClient),
-		Volumes: volumes, Apps: c.cfg.Apps, Room: c.market.room, Log: c.log})
+		Volumes: c.cfg.Platform, Apps: c.cfg.Apps, Room: c.market.room, Log: c.log})
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (e *engine) dropApp(ctx context.Context, namespace string) {
 	have, err := e.cfg.Apps.App(ctx, app)
 	if err == nil && have.Network == e.cfg.Network {
 		var left []gondola.Volume
-		if left, err = e.cfg.Volumes.ListVolumes(ctx, app); err == nil && len(left) > 0 {
+		if left, err = e.cfg.Platform.ListVolumes(ctx, app); err == nil && len(left) > 0 {
 			return
 		}
 		if err == nil || errors.Is(err, gondola.ErrUnsupported) {

@@ -98,7 +98,7 @@ func (e *engine) claims(ctx context.Context, pod *corev1.Pod) (map[string]transl
 // occupied says whether a Volume that the Pod mounts cannot be had now, tells why, and returns when to look again; zero: all are free.
 func (e *engine) occupied(ctx context.Context, n *node, pod *corev1.Pod, w *work, app gondola.AppName, mounts []gondola.VolumeMount) (time.Duration, error) {
 	for _, m := range mounts {
-		vol, err := e.cfg.Volumes.Volume(ctx, gondola.VolumeRef{App: app, ID: gondola.VolumeID(m.Volume)})
+		vol, err := e.cfg.Platform.Volume(ctx, gondola.VolumeRef{App: app, ID: gondola.VolumeID(m.Volume)})
 		var reason, message string
 		switch {
 		case errors.Is(err, gondola.ErrNotFound):

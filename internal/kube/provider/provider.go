@@ -48,7 +48,6 @@ type Config struct {
 	KubeletPort int            // port of the kubelet API on every Node's first address; if zero, 10250
 
 	Platform gondola.Platform
-	Volumes  gondola.Volumes // If nil, Platform's.
 	Apps     gondola.Apps
 	Log      *slog.Logger // If nil, slog.Default.
 
