@@ -32,7 +32,9 @@ type Options struct {
 	Regions []gondola.Region  // If empty, "local".
 	Workers int               // per region; if zero, 1
 	Total   gondola.Resources // of each worker; if zero, 8 CPUs and 16 GB
-	Images  map[string]worker.Image
+	// Disk is the room for Volumes of each worker of a region, in bytes; if zero, 1 TiB.
+	Disk   map[gondola.Region]int64
+	Images map[string]worker.Image
 	// AskDeadline is the market's. If zero, 5 s: a busy machine shall fail no test.
 	AskDeadline time.Duration
 	// Log gets what every part logs. If nil, nobody.
@@ -122,7 +124,7 @@ func (p *Platform) AddWorker(name gondola.WorkerName, region gondola.Region) *Wo
 	}
 	dir := filepath.Join(p.Dir, "worker", string(name))
 	w := &Worker{Name: name, Region: region, platform: p, Driver: fake.NewDriver(),
-		Host: fake.NewHost(fake.HostConfig{Dir: filepath.Join(dir, "host"), Total: p.opt.Total, Worker: member.Number, Images: p.opt.Images})}
+		Host: fake.NewHost(fake.HostConfig{Dir: filepath.Join(dir, "host"), Total: p.opt.Total, Disk: p.opt.Disk[region], Worker: member.Number, Images: p.opt.Images})}
 	w.config = worker.Config{Name: name, Region: region, Number: member.Number, Instance: "test", Dir: dir, Host: w.Host,
 		Drivers: map[string]driver.Driver{"fake": w.Driver}, Log: p.opt.Log, PullBackoff: gondola.Backoff{First: 50 * time.Millisecond, Max: time.Second}}
 	if p.opt.Worker != nil {

@@ -59,30 +59,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// platform is one whose Volumes are disks.
-type platform struct {
-	gondola.Platform
-	*disks
-}
-
 // cluster is one that runs over two regions.
 type cluster struct {
-	*disks
+	*gondolatest.Platform
 	client  kubernetes.Interface
 	dynamic dynamic.Interface
 }
 
 // begin starts a cluster over the regions near and far, whose disks have so many GiB free.
-func begin(t *testing.T, near, far int) *cluster {
+func begin(t *testing.T, near, far int64) *cluster {
 	t.Helper()
 	if os.Getenv(inNetns) == "" {
 		t.Skip("needs root: the cluster runs in a network namespace of its own")
 	}
-	machines := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"near", "far"}, Total: gondola.Resources{CPUMillis: 4000, MemoryBytes: 4 << 30}})
-	c := &cluster{disks: newDisks(map[gondola.Region]int{"near": near, "far": far})}
+	machines := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"near", "far"}, Total: gondola.Resources{CPUMillis: 4000, MemoryBytes: 4 << 30},
+		Disk: map[gondola.Region]int64{"near": near << 30, "far": far << 30}})
+	c := &cluster{Platform: machines}
 	k, err := kube.New(kube.Config{Name: "test", Dir: filepath.Join(t.TempDir(), "cluster"), Address: apiAddress, Upstream: []string{},
 		Nodes:    []kube.NodeConfig{{Name: "near", Region: "near", Addresses: []netip.Addr{nearNode}}, {Name: "far", Region: "far", Addresses: []netip.Addr{farNode}}},
-		Platform: platform{machines.Client, c.disks}, Apps: machines.Client,
+		Platform: machines.Client, Apps: machines.Client,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatal(err)
