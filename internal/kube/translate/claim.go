@@ -152,6 +152,11 @@ func claims(pod *corev1.Pod, in Inputs) ([]gondola.VolumeMount, error) {
 		at[ref.ID] = len(out)
 		out = append(out, gondola.VolumeMount{Volume: string(ref.ID), Name: v.Name, Gondola: ownership(pod, v)})
 	}
+	for i := range out {
+		if *out[i].Gondola == (gondola.VolumeMountExtension{}) {
+			out[i].Gondola = nil
+		}
+	}
 	return out, nil
 }
 

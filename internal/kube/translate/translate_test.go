@@ -141,6 +141,7 @@ func inputs(t *testing.T, pod *corev1.Pod, objects []byte) translate.Inputs {
 	for _, k := range translate.Tokens(pod) {
 		in.Tokens[k] = fmt.Sprintf("token for %q of %d s", k.Audience, k.Seconds)
 	}
+	claims, volumes := map[string]*corev1.PersistentVolumeClaim{}, map[string]*corev1.PersistentVolume{}
 	for _, doc := range bytes.Split(objects, []byte("---\n")) {
 		var kind struct{ Kind string }
 		if err := yaml.Unmarshal(doc, &kind); err != nil {
@@ -148,6 +149,7 @@ func inputs(t *testing.T, pod *corev1.Pod, objects []byte) translate.Inputs {
 		}
 		var into any
 		cm, secret, svc := &corev1.ConfigMap{}, &corev1.Secret{}, &corev1.Service{}
+		pvc, pv := &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}
 		switch kind.Kind {
 		case "ConfigMap":
 			into = cm
@@ -155,6 +157,10 @@ func inputs(t *testing.T, pod *corev1.Pod, objects []byte) translate.Inputs {
 			into = secret
 		case "Service":
 			into = svc
+		case "PersistentVolumeClaim":
+			into = pvc
+		case "PersistentVolume":
+			into = pv
 		default:
 			continue
 		}
@@ -174,6 +180,16 @@ func inputs(t *testing.T, pod *corev1.Pod, objects []byte) translate.Inputs {
 			in.Secrets[secret.Name] = secret
 		case "Service":
 			in.Services = append(in.Services, svc)
+		case "PersistentVolumeClaim":
+			claims[pvc.Name] = pvc
+		case "PersistentVolume":
+			volumes[pv.Name] = pv
+		}
+	}
+	in.Claims = map[string]translate.Claim{}
+	for i := range pod.Spec.Volumes {
+		if name, ok := translate.ClaimName(pod, &pod.Spec.Volumes[i]); ok && claims[name] != nil {
+			in.Claims[pod.Spec.Volumes[i].Name] = translate.Claim{Claim: claims[name], Volume: volumes[claims[name].Spec.VolumeName]}
 		}
 	}
 	return in
