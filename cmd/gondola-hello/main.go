@@ -32,7 +32,7 @@ type tool struct {
 func tools() map[string]func(*tool) int {
 	return map[string]func(*tool) int{
 		"[": shellBuiltin, "basename": basename, "cat": cat, "chmod": chmod, "chown": chown, "clear": clearScreen, "cp": cp, "curl": curl,
-		"cut": cut, "date": date, "dirname": dirname, "du": du, "echo": echo, "env": env, "false": fail, "find": find, "grep": grep,
+		"cut": cut, "date": date, "df": df, "dirname": dirname, "du": du, "echo": echo, "env": env, "false": fail, "find": find, "grep": grep,
 		"head": head, "host": nslookup, "hostname": hostname, "id": id, "ip": ip, "kill": kill, "ln": ln, "ls": ls, "mkdir": mkdir, "mv": mv,
 		"nc": nc, "nslookup": nslookup, "pods": pods, "printenv": printenv, "printf": shellBuiltin, "ps": ps, "pwd": pwd,
 		"readlink": readlink, "rm": rm, "rmdir": rmdir, "seq": seq, "serve": serve, "sh": sh, "sha256sum": sha256sum, "sleep": sleep,
