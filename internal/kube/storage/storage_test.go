@@ -229,7 +229,7 @@ func (c *cluster) grows(t *testing.T) {
 	eventually(t, "3Gi", has("3Gi", 0))
 	c.event(t, "default", "small", "VolumeResizeSuccessful", "3 GiB")
 	c.grow(t, "small", "90Gi")
-	c.event(t, "default", "small", "VolumeResizeFailed", "far")
+	c.event(t, "default", "small", "VolumeResizeFailed", "87 GB wanted")
 	eventually(t, "what went wrong is in the status", has("3Gi", 2))
 	c.grow(t, "small", "4Gi") // the wish is taken back
 	eventually(t, "4Gi", has("4Gi", 0))
