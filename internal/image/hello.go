@@ -20,7 +20,7 @@ const HelloReference = BuiltinRegistry + "/hello"
 
 // HelloTools are the names under which the program of the demo image is found in its /bin.
 func HelloTools() []string {
-	return []string{"[", "basename", "cat", "chmod", "chown", "clear", "cp", "curl", "cut", "date", "dirname", "du", "echo", "env",
+	return []string{"[", "basename", "cat", "chmod", "chown", "clear", "cp", "curl", "cut", "date", "df", "dirname", "du", "echo", "env",
 		"false", "find", "grep", "head", "host", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mv", "nc", "nslookup", "pods", "printenv",
 		"printf", "ps", "pwd", "readlink", "rm", "rmdir", "seq", "sh", "sha256sum", "sleep", "sort", "stat", "stty", "sync", "tail", "tar",
 		"tee", "test", "touch", "tr", "true", "tty", "uname", "uniq", "wc", "wget", "which", "whoami", "xargs"}

@@ -117,7 +117,7 @@ func (c *Controller) node(ctx context.Context, name string) error {
 	}
 	want := []storagev1.CSINodeDriver{{Name: Driver, NodeID: name, TopologyKeys: []string{corev1.LabelTopologyRegion}}}
 	api := c.client.StorageV1().CSINodes()
-	have, err := api.Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
+	have, err := api.Get(ctx, name, metav1.GetOptions{})
 	if err == nil && equality.Semantic.DeepEqual(have.Spec.Drivers, want) {
 		return nil
 	}
