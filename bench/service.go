@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,8 +21,9 @@ import (
 // connections is how many a load has open at a time.
 const connections = 8
 
-// service measures what the way through a ClusterIP costs: the same load to the virtual address and to the Pod's own, in turns.
-func (b *bench) service(ctx context.Context) error {
+// service measures what the way through a ClusterIP costs, and the sandbox: the same load to the virtual address, to the Pod's own and to the
+// same program as a process of the host, in turns.
+func (b *bench) service(ctx context.Context) (err error) {
 	w, err := b.watchPods(ctx)
 	if err != nil {
 		return err
@@ -49,12 +51,17 @@ func (b *bench) service(ctx context.Context) error {
 			return err
 		}
 	}
+	stop, err := b.startPlain(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	for _, kind := range []struct {
 		name      string
 		keepAlive bool
 	}{{"kept-open connections", true}, {"a new connection per request", false}} {
 		rates := map[string]float64{}
-		for _, a := range []string{virtual, direct, direct, virtual} { // neither has the better place
+		for _, a := range []string{virtual, direct, plainAddress, plainAddress, direct, virtual} { // neither has the better place
 			rate, err := load(ctx, "http://"+a+"/healthz", kind.keepAlive, time.Duration(b.rounds(5, 1))*time.Second)
 			if err != nil {
 				return err
@@ -62,7 +69,7 @@ func (b *bench) service(ctx context.Context) error {
 			rates[a] += rate / 2
 		}
 		b.add(fmt.Sprintf("host → ClusterIP → Pod in gVisor, %d workers, %s", connections, kind.name), fmt.Sprintf("%.0f requests/s", rates[virtual]),
-			fmt.Sprintf("host → Pod's own address: %.0f requests/s", rates[direct]))
+			fmt.Sprintf("host → Pod's own address: %.0f requests/s; the program as a process of the host: %.0f requests/s", rates[direct], rates[plainAddress]))
 	}
 	if err := b.host.kube.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 		return err

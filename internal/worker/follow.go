@@ -26,6 +26,9 @@ func (m *machine) heard(ctx context.Context, st pilot.Status) {
 	before := restarts()
 	m.status, m.pulling, m.conn.heard = &st, nil, true
 	m.notes.heard(st)
+	if st.Phase != pilot.Booting {
+		m.conn.up()
+	}
 	if st.Phase == pilot.Running {
 		m.failures = 0
 		if m.booting != nil {

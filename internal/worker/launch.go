@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"gondola"
@@ -33,6 +34,11 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 				conn.stale = l.stale
 			}
 		}
+		if l.slot != nil && conn != nil {
+			conn.hold(l.slot)
+		} else if l.slot != nil {
+			l.slot()
+		}
 		return func(ctx context.Context) { m.launched(ctx, l, conn, err) }
 	})
 }
@@ -45,7 +51,20 @@ func connect(ctx context.Context, api pilot.API) (*connection, error) {
 		cancel()
 		return nil, fmt.Errorf("watch the pilot: %w", err)
 	}
-	return &connection{api: api, updates: updates, cancel: cancel}, nil
+	return &connection{api: api, updates: updates, cancel: cancel, up: func() {}}, nil
+}
+
+// slotTime is how long a Machine that does not come up may keep others from starting.
+const slotTime = 20 * time.Second
+
+// hold keeps a launch slot until the sandbox is up, or the pilot gone: sandboxes that start side by side beyond what there are cores for only
+// take longer each.
+func (c *connection) hold(slot func()) {
+	timer := time.AfterFunc(slotTime, slot)
+	c.up = func() {
+		timer.Stop()
+		slot()
+	}
 }
 
 // launched takes in what came of a launch.
@@ -104,6 +123,7 @@ type launcher struct {
 	api   pilot.API
 	dead  bool          // nothing of it runs
 	final *pilot.Status // the run ended by itself, its pilot is gone
+	slot  func()        // gives back the launch slot; may be called again. Nil: it took none
 	given bool          // the pilot was started with the payload of then
 	stale uint64        // a pilot that was started tells of the run before up to this Seq
 }
@@ -166,7 +186,7 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	select {
 	case l.w.slots <- struct{}{}:
-		defer func() { <-l.w.slots }()
+		l.slot = sync.OnceFunc(func() { <-l.w.slots })
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -68,6 +68,7 @@ type connection struct {
 	cancel  context.CancelFunc
 	stale   uint64 // what is not later than this Seq is of an earlier run
 	heard   bool   // at least one Status of the present run came
+	up      func() // to be called when the sandbox is up or the connection ends; may be called again
 }
 
 // outcome says how a run ended, before everything is given back.
@@ -344,6 +345,7 @@ func (m *machine) retry(err error, what string) {
 func (m *machine) disconnect() {
 	if m.conn != nil {
 		m.conn.cancel()
+		m.conn.up()
 		m.conn = nil
 		if m.job != nil && m.job.name == "add" {
 			m.job.cancel()

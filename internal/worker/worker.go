@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,7 @@ type Worker struct {
 	ledger  *ledger
 	running chan struct{} // closed once every Machine on record has its goroutine
 	ready   chan struct{} // closed once each has been found again or started anew
-	slots   chan struct{} // bounds how many Machines are being started at a time
+	slots   chan struct{} // bounds how many Machines are being started at a time, until their sandboxes are up
 	pins    *pins
 	disks   *disks
 	counts  counts
@@ -122,8 +123,8 @@ func Open(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}
 	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name, "number", cfg.Number), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
-		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, 16), pins: newPins(), disks: newDisks(),
-		opened: time.Now(), told: map[string]bool{},
+		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, max(4, 2*runtime.NumCPU())), pins: newPins(),
+		disks: newDisks(), opened: time.Now(), told: map[string]bool{},
 		machines: map[gondola.MachineID]*machine{}, names: map[name]gondola.MachineID{}}
 	if err := w.load(context.Background()); err != nil {
 		db.Close()

@@ -52,10 +52,10 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 }
 
 // calm is how long news that nobody waits for may be kept back.
-const calm = 300 * time.Millisecond
+const calm = time.Second
 
 // reportCalmly reports what others wait for at once, and details, such as a Pod's address while it starts, together with it or a moment
-// later: a Pod that starts would otherwise be written twice as often. It returns when to look again; zero: all is told.
+// later: a Pod that starts would otherwise be written twice as often, at 7 ms of the API server's time. It returns when to look again; zero: all is told.
 func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
 	if status := e.observed(n, pod, m, w.seen()); !urgent(pod.Status, status) && !equality.Semantic.DeepEqual(pod.Status, status) {
 		if w.detailsAt.IsZero() {
@@ -76,12 +76,25 @@ func (w *work) seen() translate.Observed {
 
 // urgent says whether two statuses differ in what controllers, Services and people act on.
 func urgent(a, b corev1.PodStatus) bool {
+	if beginning(a, b) {
+		return false
+	}
 	return a.Phase != b.Phase || a.Reason != b.Reason || a.Message != b.Message || (a.StartTime == nil) != (b.StartTime == nil) ||
 		a.Phase == corev1.PodRunning && a.PodIP != b.PodIP || slices.ContainsFunc(b.Conditions, func(c corev1.PodCondition) bool {
 		_, was := podutil.GetPodConditionFromList(a.Conditions, c.Type)
 		return c.Type != corev1.PodReadyToStartContainers && (was == nil || was.Status != c.Status)
 	}) || containersDiffer(a.InitContainerStatuses, b.InitContainerStatuses) || containersDiffer(a.ContainerStatuses, b.ContainerStatuses) ||
 		containersDiffer(a.EphemeralContainerStatuses, b.EphemeralContainerStatuses)
+}
+
+// beginning says whether b tells no more than that the Pod has arrived and its containers are being made, which most Pods outrun.
+func beginning(a, b corev1.PodStatus) bool {
+	creating := func(s corev1.ContainerStatus) bool {
+		return s.State.Waiting != nil && (s.State.Waiting.Reason == "ContainerCreating" || s.State.Waiting.Reason == "PodInitializing")
+	}
+	other := func(s corev1.ContainerStatus) bool { return !creating(s) || s.RestartCount > 0 }
+	return a.StartTime == nil && a.Phase == corev1.PodPending && b.Phase == corev1.PodPending && b.Reason == "" && b.Message == "" &&
+		!slices.ContainsFunc(b.InitContainerStatuses, other) && !slices.ContainsFunc(b.ContainerStatuses, other)
 }
 
 func containersDiffer(a, b []corev1.ContainerStatus) bool {
