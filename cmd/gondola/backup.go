@@ -8,6 +8,7 @@ import (
 )
 
 func (p *program) backup() *cobra.Command {
+	var bare bool
 	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Write platform, cluster, images and volumes to one file, while they run", Args: cobra.MaximumNArgs(1),
 		Example: "  gondola backup /mnt/backup/gondola-$(date +%F).tar.zst",
@@ -19,9 +20,16 @@ func (p *program) backup() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Backup(cmd.Context(), daemon.BackupOptions{Config: c, Version: p.version, To: args[0], Say: say})
+			o := daemon.BackupOptions{Config: c, Version: p.version, To: args[0], Say: say}
+			if !bare {
+				if o.Volumes, err = daemon.Connect(c); err != nil {
+					return err
+				}
+			}
+			return daemon.Backup(cmd.Context(), o)
 		},
 	}
+	cmd.Flags().BoolVar(&bare, "without-volumes", false, "leave the data of volumes out")
 	cmd.Flags().StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
 	return cmd
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +33,6 @@ type manifest struct {
 	Version  string    `json:"version"`  // of the gondola that wrote it
 	Instance string    `json:"instance"` // whose it is
 	TakenAt  time.Time `json:"taken_at"`
-	Volumes  []string  `json:"volumes"` // whose data is in it, as of a snapshot each
 }
 
 // BackupOptions is what Backup needs to know.
@@ -42,9 +40,9 @@ type BackupOptions struct {
 	Config  Config
 	Version string
 	To      string // file; it must not exist
-	// Snapshots makes a consistent copy of every volume and returns their files by volume, and what removes them; nil: there are no volumes.
-	Snapshots func(ctx context.Context) (files map[string]string, release func(context.Context) error, err error)
-	Say       func(format string, args ...any)
+	// Volumes takes snapshots; it is asked only if there are volumes. If nil, their data is left out.
+	Volumes gondola.Volumes
+	Say     func(format string, args ...any)
 }
 
 // Backup writes what makes up the installation to one file, while it runs or not: the databases of platform and cluster as of one moment
@@ -77,8 +75,8 @@ func Backup(ctx context.Context, o BackupOptions) (err error) {
 			err = errors.Join(err, os.Remove(o.To))
 		}
 	}()
-	m := manifest{Format: backupFormat, Version: o.Version, Instance: instance, TakenAt: time.Now().UTC(), Volumes: []string{}}
-	if err := b.write(ctx, f, m, o.Snapshots); err != nil {
+	m := manifest{Format: backupFormat, Version: o.Version, Instance: instance, TakenAt: time.Now().UTC()}
+	if err := b.write(ctx, f, m, o.Volumes); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -88,8 +86,8 @@ func Backup(ctx context.Context, o BackupOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if left, _ := filepath.Glob(filepath.Join(c.Data, "volumes", "vol_*")); len(left) > 0 && o.Snapshots == nil {
-		o.Say("the data of %d volumes is not in it: copy it by hand, from the Machines that mount them", len(left))
+	if left, _ := filepath.Glob(filepath.Join(c.Data, "volumes", "vol_*")); len(left) > 0 && o.Volumes == nil {
+		o.Say("the data of %d volumes is not in it", len(left))
 	}
 	o.Say("%s: %d files, %.1f MB; keep it as you keep keys. Bring it back with: gondola restore %s", o.To, b.files, float64(size)/1e6, o.To)
 	return nil
@@ -103,24 +101,11 @@ type backup struct {
 	files int
 }
 
-func (b *backup) write(ctx context.Context, w io.Writer, m manifest, snapshots func(context.Context) (map[string]string, func(context.Context) error, error)) (err error) {
+func (b *backup) write(ctx context.Context, w io.Writer, m manifest, volumes gondola.Volumes) (err error) {
 	if b.tmp, err = os.MkdirTemp(b.data, "backup-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.tmp)) }()
-	volumes := map[string]string{}
-	if snapshots != nil {
-		files, release, err := snapshots(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, release(context.WithoutCancel(ctx))) }()
-		volumes = files
-	}
-	for id := range volumes {
-		m.Volumes = append(m.Volumes, id)
-	}
-	slices.Sort(m.Volumes)
 	z, err := zstd.NewWriter(w)
 	if err != nil {
 		return err
@@ -138,8 +123,8 @@ func (b *backup) write(ctx context.Context, w io.Writer, m manifest, snapshots f
 			return err
 		}
 	}
-	for _, id := range m.Volumes {
-		if err := b.addFile(ctx, volumes[id], filepath.Join("volumes", id)); err != nil {
+	if volumes != nil {
+		if err := b.addVolumes(ctx, volumes); err != nil {
 			return err
 		}
 	}
@@ -147,6 +132,60 @@ func (b *backup) write(ctx context.Context, w io.Writer, m manifest, snapshots f
 		return err
 	}
 	return errors.Join(b.tar.Close(), z.Close())
+}
+
+// addVolumes adds every volume as of a snapshot that is made for it, and the snapshots that there are. The databases are copied by then, so
+// that they know nothing of those made here.
+func (b *backup) addVolumes(ctx context.Context, volumes gondola.Volumes) error {
+	kept, err := filepath.Glob(filepath.Join(b.data, "volumes", "vs_*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range kept {
+		if err := b.addDisk(ctx, dir, dir); err != nil {
+			return err
+		}
+	}
+	if disks, err := filepath.Glob(filepath.Join(b.data, "volumes", "vol_*")); err != nil || len(disks) == 0 {
+		return err
+	}
+	all, err := volumes.ListVolumes(ctx, "")
+	if errors.Is(err, gondola.ErrUnavailable) {
+		return gondola.Errorf(gondola.ErrUnavailable, "volumes can be copied only while gondola runs: start it with gondola up, or leave them out with --without-volumes")
+	}
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if err := b.addVolume(ctx, volumes, gondola.VolumeRef{App: v.App, ID: v.ID}); err != nil {
+			return fmt.Errorf("back up volume %s (leave volumes out with --without-volumes): %w", v.ID, err)
+		}
+	}
+	return nil
+}
+
+func (b *backup) addVolume(ctx context.Context, volumes gondola.Volumes, ref gondola.VolumeRef) (err error) {
+	s, err := volumes.SnapshotVolume(ctx, ref, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, volumes.DeleteSnapshot(context.WithoutCancel(ctx), ref, s.ID)) }()
+	dir := filepath.Join(b.data, "volumes")
+	return b.addDisk(ctx, filepath.Join(dir, s.ID), filepath.Join(dir, string(ref.ID)))
+}
+
+// addDisk adds what is in the directory of a snapshot as that of a volume or snapshot.
+func (b *backup) addDisk(ctx context.Context, from, as string) error {
+	name, err := filepath.Rel(b.data, as)
+	if err != nil {
+		return err
+	}
+	for _, file := range []string{"disk", "meta"} {
+		if err := b.addFile(ctx, filepath.Join(from, file), filepath.Join(name, file)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addTree adds the files below a part of the data directory that belong into a backup.

@@ -7,7 +7,26 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"gondola/client"
 )
+
+// Connect returns a client of the platform of a configuration, which need not run at the moment.
+func Connect(c Config) (*client.Client, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	local := client.Running{API: "http://" + c.API, TokenFile: filepath.Join(c.Data, "token")}
+	if known, err := client.Local(c.Data); err == nil {
+		local = known
+	}
+	token, err := local.Token()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{URL: local.API, Token: token})
+}
 
 // writeKubeconfigs puts the administrator's kubeconfig into the data directory and merges it where kubectl looks: for this user and, under
 // sudo, for the one who called it.
