@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"internal/api":                           {"gondola", "internal/auth", "internal/stream"},
 	"internal/auth":                          {"gondola"},
 	"internal/cli":                           {"gondola", "client"},
-	"internal/daemon":                        {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/driver/gvisor", "internal/host", "internal/image", "internal/market", "internal/network", "internal/store", "internal/worker"},
+	"internal/daemon":                        {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/driver/gvisor", "internal/driver/runc", "internal/host", "internal/image", "internal/market", "internal/network", "internal/store", "internal/worker"},
 	"internal/driver":                        {"gondola", "internal/driver/cgroup", "internal/pilot"},
 	"internal/driver/cgroup":                 {},
 	"internal/driver/drivertest":             {"gondola", "internal/driver", "internal/driver/drivertest/program", "internal/pilot"},

@@ -14,7 +14,7 @@ import (
 )
 
 func (e *env) machineRun() *cobra.Command {
-	var app, name, region, size, restart, config string
+	var app, name, region, size, restart, config, driver string
 	var vars, meta, mounts, ports []string
 	var cpus, memory int
 	var detach, create bool
@@ -56,6 +56,12 @@ func (e *env) machineRun() *cobra.Command {
 					g.MemoryMB = memory
 				}
 				req.Config.Guest = &g
+			}
+			if driver != "" {
+				if req.Config.Gondola == nil {
+					req.Config.Gondola = &gondola.ConfigExtension{}
+				}
+				req.Config.Gondola.Driver = driver
 			}
 			if restart != "" {
 				req.Config.Restart = &gondola.RestartPolicy{Policy: restart}
@@ -114,6 +120,7 @@ func (e *env) machineRun() *cobra.Command {
 	f.IntVar(&cpus, "cpus", 0, "number of CPUs")
 	f.IntVar(&memory, "memory", 0, "memory in MB")
 	f.StringVar(&restart, "restart", "", "restart policy: no, always or on-failure")
+	f.StringVar(&driver, "driver", "", "isolation: gvisor or runc, if its operator allows it (default: the worker's)")
 	f.StringVarP(&config, "config", "c", "", "file with a machine config in JSON")
 	f.StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE")
 	f.StringArrayVarP(&ports, "port", "p", nil, "open a port of the host, PORT[:MACHINEPORT][/udp]; several times")

@@ -39,6 +39,8 @@ type Config struct {
 	// share the host's own addresses.
 	LoadBalancerPools []string            `json:"loadBalancerPools,omitempty"`
 	Registries        map[string]Registry `json:"registries,omitempty"` // host → how to speak to it
+	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
+	Drivers []string `json:"drivers,omitempty"`
 }
 
 // Registry is how to speak to an image registry.
@@ -116,7 +118,20 @@ func (c Config) complete() (Config, error) {
 	if c.Range == "" {
 		c.Range = "10.64.0.0/10"
 	}
+	if len(c.Drivers) == 0 {
+		c.Drivers = []string{"gvisor"}
+	}
 	return c, c.check()
+}
+
+// Allow adds a driver to those that may be asked for, and leaves the default what it is.
+func (c *Config) Allow(driver string) {
+	if len(c.Drivers) == 0 {
+		c.Drivers = []string{"gvisor"}
+	}
+	if !slices.Contains(c.Drivers, driver) {
+		c.Drivers = append(c.Drivers, driver)
+	}
 }
 
 func (c *Config) check() error {
@@ -152,6 +167,14 @@ func (c *Config) check() error {
 	}
 	if _, err := c.pools(); err != nil {
 		return err
+	}
+	for i, d := range c.Drivers {
+		if d != "gvisor" && d != "runc" {
+			return invalid("drivers: %q is not known: use gvisor or runc", d)
+		}
+		if slices.Contains(c.Drivers[:i], d) {
+			return invalid("drivers: %q is named twice", d)
+		}
 	}
 	for name := range c.Registries {
 		if !registryRE.MatchString(name) {

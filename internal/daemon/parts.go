@@ -17,6 +17,7 @@ import (
 	"gondola/internal/auth"
 	"gondola/internal/driver"
 	"gondola/internal/driver/gvisor"
+	"gondola/internal/driver/runc"
 	"gondola/internal/host"
 	"gondola/internal/image"
 	"gondola/internal/market"
@@ -160,9 +161,15 @@ func (p *platform) openWorkers(ctx context.Context) error {
 		return err
 	}
 	p.host = h
+	if slices.Contains(p.Config.Drivers, "runc") {
+		if _, err := runc.Find(""); err != nil {
+			return err
+		}
+	}
 	drivers := map[string]driver.Driver{}
-	g := gvisor.New(gvisor.Config{PilotPath: p.pilot, Log: p.log})
-	drivers[g.Name()] = g
+	for _, d := range []driver.Driver{gvisor.New(gvisor.Config{PilotPath: p.pilot, Log: p.log}), runc.New(runc.Config{PilotPath: p.pilot, Log: p.log})} {
+		drivers[d.Name()] = d
+	}
 	r, err := netip.ParsePrefix(p.Config.Range)
 	if err != nil {
 		return err
@@ -178,7 +185,8 @@ func (p *platform) openWorkers(ctx context.Context) error {
 		}
 		w, err := worker.Open(worker.Config{
 			Name: member.Name, Region: r, Number: member.Number, Instance: p.instance, Dir: p.workerDir(r),
-			Host: h.ForWorker(string(r), member.Number, share, p.hostIPs(r)...), Drivers: drivers, DefaultDriver: g.Name(), DNS: dns, Log: p.log,
+			Host: h.ForWorker(string(r), member.Number, share, p.hostIPs(r)...), Drivers: drivers,
+			Allowed: p.Config.Drivers, DefaultDriver: p.Config.Drivers[0], DNS: dns, Log: p.log,
 		})
 		if err != nil {
 			return err

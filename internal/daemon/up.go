@@ -57,6 +57,7 @@ type ClusterConfig struct {
 	Apps         gondola.Apps
 	Network      string
 	PodStarted   func(region gondola.Region, took time.Duration)
+	Drivers      []string // that Machines may ask for, the default first
 	Say          func(step string, took time.Duration)
 	Log          *slog.Logger
 }
@@ -319,7 +320,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
 	cluster, err := p.NewCluster(ClusterConfig{
 		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
-		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, PodStarted: p.metrics.podStarted, Log: p.log,
+		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Drivers: p.Config.Drivers, PodStarted: p.metrics.podStarted, Log: p.log,
 		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
 	})
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"gondola/internal/kube/storage"
-	"gondola/internal/kube/translate"
 )
 
 // dnsService is the name of the cluster's DNS Service, as everywhere.
@@ -30,11 +29,8 @@ func bootstrap(ctx context.Context, client kubernetes.Interface, cfg *Config) er
 			return fmt.Errorf("role %s: %w", user, err)
 		}
 	}
-	for _, name := range translate.RuntimeClasses() {
-		class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: ours}, Handler: name}
-		if _, err := client.NodeV1().RuntimeClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("runtime class %s: %w", name, err)
-		}
+	if err := ensureRuntimeClasses(ctx, client, cfg.Drivers); err != nil {
+		return fmt.Errorf("runtime classes: %w", err)
 	}
 	if err := ensureDNSService(ctx, client, cfg); err != nil {
 		return fmt.Errorf("service %s: %w", dnsService, err)

@@ -37,6 +37,7 @@ type Config struct {
 
 	Platform gondola.Platform // where Pods run. If nil, no node is served: a control plane alone.
 	Apps     gondola.Apps
+	Drivers  []string // that Machines may ask for, the default first; if empty, gvisor
 
 	// Progress hears of each milestone of the start, with the time since Run began. If nil, nobody does.
 	Progress func(step string, took time.Duration)
@@ -60,6 +61,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Domain == "" {
 		c.Domain = "cluster.local"
+	}
+	if len(c.Drivers) == 0 {
+		c.Drivers = []string{"gvisor"}
 	}
 	if c.Network == "" {
 		c.Network = c.Name

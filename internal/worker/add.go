@@ -82,7 +82,7 @@ func (m *machine) withEphemeral(k gondola.Container) (*gondola.Config, error) {
 		return nil, gondola.Errorf(gondola.ErrInvalid, "target %q: machine %s has no such container", t, m.id)
 	}
 	config.Containers = append(slices.Clone(config.Containers), k)
-	return &config, m.w.validate(&config)
+	return &config, m.w.validate(&config, m.runs)
 }
 
 // lasting is the Config without the ephemeral containers, for the next run.

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -98,7 +97,7 @@ func (w *Worker) Ask(ctx context.Context, ask gondola.Ask) (gondola.Auction, err
 func (w *Worker) offered() offered {
 	free, numbers := w.ledger.free()
 	return offered{worker: w.cfg.Name, region: w.cfg.Region, capacity: w.cfg.Capacity, free: free, numbers: numbers, cordoned: w.cordoned.Load(),
-		full: w.diskFull(), drivers: slices.Sorted(maps.Keys(w.cfg.Drivers))}
+		full: w.diskFull(), drivers: w.cfg.Allowed}
 }
 
 // addDisk looks how much room there is for Volumes.

@@ -131,7 +131,7 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 		return gondola.Machine{}, err
 	}
 	config := *lasting(&req.Config) // those that were added are the old Version's
-	if err := w.validate(&config); err != nil {
+	if err := w.validate(&config, m.runs); err != nil {
 		return gondola.Machine{}, err
 	}
 	var payload *gondola.Payload
@@ -162,7 +162,7 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 		return gondola.Errorf(gondola.ErrInvalid, "machine %s is named %q, which cannot change", m.id, r.Name)
 	case r.Config.Gondola != nil && config.Gondola == nil && !req.Force:
 		return gondola.Errorf(gondola.ErrInvalid, "config.gondola of machine %s would be dropped: send it along, or use force", m.id)
-	case m.w.driverOf(config) != r.Driver:
+	case config.Gondola != nil && config.Gondola.Driver != "" && config.Gondola.Driver != r.Driver:
 		return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver: machine %s runs on %s, which cannot change", m.id, r.Driver)
 	case !gondola.CanMove(r.State, gondola.Updating):
 		return gondola.Errorf(gondola.ErrPrecondition, "unable to update machine from current state: '%s'", r.State)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func (w *Worker) newRow(app gondola.AppName, req gondola.CreateRequest) (store.M
 		return store.Machine{}, nil, err
 	}
 	config := req.Config
-	if err := w.validate(&config); err != nil {
+	if err := w.validate(&config, ""); err != nil {
 		return store.Machine{}, nil, err
 	}
 	if len(config.Lasting()) < len(config.AllContainers()) {
@@ -141,15 +142,22 @@ func (w *Worker) driverOf(c *gondola.Config) string {
 	return w.cfg.DefaultDriver
 }
 
-// validate refuses what the Config must not be, and what this worker cannot do, before anything is made.
-func (w *Worker) validate(c *gondola.Config) error {
+// validate refuses what the Config must not be, and what this worker cannot do, before anything is made. runs is the driver of a Machine that
+// is there already, which it keeps also where new ones may not ask for it any more.
+func (w *Worker) validate(c *gondola.Config, runs string) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
 	name := w.driverOf(c)
+	if runs != "" && (c.Gondola == nil || c.Gondola.Driver == "") {
+		name = runs
+	}
+	if name != runs && !slices.Contains(w.cfg.Allowed, name) {
+		return w.notAllowed(name)
+	}
 	d, ok := w.cfg.Drivers[name]
 	if !ok {
-		return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver %q is not on worker %s: it has %s", name, w.cfg.Name, strings.Join(w.offered().drivers, ", "))
+		return w.notAllowed(name)
 	}
 	can := d.Capabilities()
 	unsupported := func(field, why string) error { return gondola.Errorf(gondola.ErrUnsupported, "%s: %s", field, why) }
@@ -184,6 +192,14 @@ func (w *Worker) validate(c *gondola.Config) error {
 		if k.Gondola != nil && k.Gondola.Target != "" && !can.Target {
 			return unsupported("container "+k.Name+": target", "driver "+name+" cannot share the processes of one container alone")
 		}
+		if s := k.Gondola; s != nil && s.Security != nil && len(s.Security.Sysctls) > 0 {
+			if !can.Sysctls {
+				return unsupported("container "+k.Name+": security.sysctls", "driver "+name+" has a kernel of its own with none of them")
+			}
+			if err := gondola.CheckSysctls(s.Security.Sysctls); err != nil {
+				return fmt.Errorf("container %s: %w", k.Name, err)
+			}
+		}
 		if len(k.Secrets) > 0 {
 			return unsupported("container "+k.Name+": secrets", "this platform keeps no app secrets; use env or files")
 		}
@@ -202,6 +218,15 @@ func (w *Worker) validate(c *gondola.Config) error {
 		}
 	}
 	return nil
+}
+
+// notAllowed says that a driver may not be asked for, and who can change that.
+func (w *Worker) notAllowed(name string) error {
+	offers := strings.Join(w.cfg.Allowed, ", ")
+	if name == "runc" {
+		return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver %q is not allowed on worker %s, which offers %s: its operator allows it with gondola up --allow-driver %s", name, w.cfg.Name, offers, name)
+	}
+	return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver %q is not on worker %s: it offers %s", name, w.cfg.Name, offers)
 }
 
 // twin finds the Machine that row would be: the same id, or the same explicit name, and an equal Config. A different one is an error.

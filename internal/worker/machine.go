@@ -29,6 +29,7 @@ type machine struct {
 	found  func()        // tells Run that it is known what became of the Machine
 	stats  sampler
 	origin trace.SpanContext // of the request that created it, in this process
+	runs   string            // the name of its driver, which never changes
 
 	// Owned.
 	rec       record
@@ -83,6 +84,7 @@ func newMachine(w *Worker, row store.Machine, events []gondola.Event) (*machine,
 	if err := json.Unmarshal(row.Detail, &m.rec.detail); err != nil {
 		return nil, fmt.Errorf("record of machine %s: %w", row.ID, err)
 	}
+	m.runs = m.rec.Driver
 	if len(events) > 0 {
 		m.lastEvent = time.UnixMilli(events[0].Timestamp)
 	}

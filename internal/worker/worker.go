@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +34,8 @@ type Config struct {
 	Dir      string             // holds worker.db and the key that seals payloads
 	Host     Host
 
-	Drivers       map[string]driver.Driver // by name
+	Drivers       map[string]driver.Driver // by name: those of the Machines on record too
+	Allowed       []string                 // of Drivers, what new Machines may ask for; if empty, all
 	DefaultDriver string                   // for Machines that name none; with one driver, that one
 	Capacity      gondola.Resources        // If zero, Host.Total().
 	DNS           gondola.DNSConfig        // for Machines that say nothing: nameservers, searches, options
@@ -106,6 +109,14 @@ func Open(cfg Config) (*Worker, error) {
 	if cfg.DefaultDriver == "" && len(cfg.Drivers) == 1 {
 		for name := range cfg.Drivers {
 			cfg.DefaultDriver = name
+		}
+	}
+	if len(cfg.Allowed) == 0 {
+		cfg.Allowed = slices.Sorted(maps.Keys(cfg.Drivers))
+	}
+	for _, name := range cfg.Allowed {
+		if _, ok := cfg.Drivers[name]; !ok {
+			return nil, gondola.Errorf(gondola.ErrInvalid, "worker %s: driver %q is allowed and not one of its drivers", cfg.Name, name)
 		}
 	}
 	if _, ok := cfg.Drivers[cfg.DefaultDriver]; !ok {

@@ -57,6 +57,25 @@ func Process(run pilot.Run) *specs.Process {
 	}
 }
 
+// ExecProcess describes a command in a container whose first process is first. It may do what that may, and as root has it in effect.
+func ExecProcess(first *specs.Process, e pilot.Exec) *specs.Process {
+	p := *first
+	p.Args, p.Env, p.Cwd, p.Terminal, p.ConsoleSize = e.Args, e.Env, e.WorkingDir, e.TTY, nil
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	p.User = specs.User{UID: e.Identity.UID, GID: e.Identity.GID, AdditionalGids: e.Identity.Groups}
+	caps := specs.LinuxCapabilities{}
+	if first.Capabilities != nil {
+		caps.Bounding = first.Capabilities.Bounding
+	}
+	if e.Identity.UID == 0 {
+		caps.Effective, caps.Permitted = caps.Bounding, caps.Bounding
+	}
+	p.Capabilities = &caps
+	return &p
+}
+
 // StandardMounts are those of every container. shm is where the Machine's /dev/shm is on the host, or the name under which a sandbox has it.
 func StandardMounts(shm string) []specs.Mount {
 	return []specs.Mount{

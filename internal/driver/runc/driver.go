@@ -4,6 +4,7 @@
 package runc
 
 import (
+	"cmp"
 	"log/slog"
 	"os/exec"
 	"path/filepath"
@@ -29,19 +30,26 @@ type Driver struct{ driver.Pilots }
 
 var _ driver.Driver = (*Driver)(nil)
 
-// New returns the driver of this host, or ErrUnsupported where runc is not installed.
-func New(cfg Config) (*Driver, error) {
-	if cfg.Path == "" {
-		cfg.Path = "runc"
+// New returns the driver of this host. Where runc is not installed it still finds and ends the Machines of before.
+func New(cfg Config) *Driver {
+	path, err := Find(cfg.Path)
+	if err != nil {
+		path = cfg.Path // the pilot will say that it is not there
 	}
-	path, err := exec.LookPath(cfg.Path)
+	return &Driver{driver.Pilots{Path: cfg.PilotPath, Args: []string{"--driver=runc", "--runc=" + cmp.Or(path, "runc")}, StartTimeout: cfg.StartTimeout, Log: cfg.Log}}
+}
+
+// Find returns the path of the program runc, or ErrUnsupported where it is not installed. If path is empty, PATH is searched.
+func Find(path string) (string, error) {
+	name := cmp.Or(path, "runc")
+	found, err := exec.LookPath(name)
 	if err == nil {
-		path, err = filepath.Abs(path)
+		found, err = filepath.Abs(found)
 	}
 	if err != nil {
-		return nil, gondola.Errorf(gondola.ErrUnsupported, "driver runc: the program %s is not on this host: install it (apt-get install runc) or do not allow the driver", cfg.Path)
+		return "", gondola.Errorf(gondola.ErrUnsupported, "driver runc: the program %s is not on this host: install it (apt-get install runc), or do not allow the driver", name)
 	}
-	return &Driver{driver.Pilots{Path: cfg.PilotPath, Args: []string{"--driver=runc", "--runc=" + path}, StartTimeout: cfg.StartTimeout, Log: cfg.Log}}, nil
+	return found, nil
 }
 
 // Name returns "runc".
@@ -49,5 +57,5 @@ func (d *Driver) Name() string { return "runc" }
 
 // Capabilities says what runc can do.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Adoption: true, Sysctls: true}
+	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Adoption: true, Sysctls: true, Target: true}
 }

@@ -85,11 +85,10 @@ func newDriver(t *testing.T) *runc.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := runc.New(runc.Config{PilotPath: filepath.Join(dir, "gondola-pilot")})
-	if err != nil {
+	if _, err := runc.Find(""); err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return runc.New(runc.Config{PilotPath: filepath.Join(dir, "gondola-pilot")})
 }
 
 // newSpec returns the Spec of a Machine without containers. When the test ends it is killed, and nothing of it may be left.
@@ -173,6 +172,13 @@ func kill9(t *testing.T, record string) {
 	}
 	if err != nil {
 		t.Fatalf("kill -9 of %s: %v", record, err)
+	}
+}
+
+func TestFind_NamesThePackageOfAMissingProgram(t *testing.T) {
+	_, err := runc.Find("/no/such/runc")
+	if !errors.Is(err, gondola.ErrUnsupported) || !strings.Contains(err.Error(), "apt-get install runc") {
+		t.Errorf("Find = %v, want ErrUnsupported and how to install it", err)
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/token"
 
 	"gondola"
-	"gondola/internal/kube/translate"
 )
 
 // node is one virtual node at work. It is the node.NodeProvider of virtual-kubelet's NodeController, which registers the Node, renews its
@@ -153,7 +152,7 @@ func (n *node) build() *corev1.Node {
 		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
 	}
 	o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Name})
-	for _, name := range append([]string{""}, translate.RuntimeClasses()...) {
+	for _, name := range append([]string{""}, n.engine.cfg.Drivers...) {
 		o.Status.RuntimeHandlers = append(o.Status.RuntimeHandlers, corev1.NodeRuntimeHandler{Name: name,
 			Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: new(bool), UserNamespaces: new(bool)}})
 	}

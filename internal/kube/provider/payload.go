@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,7 +22,11 @@ import (
 
 // request translates the Pod with everything it names.
 func (e *engine) request(ctx context.Context, n *node, pod *corev1.Pod) (gondola.CreateRequest, error) {
-	if fields := translate.Unsupported(pod); len(fields) > 0 { // before anything is asked for
+	driver, err := e.driver(ctx, n, pod)
+	if err != nil {
+		return gondola.CreateRequest{}, err
+	}
+	if fields := translate.Unsupported(pod, cmp.Or(driver, e.cfg.Drivers[0])); len(fields) > 0 { // before anything else is asked for
 		return gondola.CreateRequest{}, &translate.UnsupportedError{Fields: fields}
 	}
 	in, _, err := e.inputs(ctx, n, pod)
@@ -39,8 +44,11 @@ func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in trans
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	in = translate.Inputs{
-		Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Allocatable: n.allocatable(),
+		DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Allocatable: n.allocatable(),
 		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{}, Tokens: map[translate.TokenKey]string{},
+	}
+	if in.Driver, err = e.driver(ctx, n, pod); err != nil {
+		return in, refresh, err
 	}
 	keys := map[objectKey]bool{}
 	podutil.VisitPodConfigmapNames(pod, func(name string) bool { keys[objectKey{"configmap", pod.Namespace, name}] = true; return true })

@@ -49,6 +49,7 @@ type Config struct {
 
 	Platform gondola.Platform
 	Apps     gondola.Apps
+	Drivers  []string     // that Machines may ask for, the default first; if empty, gvisor
 	Log      *slog.Logger // If nil, slog.Default.
 
 	// PodStarted hears how long it took from the moment a Pod was seen on its node until it was told to be Running; only of Pods whose
@@ -78,6 +79,9 @@ type Provider struct {
 
 // New returns a Provider that does nothing until Run. ErrInvalid names what is missing in cfg.
 func New(cfg Config) (*Provider, error) {
+	if len(cfg.Drivers) == 0 {
+		cfg.Drivers = []string{"gvisor"}
+	}
 	switch {
 	case cfg.Cluster == "":
 		return nil, gondola.Errorf(gondola.ErrInvalid, "provider: the cluster has no name")

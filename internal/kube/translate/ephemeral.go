@@ -10,7 +10,7 @@ import (
 
 // EphemeralContainer translates the i-th ephemeral container of the Pod. Its errors are those of PodToMachine.
 func EphemeralContainer(pod *corev1.Pod, i int, in Inputs) (gondola.Container, error) {
-	if fields := UnsupportedEphemeral(pod, i); len(fields) > 0 {
+	if fields := UnsupportedEphemeral(pod, i, in.driver(pod)); len(fields) > 0 {
 		return gondola.Container{}, &UnsupportedError{Fields: fields}
 	}
 	e := &pod.Spec.EphemeralContainers[i]

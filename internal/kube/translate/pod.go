@@ -5,6 +5,7 @@
 package translate
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"strings"
@@ -28,17 +29,28 @@ const (
 
 // Inputs is what the translation of a Pod needs beside the Pod.
 type Inputs struct {
-	Cluster     string
-	Domain      string       // DNS domain of the cluster
-	DNS         []netip.Addr // of the cluster's DNS; if empty, the Machine gets its host's resolvers
-	Region      gondola.Region
-	Allocatable corev1.ResourceList // of the node: what a resourceFieldRef to a missing limit means
+	Cluster string
+	Domain  string       // DNS domain of the cluster
+	DNS     []netip.Addr // of the cluster's DNS; if empty, the Machine gets its host's resolvers
+	Region  gondola.Region
+	// Driver is what the Pod's RuntimeClass names as its handler; empty if it has no class.
+	Driver        string
+	DefaultDriver string              // of Pods without a class; if empty, gvisor
+	Allocatable   corev1.ResourceList // of the node: what a resourceFieldRef to a missing limit means
 
 	ConfigMaps map[string]*corev1.ConfigMap // by name, of the Pod's namespace; those that do not exist are missing
 	Secrets    map[string]*corev1.Secret
 	Services   []*corev1.Service   // of the Pod's namespace, and default/kubernetes
 	Tokens     map[TokenKey]string // see Tokens
 	Claims     map[string]Claim    // by volume of the Pod
+}
+
+// driver is what isolates the Pod; empty if its RuntimeClass names none that is known.
+func (in Inputs) driver(pod *corev1.Pod) string {
+	if c := pod.Spec.RuntimeClassName; c == nil || *c == "" {
+		return cmp.Or(in.DefaultDriver, "gvisor")
+	}
+	return in.Driver
 }
 
 // MachineName returns the name of the Machine that runs the Pod of this UID: a Machine belongs to one UID for ever.
@@ -49,7 +61,7 @@ func MachineName(uid types.UID) string { return "pod-" + string(uid) }
 // An *UnsupportedError lists every field of the Pod that cannot be carried out; a *MissingError names a ConfigMap, Secret, key or claim that has
 // to appear first.
 func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
-	if fields := Unsupported(pod); len(fields) > 0 {
+	if fields := Unsupported(pod, in.driver(pod)); len(fields) > 0 {
 		return gondola.CreateRequest{}, &UnsupportedError{Fields: fields}
 	}
 	payload, err := Payload(pod, in)
@@ -74,7 +86,7 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		Volumes:    volumes(pod),
 		StopConfig: &gondola.StopConfig{Signal: ptr(gondola.Signal("SIGTERM")), Timeout: gracePeriod(pod)},
 		Gondola: &gondola.ConfigExtension{
-			Requests: &requests, Limits: limits, Driver: driver(pod), Hosts: hosts(pod), ShareProc: isTrue(pod.Spec.ShareProcessNamespace),
+			Requests: &requests, Limits: limits, Driver: in.Driver, Hosts: hosts(pod), ShareProc: isTrue(pod.Spec.ShareProcessNamespace),
 			RetryPull: true, RestartBackoff: "kubernetes", ClusterDomain: in.Domain, Label: label(pod), FSGroup: fsGroup(pod),
 		},
 	}
@@ -235,14 +247,6 @@ func gracePeriod(pod *corev1.Pod) *gondola.Duration {
 		seconds = *s
 	}
 	return ptr(gondola.Duration(time.Duration(seconds) * time.Second))
-}
-
-// driver is what a known RuntimeClass means; others are refused.
-func driver(pod *corev1.Pod) string {
-	if c := pod.Spec.RuntimeClassName; c != nil {
-		return *c
-	}
-	return ""
 }
 
 func hosts(pod *corev1.Pod) []gondola.HostAlias {

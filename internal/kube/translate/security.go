@@ -15,6 +15,7 @@ import (
 func security(pod *corev1.Pod, c *corev1.Container) *gondola.Security {
 	var s gondola.Security
 	if p := pod.Spec.SecurityContext; p != nil {
+		s.Sysctls = sysctls(p) // every container of the Pod sets them, to the same
 		s.User, s.Group, s.NonRoot = p.RunAsUser, p.RunAsGroup, isTrue(p.RunAsNonRoot)
 		s.Groups = slices.Clone(p.SupplementalGroups)
 		s.StrictGroups = p.SupplementalGroupsPolicy != nil && *p.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict
@@ -42,10 +43,22 @@ func security(pod *corev1.Pod, c *corev1.Container) *gondola.Security {
 		}
 	}
 	if s.User == nil && s.Group == nil && s.Groups == nil && !s.StrictGroups && !s.NonRoot && !s.ReadOnlyRootfs && !s.NoNewPrivileges &&
-		s.AddCapabilities == nil && s.DropCapabilities == nil {
+		s.AddCapabilities == nil && s.DropCapabilities == nil && s.Sysctls == nil {
 		return nil
 	}
 	return &s
+}
+
+// sysctls returns the Pod's settings of the kernel, with dots in their names.
+func sysctls(p *corev1.PodSecurityContext) map[string]string {
+	var out map[string]string
+	for _, s := range p.Sysctls {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[strings.ReplaceAll(s.Name, "/", ".")] = s.Value
+	}
+	return out
 }
 
 func capabilities(list []corev1.Capability) []string {

@@ -12,19 +12,14 @@ import (
 	"gondola"
 )
 
-// RuntimeClasses are the names of RuntimeClasses that a Pod may ask for: the drivers.
-func RuntimeClasses() []string { return []string{"gvisor"} }
-
-// sandboxed says whether the Pod's system calls end in a kernel of its own: what would guard the host's kernel then has nothing to guard.
-func sandboxed(pod *corev1.Pod) bool {
-	c := pod.Spec.RuntimeClassName
-	return c == nil || *c == "" || *c == "gvisor"
-}
+// sandboxed says whether the system calls of a driver's Pods end in a kernel of their own: what would guard the host's kernel then has nothing
+// to guard.
+func sandboxed(driver string) bool { return driver == "gvisor" }
 
 // Unsupported lists the fields of the Pod that cannot be carried out, each as a sentence that begins with its path and ends, where there is
-// one, with the way out; none: nil. docs/pods.md has the whole table, accepted fields that have no effect included.
-func Unsupported(pod *corev1.Pod) []string {
-	r := &refusals{sandboxed: sandboxed(pod)}
+// one, with the way out; none: nil. driver is that of its RuntimeClass, or the platform's default; empty if its class is not known. docs/pods.md has the whole table, accepted fields that have no effect included.
+func Unsupported(pod *corev1.Pod, driver string) []string {
+	r := &refusals{sandboxed: sandboxed(driver)}
 	s := &pod.Spec
 	const own = "a Pod is a Machine of its own and shares nothing of its host"
 	r.because(s.HostNetwork, "spec.hostNetwork", "every Pod has an address of its own: use a Service of type LoadBalancer or NodePort to be reached from outside")
@@ -34,8 +29,8 @@ func Unsupported(pod *corev1.Pod) []string {
 	r.because(len(s.ResourceClaims) > 0, "spec.resourceClaims", "there are no devices to claim")
 	r.because(s.SchedulingGroup != nil, "spec.schedulingGroup", "Pods are scheduled one by one")
 	r.because(s.OS != nil && s.OS.Name != corev1.Linux, "spec.os.name other than linux", "Machines run Linux")
-	if c := s.RuntimeClassName; c != nil && *c != "" && !slices.Contains(RuntimeClasses(), *c) {
-		r.add("spec.runtimeClassName %q is not supported: use one of %s, or none", *c, strings.Join(RuntimeClasses(), ", "))
+	if c := s.RuntimeClassName; c != nil && *c != "" && driver == "" {
+		r.add("spec.runtimeClassName %q is not supported: no driver goes by its handler", *c)
 	}
 	r.podSecurity(s.SecurityContext)
 	for i, v := range s.Volumes {
@@ -51,8 +46,8 @@ func Unsupported(pod *corev1.Pod) []string {
 }
 
 // UnsupportedEphemeral is Unsupported for one ephemeral container of the Pod.
-func UnsupportedEphemeral(pod *corev1.Pod, i int) []string {
-	r := &refusals{sandboxed: sandboxed(pod)}
+func UnsupportedEphemeral(pod *corev1.Pod, i int, driver string) []string {
+	r := &refusals{sandboxed: sandboxed(driver)}
 	c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 	r.container(fmt.Sprintf("spec.ephemeralContainers[%d]", i), &c)
 	return r.list
@@ -85,7 +80,10 @@ func (r *refusals) podSecurity(c *corev1.PodSecurityContext) {
 		return
 	}
 	const at = "spec.securityContext"
-	r.because(len(c.Sysctls) > 0, at+".sysctls", "the sandbox's kernel has almost none; leave them out, or let the program set what it needs")
+	r.because(len(c.Sysctls) > 0 && r.sandboxed, at+".sysctls", "the sandbox's kernel has almost none; leave them out, let the program set what it needs, or use a runtimeClassName of runc")
+	if err := gondola.CheckSysctls(sysctls(c)); err != nil && !r.sandboxed {
+		r.add("%s.sysctls: %v", at, err)
+	}
 	r.because(c.WindowsOptions != nil, at+".windowsOptions", "Machines run Linux")
 	r.profiles(at, c.SELinuxOptions, c.SeccompProfile, c.AppArmorProfile)
 }
@@ -98,7 +96,6 @@ func (r *refusals) profiles(at string, selinux *corev1.SELinuxOptions, seccomp *
 	r.because(seccomp != nil && seccomp.Type == corev1.SeccompProfileTypeLocalhost, at+".seccompProfile Localhost", file)
 	r.because(armor != nil && armor.Type == corev1.AppArmorProfileTypeLocalhost, at+".appArmorProfile Localhost", file)
 	r.because(selinux != nil && !r.sandboxed, at+".seLinuxOptions", sandbox)
-	r.because(seccomp != nil && seccomp.Type == corev1.SeccompProfileTypeRuntimeDefault && !r.sandboxed, at+".seccompProfile RuntimeDefault", sandbox)
 	r.because(armor != nil && armor.Type == corev1.AppArmorProfileTypeRuntimeDefault && !r.sandboxed, at+".appArmorProfile RuntimeDefault", sandbox)
 }
 

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -54,6 +53,12 @@ func (r *Runtime) containerSpec(run pilot.Run, root string, pause int) (*specs.S
 	processes := specs.LinuxNamespace{Type: specs.PIDNamespace}
 	if r.spec.ShareProc {
 		processes = of(specs.PIDNamespace, "pid")
+	} else if g := run.Container.Config.Gondola; g != nil && g.Target != "" {
+		first, err := r.running(g.Target)
+		if err != nil {
+			return nil, gondola.Errorf(gondola.ErrPrecondition, "unable to find target container %s: %w", g.Target, err)
+		}
+		processes.Path = fmt.Sprintf("/proc/%d/ns/pid", first.PID)
 	}
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, processes, of(specs.NetworkNamespace, "net"), of(specs.IPCNamespace, "ipc"),
 		of(specs.UTSNamespace, "uts"), specs.LinuxNamespace{Type: specs.CgroupNamespace})
@@ -124,17 +129,5 @@ func protect(spec *specs.Spec) error {
 		return fmt.Errorf("seccomp profile: %w", err)
 	}
 	spec.Linux.Seccomp = profile
-	return nil
-}
-
-// CheckSysctls refuses settings that are not of the namespaces that a Machine has for itself: they would be the whole host's.
-func CheckSysctls(sysctls map[string]string) error {
-	for name := range sysctls {
-		dotted := strings.ReplaceAll(name, "/", ".")
-		own := slices.ContainsFunc([]string{"net.", "kernel.shm", "kernel.msg", "fs.mqueue."}, func(prefix string) bool { return strings.HasPrefix(dotted, prefix) })
-		if !own && dotted != "kernel.sem" {
-			return gondola.Errorf(gondola.ErrInvalid, "sysctl %s is the whole host's: a machine can set net.*, kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.*", name)
-		}
-	}
 	return nil
 }

@@ -2,10 +2,12 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +31,7 @@ func (r *Runtime) Start(ctx context.Context, start pilot.Run) (err error) {
 		return err
 	}
 	sec := oci.Security(start.Container)
-	if err := errors.Join(oci.CheckCapabilities(sec), CheckSysctls(sec.Sysctls)); err != nil {
+	if err := errors.Join(oci.CheckCapabilities(sec), gondola.CheckSysctls(sec.Sysctls)); err != nil {
 		return err
 	}
 	name := start.Container.Name
@@ -53,7 +55,7 @@ func (r *Runtime) Start(ctx context.Context, start pilot.Run) (err error) {
 	if err := oci.WriteBundle(dir, spec); err != nil {
 		return err
 	}
-	o := order{Command: r.command(dir), ID: r.id(name), Cgroup: r.cgroupOf(name), TTY: start.TTY}
+	o := order{Command: r.command(dir), ID: r.id(name), Name: name, Cgroup: r.cgroupOf(name), TTY: start.TTY}
 	if err := startMonitor(ctx, dir, o, [3]*os.File{start.Stdin, start.Stdout, start.Stderr}); err != nil {
 		return err
 	}
@@ -212,6 +214,20 @@ func (r *Runtime) Delete(ctx context.Context, name string) error {
 		return fmt.Errorf("delete container %s: %w", name, err)
 	}
 	return nil
+}
+
+// started returns the names of the containers that have been started and not removed, in their order: those of the Spec and those added since.
+func (r *Runtime) started() []string {
+	orders, _ := filepath.Glob(filepath.Join(r.spec.RunDir, "bundles", "*", orderFile)) // the pattern is well formed
+	var names []string
+	for _, file := range orders {
+		var o order
+		if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &o) == nil {
+			names = append(names, o.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // remove undoes Start, however far it came; what still runs is killed. What runc knows of a container is a directory below its root and the

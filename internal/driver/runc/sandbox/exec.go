@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"gondola"
@@ -81,14 +82,15 @@ func waitCommand(ctx context.Context, pid int) (pilot.Exit, error) {
 
 // writeProcess writes what runc is to run. A command may do what the container may, and as root has it in effect.
 func (r *Runtime) writeProcess(dir, name string, e pilot.Exec) error {
-	var c pilot.Container
-	for _, have := range r.spec.Containers {
-		if have.Name == name {
-			c = have
-		}
+	b, err := os.ReadFile(filepath.Join(r.bundle(name), "config.json"))
+	if err != nil {
+		return err
 	}
-	process := oci.Process(pilot.Run{Container: c, Args: e.Args, Env: e.Env, WorkingDir: e.WorkingDir, Identity: e.Identity, TTY: e.TTY})
-	b, err := json.Marshal(process)
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return err
+	}
+	b, err = json.Marshal(oci.ExecProcess(spec.Process, e))
 	if err != nil {
 		return err
 	}

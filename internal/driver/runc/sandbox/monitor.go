@@ -35,6 +35,7 @@ const (
 type order struct {
 	Command command `json:"command"`
 	ID      string  `json:"id"`
+	Name    string  `json:"name"` // of the container
 	Cgroup  string  `json:"cgroup"`
 	TTY     bool    `json:"tty"`
 }

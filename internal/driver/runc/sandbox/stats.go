@@ -24,9 +24,9 @@ func (r *Runtime) Usage(context.Context) (map[string]int64, error) {
 		return nil, err
 	}
 	out := map[string]int64{}
-	for _, c := range r.spec.Containers {
-		if u := r.tree.Usage(r.cgroupOf(c.Name)); u.Memory > 0 {
-			out[c.Name] = u.WorkingSet
+	for _, name := range r.started() {
+		if u := r.tree.Usage(r.cgroupOf(name)); u.Memory > 0 {
+			out[name] = u.WorkingSet
 		}
 	}
 	return out, nil
@@ -41,13 +41,13 @@ func (r *Runtime) Stats(ctx context.Context) (gondola.MachineStats, error) {
 	all := r.tree.Usage(r.cgroup())
 	m := gondola.MachineStats{Time: time.Now(), CPU: gondola.CPUStats{UsageNanos: all.CPUNanos}, Memory: oci.Memory(all), Network: oci.Network(pause),
 		Processes: all.PIDs, Containers: []gondola.ContainerStats{}}
-	for _, c := range r.spec.Containers {
-		if _, err := r.running(c.Name); err != nil {
+	for _, name := range r.started() {
+		if _, err := r.running(name); err != nil {
 			continue
 		}
-		u := r.tree.Usage(r.cgroupOf(c.Name))
-		stats := gondola.ContainerStats{Name: c.Name, CPU: gondola.CPUStats{UsageNanos: u.CPUNanos}, Memory: oci.Memory(u), Processes: u.PIDs}
-		layers, _ := filepath.Glob(filepath.Join(r.rootfs(c.Name), "*", "upper")) // the pattern is well formed
+		u := r.tree.Usage(r.cgroupOf(name))
+		stats := gondola.ContainerStats{Name: name, CPU: gondola.CPUStats{UsageNanos: u.CPUNanos}, Memory: oci.Memory(u), Processes: u.PIDs}
+		layers, _ := filepath.Glob(filepath.Join(r.rootfs(name), "*", "upper")) // the pattern is well formed
 		for _, dir := range layers {
 			d := r.disk.Measure(ctx, dir)
 			stats.Rootfs.Used, stats.Rootfs.Inodes, stats.Rootfs.Partial = stats.Rootfs.Used+d.Used, stats.Rootfs.Inodes+d.Inodes, stats.Rootfs.Partial || d.Partial
@@ -63,8 +63,8 @@ func (r *Runtime) Processes(context.Context) ([]gondola.ProcessStat, error) {
 		return nil, err
 	}
 	out := []gondola.ProcessStat{}
-	for _, c := range r.spec.Containers {
-		for _, pid := range r.tree.PIDs(r.cgroupOf(c.Name)) {
+	for _, name := range r.started() {
+		for _, pid := range r.tree.PIDs(r.cgroupOf(name)) {
 			if p, ok := processStat(pid); ok {
 				out = append(out, p)
 			}
