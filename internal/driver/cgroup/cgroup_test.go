@@ -1,0 +1,112 @@
+package cgroup_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gondola/internal/driver/cgroup"
+)
+
+// tree writes files below a new directory, as the kernel would show them.
+func tree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func content(t *testing.T, root, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b)
+}
+
+var limits = cgroup.Limits{CPUMillis: 250, MemoryBytes: 64 << 20, PIDs: 100}
+
+func TestLimit_Unified(t *testing.T) {
+	root := tree(t, map[string]string{
+		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "cpu memory pids",
+		"a/cgroup.controllers": "cpu memory pids", "a/cgroup.subtree_control": "cpu memory pids",
+		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max",
+	})
+	if err := cgroup.At(root).Limit("a/b", limits); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "100"} {
+		if got := content(t, root, "a/b/"+file); got != want {
+			t.Errorf("%s = %q, want %q", file, got, want)
+		}
+	}
+}
+
+func TestLimit_UnifiedGivesControllersDownTheWay(t *testing.T) {
+	root := tree(t, map[string]string{
+		"cgroup.controllers": "memory", "cgroup.subtree_control": "", "a/cgroup.controllers": "memory", "a/cgroup.subtree_control": "", "a/b/memory.max": "max",
+	})
+	if err := cgroup.At(root).Limit("a/b", cgroup.Limits{MemoryBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"cgroup.subtree_control", "a/cgroup.subtree_control"} {
+		if got := content(t, root, file); got != "+memory" {
+			t.Errorf("%s = %q, want +memory", file, got)
+		}
+	}
+}
+
+func TestLimit_UnifiedNamesAMissingController(t *testing.T) {
+	root := tree(t, map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": ""})
+	err := cgroup.At(root).Limit("a", cgroup.Limits{MemoryBytes: 1 << 20})
+	if err == nil || !strings.Contains(err.Error(), "memory") || !strings.Contains(err.Error(), root) {
+		t.Errorf("Limit = %v, want an error that names the controller and the group", err)
+	}
+}
+
+func TestLimit_OneHierarchyPerController(t *testing.T) {
+	files := map[string]string{"memory/a/memory.limit_in_bytes": "", "cpu/a/cpu.cfs_quota_us": "", "pids/a/pids.max": ""}
+	for _, h := range []string{"memory", "cpu", "pids", "cpuset"} {
+		files[h+"/cgroup.procs"] = ""
+	}
+	root := tree(t, files)
+	if err := cgroup.At(root).Limit("a", limits); err != nil { // without memory.memsw.limit_in_bytes: not every kernel counts swap
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"memory/a/memory.limit_in_bytes": "67108864", "cpu/a/cpu.cfs_quota_us": "25000", "pids/a/pids.max": "100"} {
+		if got := content(t, root, file); got != want {
+			t.Errorf("%s = %q, want %q", file, got, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "cpuset/a")); err == nil {
+		t.Error("a group was made in cpuset, where it takes nobody")
+	}
+}
+
+func TestUsageAndOOMKills(t *testing.T) {
+	for name, root := range map[string]string{
+		"v2": tree(t, map[string]string{"cgroup.controllers": "", "a/cgroup.procs": "", "a/cpu.stat": "usage_usec 7\n", "a/pids.current": "3\n", "a/memory.current": "1000\n",
+			"a/memory.stat": "anon 600\ninactive_file 300\nshmem 50\n", "a/memory.events": "oom 1\noom_kill 2\n"}),
+		"v1": tree(t, map[string]string{"cpuacct/a/cgroup.procs": "", "cpuacct/a/cpuacct.usage": "7000\n", "pids/a/cgroup.procs": "", "pids/a/pids.current": "3\n",
+			"memory/a/cgroup.procs": "", "memory/a/memory.usage_in_bytes": "1000\n", "memory/a/memory.stat": "total_rss 600\ntotal_inactive_file 300\ntotal_shmem 50\n",
+			"memory/a/memory.oom_control": "oom_kill_disable 0\noom_kill 2\n"}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := cgroup.Usage{CPUNanos: 7000, Memory: 1000, WorkingSet: 700, RSS: 650, PIDs: 3}
+			if got := cgroup.At(root).Usage("a"); got != want {
+				t.Errorf("Usage = %+v, want %+v", got, want)
+			}
+			if got := cgroup.At(root).OOMKills("a"); got != 2 {
+				t.Errorf("OOMKills = %d, want 2", got)
+			}
+		})
+	}
+}
