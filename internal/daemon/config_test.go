@@ -26,6 +26,8 @@ func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
 		"loadBalancerPools: [192.0.2.0/28, 192.0.2.4]":    "192.0.2.4/32 overlaps 192.0.2.0/28",
 		"range: 10.64.0.0/16":                             "range",
 		"cluster: " + strings.Repeat("x", 30):             "cluster",
+		"drivers: [gvisor, kata]":                         "kata",
+		"drivers: [runc, runc]":                           "named twice",
 		"registries: {a.example: {mirrorr: b.example}}":   "mirrorr",
 		"registries: {a.example: {plainHTTP: sometimes}}": "plainHTTP",
 		"registries: {'https://a.example/': {}}":          "registries",
