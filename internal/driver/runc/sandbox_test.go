@@ -175,8 +175,9 @@ func TestTerminal_SurvivesThePilot(t *testing.T) {
 	if _, err := api.Attach(t.Context(), "main", gondola.ExecIO{Stdin: in, Stdout: io.Discard}); err != nil {
 		t.Fatal(err)
 	}
-	if got := await(t, api, all(gondola.ContainerExited)).Containers[0].State; got.ExitCode != 130 {
-		t.Errorf("main = %+v, want 130 by ^C", got)
+	s, err := pilot.ReadStatus(spec.Dir) // attach ends when the end is written down
+	if err != nil || s.Containers[0].State.ExitCode != 130 {
+		t.Errorf("main = %+v, %v, want 130 by ^C", s.Containers, err)
 	}
 }
 
