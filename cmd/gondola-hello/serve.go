@@ -44,7 +44,7 @@ type server struct {
 	out      io.Writer
 }
 
-// serve is the web server: / shows this Machine, /healthz says ok, /exit?code=3 ends it.
+// serve is the web server: / shows this Machine, /healthz says ok, to grpc health checks too, /exit?code=3 ends it.
 func serve(t *tool) int {
 	port := cmp.Or(os.Getenv("PORT"), "8080")
 	if len(t.args) > 0 {
@@ -61,7 +61,11 @@ func serve(t *tool) int {
 	mux.HandleFunc("/", s.hello)
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/exit", s.quit)
-	h := &http.Server{Handler: s.logged(mux), ReadHeaderTimeout: 10 * time.Second}
+	mux.HandleFunc("POST /grpc.health.v1.Health/Check", health)
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	h := &http.Server{Handler: s.logged(mux), ReadHeaderTimeout: 10 * time.Second, Protocols: &protocols}
 	s.log("listening on %s, addresses %s", l.Addr(), strings.Join(addresses(), " "))
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(l) }()
