@@ -67,7 +67,7 @@ type running struct {
 }
 
 // start runs a cluster and returns when it is ready.
-func start(t *testing.T, cfg kube.Config) *running {
+func start(t testing.TB, cfg kube.Config) *running {
 	t.Helper()
 	c, err := kube.New(cfg)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *running) stop() error {
 	return err
 }
 
-func config(t *testing.T, dir string) kube.Config {
+func config(t testing.TB, dir string) kube.Config {
 	return kube.Config{Name: "test", Dir: dir, Address: address, Upstream: []string{},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16"), netip.MustParsePrefix("fd43::/108")},
 		Nodes: []kube.NodeConfig{{Name: "local", Region: "local", Addresses: []netip.Addr{nodeAddress}},
@@ -114,7 +114,7 @@ func config(t *testing.T, dir string) kube.Config {
 }
 
 // admin returns clients with the administrator's kubeconfig.
-func (r *running) admin(t *testing.T) (kubernetes.Interface, *rest.Config) {
+func (r *running) admin(t testing.TB) (kubernetes.Interface, *rest.Config) {
 	t.Helper()
 	b, err := r.Kubeconfig()
 	if err != nil {
