@@ -217,6 +217,6 @@ func newCluster(c daemon.ClusterConfig) (daemon.Cluster, error) {
 	}
 	return kube.New(kube.Config{
 		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Names: c.Names, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,
-		Platform: c.Platform, Apps: c.Apps, PodStarted: c.PodStarted, Network: c.Network, Drivers: c.Drivers, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
+		Platform: c.Platform, Apps: c.Apps, PodStarted: c.PodStarted, Renewed: c.Renewed, Network: c.Network, Drivers: c.Drivers, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
 	})
 }

@@ -56,6 +56,7 @@ type ClusterConfig struct {
 	Platform     gondola.Platform
 	Apps         gondola.Apps
 	Network      string
+	Renewed      func() // Kubeconfig may return a newer one
 	PodStarted   func(region gondola.Region, took time.Duration)
 	Drivers      []string // that Machines may ask for, the default first
 	Say          func(step string, took time.Duration)
@@ -167,9 +168,10 @@ type platform struct {
 	served   bool // the API has answered: there may be Machines that somebody relies on
 	network  *network.Network
 	parts
-	closers []func() error
-	cluster string // kubeconfig's path
-	server  string // URL of the API server
+	closers    []func() error
+	cluster    string                 // kubeconfig's path
+	kubeconfig func() ([]byte, error) // of the cluster that runs; nil: none does
+	server     string                 // URL of the API server
 }
 
 // start makes one part after the other.
@@ -320,7 +322,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
 	cluster, err := p.NewCluster(ClusterConfig{
 		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
-		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Drivers: p.Config.Drivers, PodStarted: p.metrics.podStarted, Log: p.log,
+		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Drivers: p.Config.Drivers, PodStarted: p.metrics.podStarted, Renewed: func() { p.renewed() }, Log: p.log,
 		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
 	})
 	if err != nil {
@@ -342,7 +344,22 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	if err := p.writeKubeconfigs(kubeconfig); err != nil {
 		return err
 	}
+	p.kubeconfig = cluster.Kubeconfig
 	return p.writeRunning()
+}
+
+// renewed brings a newer kubeconfig to those who have one.
+func (p *platform) renewed() {
+	if p.kubeconfig == nil {
+		return
+	}
+	b, err := p.kubeconfig()
+	if err == nil {
+		err = p.writeKubeconfigs(b)
+	}
+	if err != nil {
+		p.log.Error("kubeconfig could not be renewed", "error", err)
+	}
 }
 
 // writeRunning says in the data directory where everything is.

@@ -267,11 +267,7 @@ func (c *Cluster) providerConfig() (provider.Config, error) {
 	cfg := provider.Config{Cluster: c.cfg.Name, Domain: c.cfg.Domain, DNS: c.cfg.dnsAddresses(), Network: c.cfg.Network, ClientCA: authorities,
 		Admin: c.rest(providerClient), Platform: c.cfg.Platform, Apps: c.cfg.Apps, Drivers: c.cfg.Drivers, PodStarted: c.cfg.PodStarted, Log: c.cfg.Log}
 	for _, n := range c.cfg.Nodes {
-		serving, err := c.pki.pair(nodeServing(n.Name))
-		if err != nil {
-			return provider.Config{}, err
-		}
-		cfg.Nodes = append(cfg.Nodes, provider.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, REST: c.rest(nodeClient(n.Name)), Serving: serving})
+		cfg.Nodes = append(cfg.Nodes, provider.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, REST: c.rest(nodeClient(n.Name)), Serving: c.pki.serving(nodeServing(n.Name))})
 	}
 	return cfg, nil
 }
@@ -343,6 +339,10 @@ func (c *Cluster) renew(ctx context.Context) error {
 		case <-t.C:
 			if err := c.pki.ensure(); err != nil {
 				c.log.Error("certificates could not be renewed; tried again tomorrow", "error", err)
+				continue
+			}
+			if c.cfg.Renewed != nil {
+				c.cfg.Renewed()
 			}
 		}
 	}

@@ -35,6 +35,9 @@ type Config struct {
 	// PodStarted hears how long each Pod took from being seen on its node until it was told to be Running. If nil, nobody does.
 	PodStarted func(region gondola.Region, took time.Duration)
 
+	// Renewed is called once a day after certificates were looked after: what Kubeconfig returns may be a newer one. If nil, nobody hears.
+	Renewed func()
+
 	Platform gondola.Platform // where Pods run. If nil, no node is served: a control plane alone.
 	Apps     gondola.Apps
 	Drivers  []string // that Machines may ask for, the default first; if empty, gvisor

@@ -46,10 +46,6 @@ func metricsLeaf() leaf {
 
 // serveMetrics serves handler to the API server until ctx ends. listening closes when it can be asked.
 func (c *Cluster) serveMetrics(ctx context.Context, handler http.Handler, listening chan<- struct{}) error {
-	cert, err := c.pki.pair(metricsServing)
-	if err != nil {
-		return err
-	}
 	pem, err := os.ReadFile(c.pki.file("front-proxy-ca.crt"))
 	if err != nil {
 		return err
@@ -62,7 +58,7 @@ func (c *Cluster) serveMetrics(ctx context.Context, handler http.Handler, listen
 		return fmt.Errorf("metrics API: %w", err)
 	}
 	srv := &http.Server{Handler: onlyFrontProxy(handler), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: callers, MinVersion: tls.VersionTLS12}}
+		TLSConfig: &tls.Config{GetCertificate: c.pki.serving(metricsServing), ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: callers, MinVersion: tls.VersionTLS12}}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	close(listening)

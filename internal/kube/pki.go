@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -217,11 +216,6 @@ func exists(path string) bool {
 
 // file returns the path of one of its files.
 func (p *pki) file(name string) string { return filepath.Join(p.dir, name) }
-
-// pair returns a certificate and its key.
-func (p *pki) pair(base string) (tls.Certificate, error) {
-	return tls.LoadX509KeyPair(p.file(base+".crt"), p.file(base+".key"))
-}
 
 // authorities returns the pool with the cluster's own authority.
 func (p *pki) authorities() (*x509.CertPool, error) {

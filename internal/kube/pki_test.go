@@ -42,9 +42,18 @@ func TestPKI_RenewsWhatEndsWithinAMonthAndNothingElse(t *testing.T) {
 			t.Errorf("with 25 days left, %s kept = %v, want %v", f, !kept, kept)
 		}
 	}
-	before := ensure(340*day, cfg)
+	p := newPKI(&cfg)
+	serving := p.serving("kubelet-local")
+	one, err := serving(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := ensure(680*day, cfg)
+	if two, err := serving(nil); err != nil || bytes.Equal(one.Certificate[0], two.Certificate[0]) {
+		t.Errorf("a server goes on with the certificate of before its renewal (%v)", err)
+	}
 	cfg.Nodes[0].Addresses = []netip.Addr{netip.MustParseAddr("10.99.0.9")}
-	after := ensure(340*day, cfg)
+	after := ensure(680*day, cfg)
 	if bytes.Equal(before["kubelet-local.crt"], after["kubelet-local.crt"]) {
 		t.Error("a node's certificate does not follow its address")
 	}

@@ -63,9 +63,9 @@ type Config struct {
 type Node struct {
 	Name      string
 	Region    gondola.Region
-	Addresses []netip.Addr    // InternalIPs, IPv4 first; the kubelet API listens on the first; a Pod's hostIPs where its Machine tells none
-	REST      *rest.Config    // as system:node:<Name> in system:nodes
-	Serving   tls.Certificate // of the kubelet API
+	Addresses []netip.Addr                                         // InternalIPs, IPv4 first; the kubelet API listens on the first; a Pod's hostIPs where its Machine tells none
+	REST      *rest.Config                                         // as system:node:<Name> in system:nodes
+	Serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error) // of the kubelet API
 }
 
 // Provider runs the nodes and Pods of one cluster. Make it with New.

@@ -45,7 +45,7 @@ func (k *kubelet) serve(ctx context.Context) error {
 		Handler: k.authorized(k.routes()), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{k.node.Serving}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: k.cfg.ClientCA,
+			GetCertificate: k.node.Serving, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: k.cfg.ClientCA,
 			MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, // SPDY and WebSockets take over the connection
 		},
 	}
