@@ -52,7 +52,7 @@ test: apt build lint race
 	go tool staticcheck $(KUBE)
 	go test -p 1 -timeout 30m $(KUBE)
 
-bench: build
+bench: apt build
 	go run ./bench
 
 clean:

@@ -9,16 +9,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
-// bare runs the demo image's program in gVisor with nothing of ours around it: the same runsc, a plain directory as its root.
+// bare runs the demo image's program in a sandbox with nothing of ours around it: the same runsc or runc, a plain directory as its root.
 type bare struct {
-	runsc string // the pilot, called as runsc
-	root  string // root file system
-	dir   string
-	netns string
-	count int
+	program []string // the runtime and its flags
+	root    string   // root file system
+	dir     string
+	netns   string
+	count   int
 }
 
 // The link to a bare sandbox, in addresses for documentation (RFC 5737). Neighbours are known in advance, as on a Machine's link.
@@ -27,14 +28,20 @@ const (
 	bareHostAddr, bareAddr         = "198.51.100.1", "198.51.100.2"
 )
 
-func (b *bench) newBare() (*bare, error) {
-	runsc, err := b.host.pilot()
-	if err != nil {
-		return nil, err
-	}
-	r := &bare{runsc: runsc, dir: filepath.Join(b.dir, "bare"), netns: fmt.Sprintf("gbenchbare%d", os.Getpid())}
+// newBare takes the driver's name: gvisor (with the flags that our driver uses) or runc.
+func (b *bench) newBare(driver string) (*bare, error) {
+	r := &bare{dir: filepath.Join(b.dir, "bare-"+driver), netns: fmt.Sprintf("gbenchbare%d", os.Getpid())}
 	r.root = filepath.Join(r.dir, "root")
-	if err := os.MkdirAll(r.root, 0o755); err != nil {
+	r.program = []string{"runc", "--root=" + filepath.Join(r.dir, "state")}
+	if driver == gvisor {
+		runsc, err := b.host.pilot()
+		if err != nil {
+			return nil, err
+		}
+		r.program = []string{runsc, "runsc", "--root=" + filepath.Join(r.dir, "state"), "--platform=systrap", "--overlay2=none",
+			"--host-settings=ignore", "--network=sandbox", "--gofer-network-namespace=/run/netns/" + r.netns}
+	}
+	if err := os.MkdirAll(filepath.Join(r.root, "proc"), 0o755); err != nil {
 		return nil, err
 	}
 	program, err := os.ReadFile(filepath.Join(b.bin, "gondola-hello"))
@@ -100,10 +107,9 @@ func (r *bare) once(ctx context.Context) (took time.Duration, err error) {
 	return took, err
 }
 
-// command is a call of runsc with the flags that our driver uses, too.
+// command is a call of the runtime.
 func (r *bare) command(out *os.File, args ...string) *exec.Cmd {
-	c := exec.Command(r.runsc, append([]string{"runsc", "--root=" + filepath.Join(r.dir, "state"), "--platform=systrap", "--overlay2=none",
-		"--host-settings=ignore", "--network=sandbox", "--gofer-network-namespace=/run/netns/" + r.netns}, args...)...)
+	c := exec.Command(r.program[0], append(slices.Clone(r.program[1:]), args...)...)
 	if out != nil {
 		c.Stdout, c.Stderr = out, out
 	}
@@ -115,8 +121,8 @@ func (r *bare) writeBundle(bundle, name string) error {
 		"ociVersion": "1.1.0", "root": map[string]any{"path": r.root, "readonly": true}, "hostname": "bench",
 		"process": map[string]any{"args": []string{"/hello"}, "cwd": "/", "env": []string{"PATH=/"}},
 		"mounts":  []any{map[string]string{"destination": "/proc", "type": "proc", "source": "proc"}},
-		"linux": map[string]any{"cgroupsPath": "/" + name, "namespaces": []any{map[string]string{"type": "pid"},
-			map[string]string{"type": "network", "path": "/run/netns/" + r.netns}}},
+		"linux": map[string]any{"cgroupsPath": "/" + name, "namespaces": []any{map[string]string{"type": "pid"}, map[string]string{"type": "mount"},
+			map[string]string{"type": "ipc"}, map[string]string{"type": "uts"}, map[string]string{"type": "network", "path": "/run/netns/" + r.netns}}},
 	}
 	config, err := json.Marshal(spec)
 	if err != nil {

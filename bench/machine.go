@@ -18,30 +18,40 @@ const (
 	appName    = gondola.AppName("bench")
 )
 
-// machine measures create → first byte through the API, in turns with a bare runsc that runs the same program.
+// The drivers that are measured beside each other.
+const (
+	gvisor = "gvisor"
+	runc   = "runc"
+)
+
+// machine measures create → first byte through the API, in turns with a bare runtime that runs the same program.
 func (b *bench) machine(ctx context.Context) error {
 	if err := b.ensureApp(ctx); err != nil {
 		return err
 	}
-	bare, err := b.newBare()
+	return errors.Join(b.createdBy(ctx, gvisor), b.createdBy(ctx, runc))
+}
+
+func (b *bench) createdBy(ctx context.Context, driver string) error {
+	bare, err := b.newBare(driver)
 	if err != nil {
 		return err
 	}
 	n := b.rounds(30, 3)
 	var ours, theirs times
 	for range n {
-		d, err := b.createOnce(ctx)
+		d, err := b.createOnce(ctx, driver)
 		if err != nil {
 			return err
 		}
 		ours = append(ours, d)
 		if d, err = bare.once(ctx); err != nil {
-			return fmt.Errorf("runsc: %w", err)
+			return fmt.Errorf("bare %s: %w", driver, err)
 		}
 		theirs = append(theirs, d)
 	}
-	b.add(fmt.Sprintf("Machine: POST to the API → first byte of its HTTP reply, p50 / p99 of %d", n), ours.String(),
-		"bare `runsc run` of the same program, network ready: "+theirs.String())
+	b.add(fmt.Sprintf("Machine on %s: POST to the API → first byte of its HTTP reply, p50 / p99 of %d", driver, n), ours.String(),
+		fmt.Sprintf("bare `%s run` of the same program, network ready: %s", map[string]string{gvisor: "runsc", runc: "runc"}[driver], theirs))
 	return nil
 }
 
@@ -54,16 +64,16 @@ func (b *bench) ensureApp(ctx context.Context) error {
 }
 
 // create makes a Machine of the demo image.
-func (b *bench) create(ctx context.Context) (gondola.Machine, error) {
-	return b.host.api.Create(ctx, appName, gondola.CreateRequest{Config: gondola.Config{Image: helloImage}})
+func (b *bench) create(ctx context.Context, driver string) (gondola.Machine, error) {
+	return b.host.api.Create(ctx, appName, gondola.CreateRequest{Config: gondola.Config{Image: helloImage, Gondola: &gondola.ConfigExtension{Driver: driver}}})
 }
 
 // createOnce makes a Machine, waits for its first byte and destroys it.
-func (b *bench) createOnce(ctx context.Context) (took time.Duration, err error) {
+func (b *bench) createOnce(ctx context.Context, driver string) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	began := time.Now()
-	m, err := b.create(ctx)
+	m, err := b.create(ctx, driver)
 	if err != nil {
 		return 0, err
 	}

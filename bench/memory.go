@@ -64,7 +64,7 @@ func (b *bench) memory(ctx context.Context) (err error) {
 		}
 	}()
 	for range n {
-		m, err := b.create(ctx)
+		m, err := b.create(ctx, gvisor)
 		if err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (p *platform) start(ctx context.Context) (startTimes, error) {
 	var t startTimes
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	p.up = exec.Command(p.program, "up")
+	p.up = exec.Command(p.program, "up", "--allow-driver", "runc")
 	p.up.Env = environment(p.dir)
 	p.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ends when we say so, not on Ctrl-C
 	out, err := p.up.StderrPipe()

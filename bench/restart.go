@@ -15,11 +15,11 @@ func (b *bench) restart(ctx context.Context) (err error) {
 	if err := b.ensureApp(ctx); err != nil {
 		return err
 	}
-	bare, err := b.newBare()
+	bare, err := b.newBare(gvisor)
 	if err != nil {
 		return err
 	}
-	m, err := b.create(ctx)
+	m, err := b.create(ctx, gvisor)
 	if err != nil {
 		return err
 	}
