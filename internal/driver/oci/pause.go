@@ -3,6 +3,7 @@ package oci
 import (
 	"encoding/binary"
 	"runtime"
+	"slices"
 )
 
 // pauseCode is the root process of every sandbox, as machine code: it ignores SIGCHLD, so that orphans which a shared PID namespace leaves to
@@ -38,8 +39,11 @@ var pauseCode = map[string][]byte{
 	},
 }
 
-// PauseProgram returns the root process of every sandbox, pauseCode, as an ELF executable.
-func PauseProgram() []byte { return Executable(pauseCode[runtime.GOARCH]) }
+// PauseProgram returns the root process of every sandbox, pauseCode, as an ELF executable. first is code that it runs before: it falls through
+// to pauseCode.
+func PauseProgram(first ...byte) []byte {
+	return Executable(slices.Concat(first, pauseCode[runtime.GOARCH]))
+}
 
 // Executable returns machine code as an ELF executable of one segment, which begins with its first instruction.
 func Executable(code []byte) []byte {

@@ -18,10 +18,11 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	spec.Mounts = nil
 	spec.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
 	spec.Root.Readonly = true
-	spec.Process = &specs.Process{Args: []string{"/pause"}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true}
+	spec.Process = &specs.Process{Args: []string{pauseProgram}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true}
 	if r.spec.NetNS != "" {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: r.spec.NetNS})
 	}
+	r.guestLimits(spec)
 	if r.spec.Cgroup != "" {
 		spec.Linux.CgroupsPath = "/" + r.sandboxCgroup()
 		spec.Linux.Resources = oci.MachineResources(r.spec.Limits)

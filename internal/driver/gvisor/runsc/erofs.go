@@ -3,6 +3,7 @@ package runsc
 import (
 	"bytes"
 	"encoding/binary"
+	"runtime"
 
 	"gondola/internal/driver/oci"
 )
@@ -19,7 +20,7 @@ func pauseImage() []byte {
 		dir      = 2
 	)
 	dirs := []string{"dev", "proc", "sys", "tmp"}
-	program := oci.PauseProgram()
+	program := oci.PauseProgram(limiterCode[runtime.GOARCH]...)
 	// Inode 0 is the root, 1 the program, the others the directories; inode n has its data in block dataFrom+n.
 	type entry struct {
 		name string

@@ -13,10 +13,13 @@ import (
 // the container's limits at /sys/fs/cgroup, where programs look for them. The sandbox enforces nothing by it; that is done from outside, by
 // the cgroup of the host and by the pilot.
 
+// guestCgroups is where programs find cgroups.
+const guestCgroups = "/sys/fs/cgroup"
+
 // guestCgroup makes a container see its own cgroup as the root of /sys/fs/cgroup.
 func guestCgroup(spec *specs.Spec) {
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: guestCgroups, Type: "cgroup", Source: "cgroup",
 		Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}})
 }
 

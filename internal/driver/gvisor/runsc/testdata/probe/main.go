@@ -40,6 +40,16 @@ func main() {
 		b, err := os.ReadFile(args[0])
 		check(err)
 		fmt.Println(string(b))
+	case "cgroup": // files of it, a line each
+		for _, name := range args {
+			b, err := os.ReadFile("/sys/fs/cgroup/" + name)
+			check(err)
+			fmt.Print(string(b))
+		}
+	case "fstype":
+		var st syscall.Statfs_t
+		check(syscall.Statfs(args[0], &st))
+		fmt.Printf("%#x\n", st.Type)
 	case "ls":
 		entries, err := os.ReadDir(args[0])
 		check(err)

@@ -1,0 +1,180 @@
+package runsc
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"gvisor.dev/gvisor/pkg/sentry/control"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+
+	"gondola"
+	"gondola/internal/driver/cgroup"
+	"gondola/internal/pilot"
+)
+
+// The limits that a container shows to its programs at /sys/fs/cgroup must be there before its first process is: Go and Java look as they
+// start. They can only be written from inside: runsc makes the cgroup of a container in the same step as its first process, but takes one that
+// is there already. So the root of the sandbox makes and fills those of all containers of the Spec before it goes to sleep, which costs a
+// container's start no process. With the end of a run the sandbox removes its cgroup; for the next run, and for containers that come later, the
+// same program runs once more.
+
+// pauseProgram is where the root of a sandbox has its program: limiterCode and oci's pause.
+const pauseProgram = "/pause"
+
+// limiterCode carries out its arguments, one by one, and wipes each, so that ps shows the program alone: "d" and a directory makes that, if need
+// be, and goes there; "f" and a file opens that; "w" and a value writes that to the file; "x" ends the program, with status 1 if a "w" or "f"
+// or the change to a directory failed. Behind the last argument it falls through to the code that follows.
+var limiterCode = map[string][]byte{
+	"amd64": {
+		0x4c, 0x8d, 0x74, 0x24, 0x10, // lea r14, [rsp+16]: the second of argv
+		0x45, 0x31, 0xe4, // xor r12d, r12d: nothing has failed
+		// next:
+		0x49, 0x8b, 0x1e, // mov rbx, [r14]
+		0x49, 0x83, 0xc6, 0x08, // add r14, 8
+		0x48, 0x85, 0xdb, // test rbx, rbx
+		0x0f, 0x84, 0x9f, 0x00, 0x00, 0x00, // jz → behind the end
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0x31, 0xc0, // xor eax, eax
+		0x48, 0x83, 0xc9, 0xff, // or rcx, -1
+		0xf2, 0xae, // repne scasb
+		0x48, 0xf7, 0xd1, // not rcx
+		0x4c, 0x8d, 0x79, 0xfe, // lea r15, [rcx-2]: the length without the letter
+		0x44, 0x0f, 0xb6, 0x2b, // movzx r13d, byte [rbx]
+		0xc6, 0x03, 0x00, // mov byte [rbx], 0
+		0x48, 0xff, 0xc3, // inc rbx
+		0x41, 0x80, 0xfd, 'd', // cmp r13b, 'd'
+		0x74, 0x1c, // je → dir
+		0x41, 0x80, 0xfd, 'f', // cmp r13b, 'f'
+		0x74, 0x31, // je → file
+		0x41, 0x80, 0xfd, 'w', // cmp r13b, 'w'
+		0x74, 0x3e, // je → write
+		0x41, 0x80, 0xfd, 'x', // cmp r13b, 'x'
+		0x75, 0x5c, // jne → wipe
+		0x44, 0x89, 0xe7, // mov edi, r12d
+		0xb8, 0xe7, 0x00, 0x00, 0x00, // mov eax, 231 (exit_group)
+		0x0f, 0x05, // syscall
+		// dir:
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0xbe, 0xed, 0x01, 0x00, 0x00, // mov esi, 0755
+		0xb8, 0x53, 0x00, 0x00, 0x00, // mov eax, 83 (mkdir)
+		0x0f, 0x05, // syscall
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0xb8, 0x50, 0x00, 0x00, 0x00, // mov eax, 80 (chdir)
+		0x0f, 0x05, // syscall
+		0xeb, 0x31, // jmp → done
+		// file:
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0xbe, 0x01, 0x00, 0x00, 0x00, // mov esi, 1 (O_WRONLY)
+		0xb8, 0x02, 0x00, 0x00, 0x00, // mov eax, 2 (open)
+		0x0f, 0x05, // syscall
+		0x89, 0xc5, // mov ebp, eax
+		0xeb, 0x1e, // jmp → done
+		// write:
+		0x89, 0xef, // mov edi, ebp
+		0x48, 0x89, 0xde, // mov rsi, rbx
+		0x4c, 0x89, 0xfa, // mov rdx, r15
+		0xb8, 0x01, 0x00, 0x00, 0x00, // mov eax, 1 (write)
+		0x0f, 0x05, // syscall
+		0x41, 0x89, 0xc5, // mov r13d, eax
+		0x89, 0xef, // mov edi, ebp
+		0xb8, 0x03, 0x00, 0x00, 0x00, // mov eax, 3 (close)
+		0x0f, 0x05, // syscall
+		0x44, 0x89, 0xe8, // mov eax, r13d
+		// done:
+		0xc1, 0xe8, 0x1f, // shr eax, 31: 1 if negative
+		0x41, 0x09, 0xc4, // or r12d, eax
+		// wipe:
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0x4c, 0x89, 0xf9, // mov rcx, r15
+		0x31, 0xc0, // xor eax, eax
+		0xf3, 0xaa, // rep stosb
+		0xe9, 0x51, 0xff, 0xff, 0xff, // jmp → next
+	},
+}
+
+// guestFiles are the limits of a container as its cgroup has them: its own, and where it has none or more, those of the Machine.
+func (r *Runtime) guestFiles(c pilot.Container) (files []control.CgroupsWriteArg) {
+	limits := r.spec.Limits
+	if g := c.Config.Gondola; g != nil && g.Limits != nil {
+		limits = tighter(limits, *g.Limits)
+	}
+	id := r.id(c.Name)
+	if n := limits.MemoryBytes; n > 0 {
+		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "memory.max"), Value: strconv.FormatInt(n, 10)})
+	}
+	if m := limits.CPUMillis; m > 0 {
+		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "cpu.max"), Value: fmt.Sprintf("%d %d", cgroup.Quota(m), cgroup.Period)})
+	}
+	return files
+}
+
+// tighter returns the lower limits of two; zero is none.
+func tighter(a, b gondola.Resources) gondola.Resources {
+	lower := func(a, b int64) int64 {
+		if a == 0 || b == 0 {
+			return a + b
+		}
+		return min(a, b)
+	}
+	return gondola.Resources{CPUMillis: lower(a.CPUMillis, b.CPUMillis), MemoryBytes: lower(a.MemoryBytes, b.MemoryBytes)}
+}
+
+// limiterArgs are limiterCode's arguments for what a container shows.
+func limiterArgs(files []control.CgroupsWriteArg) (args []string) {
+	for _, f := range files {
+		if dir := "d" + guestCgroups + f.File.Path; !slices.Contains(args, dir) {
+			args = append(args, dir)
+		}
+		args = append(args, "f"+f.File.Name, "w"+f.Value)
+	}
+	return args
+}
+
+// guestLimits makes the root of a sandbox write what the containers of the Spec show.
+func (r *Runtime) guestLimits(pause *specs.Spec) {
+	if limiterCode[runtime.GOARCH] == nil {
+		return
+	}
+	// In no cgroup namespace of its own, so with the cgroups of all.
+	pause.Mounts = append(pause.Mounts, specs.Mount{Destination: guestCgroups, Type: "cgroup", Source: "cgroup"})
+	for _, c := range r.spec.Containers {
+		pause.Process.Args = append(pause.Process.Args, limiterArgs(r.guestFiles(c))...)
+	}
+	pause.Process.Args = append(pause.Process.Args, "d/") // the root stays in no cgroup's directory
+}
+
+// limitGuest makes sure, before a run, that its cgroup shows its limits.
+func (r *Runtime) limitGuest(c pilot.Container) error {
+	files := r.guestFiles(c)
+	if len(files) == 0 {
+		return nil
+	}
+	root, err := r.booted()
+	if err != nil {
+		return err
+	}
+	last := files[len(files)-1] // they are written in this order
+	if shown, err := root.Sandbox.CgroupsReadControlFile(last.File); err == nil && shown == last.Value {
+		return nil
+	}
+	if !slices.ContainsFunc(root.Spec.Mounts, func(m specs.Mount) bool { return m.Destination == guestCgroups }) {
+		return nil // made by an earlier pilot, or without limiterCode: its root does not know
+	}
+	argv := append(append([]string{pauseProgram}, limiterArgs(files)...), "x")
+	pid, err := root.Sandbox.Execute(r.conf, &control.ExecArgs{Argv: argv, WorkingDirectory: "/", ContainerID: root.ID,
+		Capabilities: &auth.TaskCapabilities{}, NoNewPrivileges: true})
+	if err != nil {
+		return err
+	}
+	ws, err := root.Sandbox.WaitPID(root.ID, pid)
+	if err != nil {
+		return err
+	}
+	if exit := exitOf(ws); exit.Code != 0 {
+		return fmt.Errorf("%q in the sandbox ended with status %d", limiterArgs(files), exit.Code)
+	}
+	return nil
+}
