@@ -82,7 +82,12 @@ func (r *Runtime) startPause(ctx context.Context) error {
 	if err := oci.WriteBundle(dir, r.pauseSpec(dir, image)); err != nil {
 		return err
 	}
-	return r.run(ctx, dir, r.id(oci.PauseName), [3]*os.File{})
+	out, err := r.followRoot()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return r.run(ctx, dir, r.id(oci.PauseName), [3]*os.File{nil, out, nil})
 }
 
 var _ pilot.Runtime = (*Runtime)(nil)

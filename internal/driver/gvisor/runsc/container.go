@@ -46,7 +46,7 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := r.limitGuest(run.Container); err != nil {
+	if err := r.limitGuest(ctx, run.Container); err != nil {
 		r.cfg.Log.Warn("a container does not see its limits in /sys/fs/cgroup", "container", name, "err", err)
 	}
 	dir := r.bundle(r.id(name))

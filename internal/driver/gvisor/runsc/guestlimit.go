@@ -1,7 +1,9 @@
 package runsc
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -25,17 +27,18 @@ import (
 const pauseProgram = "/pause"
 
 // limiterCode carries out its arguments, one by one, and wipes each, so that ps shows the program alone: "d" and a directory makes that, if need
-// be, and goes there; "f" and a file opens that; "w" and a value writes that to the file; "x" ends the program, with status 1 if a "w" or "f"
-// or the change to a directory failed. Behind the last argument it falls through to the code that follows.
+// be, and goes there; "f" and a file opens that; "w" and a value writes that to the file, or else to the standard output, and closes it; "x" ends the program, with
+// status 1 if a "w" or "f" or the change to a directory failed. Behind the last argument it falls through to the code that follows.
 var limiterCode = map[string][]byte{
 	"amd64": {
 		0x4c, 0x8d, 0x74, 0x24, 0x10, // lea r14, [rsp+16]: the second of argv
 		0x45, 0x31, 0xe4, // xor r12d, r12d: nothing has failed
+		0xbd, 0x01, 0x00, 0x00, 0x00, // mov ebp, 1: standard output
 		// next:
 		0x49, 0x8b, 0x1e, // mov rbx, [r14]
 		0x49, 0x83, 0xc6, 0x08, // add r14, 8
 		0x48, 0x85, 0xdb, // test rbx, rbx
-		0x0f, 0x84, 0x9f, 0x00, 0x00, 0x00, // jz → behind the end
+		0x0f, 0x84, 0xa4, 0x00, 0x00, 0x00, // jz → behind the end
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0x31, 0xc0, // xor eax, eax
 		0x48, 0x83, 0xc9, 0xff, // or rcx, -1
@@ -52,7 +55,7 @@ var limiterCode = map[string][]byte{
 		0x41, 0x80, 0xfd, 'w', // cmp r13b, 'w'
 		0x74, 0x3e, // je → write
 		0x41, 0x80, 0xfd, 'x', // cmp r13b, 'x'
-		0x75, 0x5c, // jne → wipe
+		0x75, 0x61, // jne → wipe
 		0x44, 0x89, 0xe7, // mov edi, r12d
 		0xb8, 0xe7, 0x00, 0x00, 0x00, // mov eax, 231 (exit_group)
 		0x0f, 0x05, // syscall
@@ -64,14 +67,14 @@ var limiterCode = map[string][]byte{
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0xb8, 0x50, 0x00, 0x00, 0x00, // mov eax, 80 (chdir)
 		0x0f, 0x05, // syscall
-		0xeb, 0x31, // jmp → done
+		0xeb, 0x36, // jmp → done
 		// file:
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0xbe, 0x01, 0x00, 0x00, 0x00, // mov esi, 1 (O_WRONLY)
 		0xb8, 0x02, 0x00, 0x00, 0x00, // mov eax, 2 (open)
 		0x0f, 0x05, // syscall
 		0x89, 0xc5, // mov ebp, eax
-		0xeb, 0x1e, // jmp → done
+		0xeb, 0x23, // jmp → done
 		// write:
 		0x89, 0xef, // mov edi, ebp
 		0x48, 0x89, 0xde, // mov rsi, rbx
@@ -82,6 +85,7 @@ var limiterCode = map[string][]byte{
 		0x89, 0xef, // mov edi, ebp
 		0xb8, 0x03, 0x00, 0x00, 0x00, // mov eax, 3 (close)
 		0x0f, 0x05, // syscall
+		0xbd, 0x01, 0x00, 0x00, 0x00, // mov ebp, 1
 		0x44, 0x89, 0xe8, // mov eax, r13d
 		// done:
 		0xc1, 0xe8, 0x1f, // shr eax, 31: 1 if negative
@@ -91,7 +95,7 @@ var limiterCode = map[string][]byte{
 		0x4c, 0x89, 0xf9, // mov rcx, r15
 		0x31, 0xc0, // xor eax, eax
 		0xf3, 0xaa, // rep stosb
-		0xe9, 0x51, 0xff, 0xff, 0xff, // jmp → next
+		0xe9, 0x4c, 0xff, 0xff, 0xff, // jmp → next
 	},
 }
 
@@ -133,7 +137,7 @@ func limiterArgs(files []control.CgroupsWriteArg) (args []string) {
 	return args
 }
 
-// guestLimits makes the root of a sandbox write what the containers of the Spec show.
+// guestLimits makes the root of a sandbox write what the containers of the Spec show, and then a byte to its standard output.
 func (r *Runtime) guestLimits(pause *specs.Spec) {
 	if limiterCode[runtime.GOARCH] == nil {
 		return
@@ -143,17 +147,20 @@ func (r *Runtime) guestLimits(pause *specs.Spec) {
 	for _, c := range r.spec.Containers {
 		pause.Process.Args = append(pause.Process.Args, limiterArgs(r.guestFiles(c))...)
 	}
-	pause.Process.Args = append(pause.Process.Args, "d/") // the root stays in no cgroup's directory
+	pause.Process.Args = append(pause.Process.Args, "d/", "w.") // the root stays in no cgroup's directory
 }
 
 // limitGuest makes sure, before a run, that its cgroup shows its limits.
-func (r *Runtime) limitGuest(c pilot.Container) error {
+func (r *Runtime) limitGuest(ctx context.Context, c pilot.Container) error {
 	files := r.guestFiles(c)
 	if len(files) == 0 {
 		return nil
 	}
 	root, err := r.booted()
 	if err != nil {
+		return err
+	}
+	if err := r.rootReady(ctx); err != nil {
 		return err
 	}
 	last := files[len(files)-1] // they are written in this order
@@ -177,4 +184,41 @@ func (r *Runtime) limitGuest(c pilot.Container) error {
 		return fmt.Errorf("%q in the sandbox ended with status %d", limiterArgs(files), exit.Code)
 	}
 	return nil
+}
+
+// followRoot returns the standard output for the root of a new sandbox, which says once when it has written the limits; nil if it writes none.
+func (r *Runtime) followRoot() (*os.File, error) {
+	if limiterCode[runtime.GOARCH] == nil {
+		return nil, nil
+	}
+	said, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	ready := make(chan struct{})
+	r.mu.Lock()
+	r.ready = ready
+	r.mu.Unlock()
+	go func() {
+		defer close(ready)
+		defer said.Close()
+		said.Read(make([]byte, 1)) // or it has ended
+	}()
+	return out, nil
+}
+
+// rootReady waits until the root of a sandbox that this pilot made has written the limits.
+func (r *Runtime) rootReady(ctx context.Context) error {
+	r.mu.Lock()
+	ready := r.ready
+	r.mu.Unlock()
+	if ready == nil { // an earlier pilot made it
+		return nil
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -47,6 +47,7 @@ type Runtime struct {
 	conf    *config.Config
 	volumes oci.Volumes
 	sandbox *container.Container // nil before Boot
+	ready   chan struct{}        // closes when the root of a sandbox that Boot made has written the limits, or has ended
 	runs    map[string]*process  // container → its present run
 	oom     bool
 
