@@ -1,5 +1,5 @@
-// Command registry serves a container registry with images of Debian's nginx and wrk, made from the packages on this machine, and of test/lister, for
-// the flows.
+// Command registry serves a container registry with images of Debian's nginx, wrk, redis and PostgreSQL, made from the packages on this machine, and of
+// test/lister, for the flows.
 package main
 
 import (
@@ -37,12 +37,7 @@ func main() {
 	}
 	done := make(chan error, 1)
 	go func() { done <- http.Serve(l, registry.New(registry.Logger(log.New(io.Discard, "", 0)))) }()
-	for repository, p := range map[string]program{
-		"debian/nginx": {paths: []string{"/usr/sbin/nginx", "/etc/nginx/nginx.conf", "/etc/nginx/mime.types", "/etc/nginx/sites-enabled/default", "/var/www/html"},
-			dirs: []string{"/var/log/nginx", "/var/lib/nginx", "/run", "/tmp"}, cmd: []string{"/usr/sbin/nginx", "-g", "daemon off; error_log stderr;"}},
-		"debian/wrk":  {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
-		"test/lister": {paths: []string{*lister}, cmd: []string{*lister}},
-	} {
+	for repository, p := range images(*lister) {
 		if err := push(l.Addr().String()+"/"+repository+":12", p); err != nil {
 			log.Fatalf("%s: %v", repository, err)
 		}
@@ -51,9 +46,10 @@ func main() {
 	log.Fatal(<-done)
 }
 
-// program is what goes into an image: files and folders of this machine with the libraries they need, and empty folders.
+// program is what goes into an image: files and folders of this machine with the libraries they need, empty folders, and how it runs.
 type program struct {
-	paths, dirs, cmd []string
+	paths, dirs, cmd, env []string
+	user                  string // root if empty
 }
 
 func push(reference string, p program) error {
@@ -105,7 +101,10 @@ func (p program) image() (v1.Image, error) {
 	}
 	f = f.DeepCopy()
 	f.OS, f.Architecture = "linux", "amd64"
-	f.Config.Cmd, f.Config.Env = p.cmd, []string{"PATH=/usr/sbin:/usr/bin"}
+	f.Config.Cmd, f.Config.User, f.Config.Env = p.cmd, p.user, p.env
+	if p.env == nil {
+		f.Config.Env = []string{"PATH=/usr/sbin:/usr/bin"}
+	}
 	return mutate.ConfigFile(img, f)
 }
 
