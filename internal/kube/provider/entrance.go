@@ -222,7 +222,7 @@ func (s *services) hold(ctx context.Context, list []*corev1.Service) error {
 		o := svc.DeepCopy()
 		o.Finalizers = append(o.Finalizers, cleanup)
 		if _, err := s.client.CoreV1().Services(svc.Namespace).Update(ctx, o, metav1.UpdateOptions{}); err != nil && !passing(err) {
-			return fmt.Errorf("Service %s: add its finalizer: %w", key(svc), err)
+			return fmt.Errorf("service %s: add its finalizer: %w", key(svc), err)
 		}
 	}
 	return nil
@@ -290,14 +290,14 @@ func (s *services) settle(ctx context.Context, svc *corev1.Service, ours bool, w
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("Service %s: tell its addresses: %w", key(svc), err)
+			return fmt.Errorf("service %s: tell its addresses: %w", key(svc), err)
 		}
 		o = fresh
 	}
 	if i := slices.Index(o.Finalizers, cleanup); i >= 0 && !ours {
 		o.Finalizers = slices.Delete(o.Finalizers, i, i+1)
 		if _, err := api.Update(ctx, o, metav1.UpdateOptions{}); err != nil && !passing(err) {
-			return fmt.Errorf("Service %s: remove its finalizer: %w", key(svc), err)
+			return fmt.Errorf("service %s: remove its finalizer: %w", key(svc), err)
 		}
 	}
 	return nil

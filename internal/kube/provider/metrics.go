@@ -27,7 +27,7 @@ func (k *kubelet) statsSummary(w http.ResponseWriter, r *http.Request) {
 
 // resourceMetrics serves /metrics/resource: what a kubelet has there for Prometheus.
 func (k *kubelet) resourceMetrics(w http.ResponseWriter, r *http.Request) {
-	format := expfmt.Negotiate(r.Header)
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 	w.Header().Set("Content-Type", string(format))
 	enc := expfmt.NewEncoder(w, format)
 	for _, f := range k.node.resourceMetrics(r.Context()) {
