@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/spf13/pflag"
+
 	"gondola/internal/cli"
 )
 
@@ -23,6 +25,8 @@ var version string
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
+	// Kubernetes' packages put flags of theirs on the command line of whoever links them, and cobra would take them for ours.
+	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
 	p := &program{version: versionOf()}
 	code := cli.Main(ctx, cli.Parts{Version: p.version, Commands: p.commands(), DataDir: dataDir()}, os.Args[1:])
 	stop()
