@@ -28,7 +28,10 @@ type host struct {
 	netns, data, home, bin string
 	up                     *exec.Cmd
 	log                    *os.File
-	emptyStays             bool // the data directory is a mount point
+	emptyStays             bool     // the data directory is a mount point
+	env                    []string // of the daemon and all commands
+	args                   []string // of the last `gondola up`
+	exited                 chan error
 }
 
 func TestFlows(t *testing.T) {
@@ -155,36 +158,53 @@ func (h *host) start(t *testing.T, args ...string) {
 func (h *host) command(args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(h.bin, "gondola"), args...)
 	c.Env = append(os.Environ(), "GONDOLA_DATA="+h.data, "KUBECONFIG="+h.kubeconfig(), "HOME="+h.home, "SUDO_USER=")
+	c.Env = append(c.Env, h.env...)
 	return c
 }
 
 // run starts `gondola up` and returns when it says that it is ready.
 func (h *host) run(args ...string) error {
+	h.args = args
+	if err := h.launchUp(); err != nil {
+		return err
+	}
+	return h.ready()
+}
+
+// launchUp starts `gondola up` as it was started last.
+func (h *host) launchUp() error {
 	log, err := os.CreateTemp(h.home, "up-*.log")
 	if err != nil {
 		return err
 	}
-	h.log, h.up = log, h.command(append([]string{"up"}, args...)...)
+	defer log.Close()
+	h.log, h.up = log, h.command(append([]string{"up"}, h.args...)...)
 	h.up.Stdout, h.up.Stderr = log, log
 	h.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.up.Start(); err != nil {
 		return err
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- h.up.Wait() }()
+	up, exited := h.up, make(chan error, 1)
+	h.exited = exited
+	go func() { exited <- up.Wait() }()
+	return nil
+}
+
+// ready waits until `gondola up` says that it is.
+func (h *host) ready() error {
 	deadline := time.After(2 * time.Minute)
 	for {
-		b, _ := os.ReadFile(log.Name())
+		b, _ := os.ReadFile(h.log.Name())
 		if strings.Contains(string(b), "ready in") {
 			return nil
 		}
 		select {
-		case err := <-exited:
-			b, _ := os.ReadFile(log.Name())
+		case err := <-h.exited:
+			b, _ := os.ReadFile(h.log.Name())
 			return fmt.Errorf("gondola up ended: %w\n%s", err, b)
 		case <-deadline:
 			return fmt.Errorf("gondola up is not ready after 2 minutes:\n%s", b)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -51,6 +52,7 @@ func (d *Pilots) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.P
 	if err := prepare(spec, payload); err != nil {
 		return nil, fmt.Errorf("launch machine %s: %w", spec.Machine, err)
 	}
+	failpoint.Hit("driver.launch.written")
 	if err := d.start(ctx, spec); err != nil {
 		return nil, fmt.Errorf("launch machine %s: %w", spec.Machine, err)
 	}
@@ -112,11 +114,15 @@ func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
 	cmd := exec.Command(d.Path, slices.Concat([]string{"run"}, d.Args, []string{spec.Dir})...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	if point, ok := os.LookupEnv(failpoint.Variable); ok {
+		cmd.Env = append(cmd.Env, failpoint.Variable+"="+point)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the pilot: %w", err)
 	}
+	failpoint.Hit("driver.launch.begun")
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // it is a child of this process until one of the two ends
 	if err := RecordProcess(filepath.Join(spec.Dir, pilotRecord), cmd.Process.Pid, d.Path); err != nil {
@@ -132,6 +138,9 @@ func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
 		}
 		select {
 		case err := <-ended:
+			if cmd.ProcessState.ExitCode() < 0 { // by a signal, which is nobody's fault in here
+				return fmt.Errorf("%w: %v", pilot.ErrGone, err)
+			}
 			return gondola.Errorf(gondola.ErrUnavailable, "the pilot ended at once (%v): %s", err, tail(logPath))
 		case <-ctx.Done():
 			cmd.Process.Kill()
@@ -197,12 +206,14 @@ func (d *Pilots) Kill(ctx context.Context, spec pilot.Spec) error {
 		KillRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)), // first, or it would make another sandbox
 		KillRecorded(ctx, filepath.Join(spec.RunDir, SandboxRecord)),
 	}
+	failpoint.Hit("driver.kill.ended")
 	if spec.Cgroup != "" {
 		errs = append(errs, cgroup.Host().Remove(ctx, spec.Cgroup))
 	}
 	for _, dir := range SandboxDirs(spec) {
 		errs = append(errs, UnmountBelow(dir), os.RemoveAll(dir))
 	}
+	failpoint.Hit("driver.kill.removed")
 	for _, file := range []string{spec.Socket, filepath.Join(spec.Dir, pilotRecord), filepath.Join(spec.RunDir, SandboxRecord)} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)

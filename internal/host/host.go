@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/image"
 	"gondola/internal/network"
 	"gondola/internal/volume"
@@ -194,7 +195,9 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 	if made {
 		undo.add(func() error { return os.RemoveAll(p.dir(m.ID)) })
 	}
+	failpoint.Hit("host.prepare.directory")
 	mounted, err := ensureTmpfs(p.runDir(m.ID))
+	failpoint.Hit("host.prepare.tmpfs")
 	if err != nil {
 		return worker.Prepared{}, err
 	}
@@ -211,6 +214,7 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 	if err != nil {
 		return worker.Prepared{}, err
 	}
+	failpoint.Hit("host.prepare.network")
 	return worker.Prepared{
 		NetNS: a.NetNS, Addresses: a.Addresses,
 		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID),
@@ -223,6 +227,7 @@ func (w *WorkerHost) Release(ctx context.Context, id gondola.MachineID, disk boo
 		return err
 	}
 	p := w.places
+	failpoint.Hit("host.release.begun")
 	errs := []error{
 		driver.UnmountBelow(p.dir(id)),
 		w.network.Detach(ctx, id),
@@ -232,6 +237,7 @@ func (w *WorkerHost) Release(ctx context.Context, id gondola.MachineID, disk boo
 	if disk {
 		w.network.Forget(id)
 	}
+	failpoint.Hit("host.release.undone")
 	if disk && errs[0] == nil { // never into a mount
 		errs = append(errs, p.removeMachineDir(id))
 	}

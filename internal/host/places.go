@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // places knows where things of Machines are.
@@ -131,6 +132,7 @@ func (p places) removeMachineDir(id gondola.MachineID) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("host.release.renamed")
 	return os.RemoveAll(grave)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // archived is an image archive, spread out in a directory.
@@ -112,9 +113,11 @@ func (s *Store) add(ctx context.Context, img found, asked, source string) (gondo
 	if _, err := s.fills.do(ctx, digest, func(ctx context.Context) (record, error) { return rec, s.fillFrom(ctx, r, img, digest, m) }); err != nil {
 		return gondola.ImageInfo{}, fmt.Errorf("import %s: %w", asked, err)
 	}
+	failpoint.Hit("image.import.filled")
 	if err := s.save(rec); err != nil {
 		return gondola.ImageInfo{}, err
 	}
+	failpoint.Hit("image.import.saved")
 	s.touch(rec)
 	size, err := s.treeSize(digest)
 	if err != nil {

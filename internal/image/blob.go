@@ -11,6 +11,8 @@ import (
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"gondola/internal/failpoint"
 )
 
 // errDamaged means that content does not match the digest it goes by.
@@ -51,9 +53,11 @@ func (s *Store) putBlob(ctx context.Context, digest string, r io.Reader) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	failpoint.Hit("image.blob.written")
 	if err := os.Rename(f.Name(), s.blobPath(digest)); err != nil {
 		return err
 	}
+	failpoint.Hit("image.blob.named")
 	return syncDir(s.path("blobs", "sha256"))
 }
 

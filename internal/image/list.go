@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // pruneGrace is how long an image that Ensure gave out counts as in use: its Machine may not be on record yet.
@@ -70,6 +71,7 @@ func (s *Store) Prune(ctx context.Context, inUse map[string]bool) (freedBytes in
 		return 0, fmt.Errorf("prune images: %w", err)
 	}
 	for _, path := range doomed {
+		failpoint.Hit("image.prune.condemned")
 		freedBytes += diskUsage(path)
 		if err := os.RemoveAll(path); err != nil {
 			return freedBytes, fmt.Errorf("prune images: %w", err)
@@ -98,6 +100,7 @@ func (s *Store) condemn(inUse map[string]bool) ([]string, error) {
 			if err := os.Remove(r.path); err != nil {
 				return nil, err
 			}
+			failpoint.Hit("image.prune.forgotten")
 			continue
 		}
 		keep[hexOf(r.Manifest)] = true

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // layersAtOnce is how many layers of an image are fetched at the same time, as Docker does.
@@ -93,6 +94,7 @@ func (s *Store) fetch(ctx context.Context, r reference, repo name.Repository, p 
 	}); err != nil {
 		return record{}, err
 	}
+	failpoint.Hit("image.pull.filled")
 	return rec, s.save(rec)
 }
 

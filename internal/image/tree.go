@@ -17,6 +17,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"gondola/internal/failpoint"
 )
 
 // tree is the directory of an unpacked image.
@@ -82,6 +84,7 @@ func (s *Store) unpackImage(ctx context.Context, digest string) error {
 			return fmt.Errorf("layer %d (%s): %w", i+1, l.Digest, err)
 		}
 	}
+	failpoint.Hit("image.tree.unpacked")
 	return s.settle(u, tmp, digest)
 }
 
@@ -102,9 +105,11 @@ func (s *Store) settle(u *unpacker, tmp, digest string) error {
 	if err := os.Rename(place, tmp+"-old"); err == nil {
 		defer os.RemoveAll(tmp + "-old")
 	}
+	failpoint.Hit("image.tree.written")
 	if err := os.Rename(tmp, place); err != nil {
 		return err
 	}
+	failpoint.Hit("image.tree.named")
 	return syncDir(s.path("trees"))
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // Machine is what the network needs to know of a Machine.
@@ -72,7 +73,9 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 	}
 	index, err := n.build(ctx, h, m, a.NetNS, v4, v6)
 	if err == nil {
+		failpoint.Hit("network.attach.built")
 		err = n.admit(index, want)
+		failpoint.Hit("network.attach.admitted")
 	}
 	if err != nil {
 		return Attached{}, errors.Join(fmt.Errorf("attach %s: %w", m.ID, err), n.remove(h, m.ID))
@@ -149,6 +152,7 @@ func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
 	if err := n.dismiss(id); err != nil {
 		return err
 	}
+	failpoint.Hit("network.detach.dismissed")
 	l, err := h.LinkByName(n.linkName(id))
 	switch {
 	case err == nil && (l.Attrs().Alias == n.netnsName(id) || l.Attrs().Alias == ""): // none yet: build was interrupted
@@ -160,6 +164,7 @@ func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
 	case !errors.As(err, new(netlink.LinkNotFoundError)):
 		return err
 	}
+	failpoint.Hit("network.detach.link")
 	return removeNetNS(filepath.Join(netnsDir, n.netnsName(id)))
 }
 
@@ -172,6 +177,7 @@ func (n *Network) retire(h *netlink.Handle, l netlink.Link) error {
 	if err := h.LinkSetAlias(l, ""); err != nil {
 		return err
 	}
+	failpoint.Hit("network.detach.alias")
 	return h.LinkSetName(l, n.retiredPrefix()+strconv.FormatInt(int64(l.Attrs().Index), 36))
 }
 
@@ -209,6 +215,7 @@ func (n *Network) build(ctx context.Context, h *netlink.Handle, m Machine, path 
 	}
 	defer unix.Close(ns)
 	defer inside.Close()
+	failpoint.Hit("network.attach.namespace")
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = n.linkName(m.ID), nextHopMAC
 	mac := MAC(m.Worker, m.Number)
@@ -227,12 +234,14 @@ func (n *Network) build(ctx context.Context, h *netlink.Handle, m Machine, path 
 			return 0, fmt.Errorf("make link %s again: %w", attrs.Name, err)
 		}
 	}
+	failpoint.Hit("network.attach.link")
 	if err := h.LinkSetAlias(veth, n.netnsName(m.ID)); err != nil { // the kernel ignores an alias at creation
 		return 0, fmt.Errorf("name link %s: %w", attrs.Name, err)
 	}
 	if err := n.setUpHostSide(h, veth, mac, v4, v6); err != nil {
 		return 0, fmt.Errorf("set up link %s: %w", attrs.Name, err)
 	}
+	failpoint.Hit("network.attach.host")
 	if err := setUpInside(inside, v4, v6); err != nil {
 		return 0, fmt.Errorf("set up eth0 in %s: %w", path, err)
 	}

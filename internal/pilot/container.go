@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // unknownExit is how long a lost exit status waits for the news that the sandbox has died.
@@ -136,6 +137,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		r.Status.Ready, r.Status.Started = false, false
 		return true
 	})
+	failpoint.Hit("pilot.container.recorded")
 	con, err := s.openConsole(c, &run)
 	if err == nil {
 		if err = s.rt.Start(ctx, run); err != nil && !s.goneSoon(ctx) {
@@ -151,6 +153,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		s.cannotStart(ctx, c, err)
 		return
 	}
+	failpoint.Hit("pilot.container.started")
 	con.started()
 	hooked := c.Config.Gondola != nil && c.Config.Gondola.PostStart != nil
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
@@ -160,6 +163,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		}
 		return true
 	}, gondola.Note{Reason: "Created", Message: "Container created"}, gondola.Note{Reason: "Started", Message: "Container started"})
+	failpoint.Hit("pilot.container.running")
 	s.up()
 	s.attend(ctx, c, con)
 }
@@ -307,7 +311,9 @@ func (s *Supervisor) attend(ctx context.Context, c *Container, con *console) {
 	case exit.Code != 0:
 		state.Reason = "Error"
 	}
+	failpoint.Hit("pilot.container.ended")
 	s.ended(c, state)
+	failpoint.Hit("pilot.container.closed")
 	s.remove(ctx, c)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // maxJournal is the size beyond which a journal is written anew as one entry.
@@ -113,7 +114,9 @@ func (j *journal) append(e entry, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
+	failpoint.Hit("pilot.journal.begun")
 	n, err := j.f.Write(append(line, '\n'))
+	failpoint.Hit("pilot.journal.written")
 	j.size += int64(n)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -136,6 +139,7 @@ func (j *journal) compact(e entry) error {
 	if err := writeFileAtomic(j.path, line, 0o600, j.sync); err != nil {
 		return fmt.Errorf("compact journal: %w", err)
 	}
+	failpoint.Hit("pilot.journal.compacted")
 	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("compact journal: %w", err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // This file is the Supervisor's side of API.
@@ -89,7 +90,9 @@ func (s *Supervisor) Stop(ctx context.Context, req gondola.StopRequest) error {
 			return nil
 		}
 	}
+	failpoint.Hit("pilot.stop.begun")
 	s.ledger.commitLocked(entry{Phase: Ending, Stop: &stopRecord{Signal: req.Signal, Timeout: req.Timeout, At: time.Now()}}, true)
+	failpoint.Hit("pilot.stop.recorded")
 	return nil
 }
 
@@ -206,6 +209,7 @@ func (s *Supervisor) PutPayload(ctx context.Context, p gondola.Payload) error {
 	if err := WritePayload(s.spec.RunDir, p); err != nil {
 		return err
 	}
+	failpoint.Hit("pilot.payload.recorded")
 	s.payload = p
 	return writeVolumes(s.spec, p)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // WritePayload puts a payload into runDir, where a pilot finds it at its start. Only root can read it.
@@ -102,6 +103,7 @@ func swapVolume(dir string, files []gondola.PayloadFile) error {
 		root.RemoveAll(fresh)
 		return err
 	}
+	failpoint.Hit("pilot.payload.written")
 	root.Remove("..data_tmp")
 	if err := root.Symlink(fresh, "..data_tmp"); err != nil {
 		return err
@@ -109,6 +111,7 @@ func swapVolume(dir string, files []gondola.PayloadFile) error {
 	if err := root.Rename("..data_tmp", "..data"); err != nil {
 		return err
 	}
+	failpoint.Hit("pilot.payload.swapped")
 	wanted := map[string]bool{}
 	for _, f := range files {
 		top, _, _ := strings.Cut(path.Clean(f.Path), "/")
@@ -120,6 +123,7 @@ func swapVolume(dir string, files []gondola.PayloadFile) error {
 			return err
 		}
 	}
+	failpoint.Hit("pilot.payload.linked")
 	return sweep(root, fresh, wanted)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // kill is a reason to end a container that runs.
@@ -81,6 +82,7 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 	if err := s.rt.Signal(ctx, c.Name, signal, false); err != nil && ctx.Err() == nil {
 		s.log.Warn("a container cannot be asked to end", "container", c.Name, "err", err)
 	}
+	failpoint.Hit("pilot.stop.signalled")
 	for {
 		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return s.deadline(c, k, began) }); ended || ctx.Err() != nil {
 			return exit, ended

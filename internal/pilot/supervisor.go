@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // SupervisorConfig says what a Supervisor supervises.
@@ -118,6 +119,7 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 	if err := l.open(s.spec.Dir, size, !s.volatile); err != nil {
 		return false, err
 	}
+	failpoint.Hit("pilot.boot.read")
 	same := l.version == s.spec.Version
 	if err := l.begin(s.spec, last == Ended); err != nil {
 		l.close()
@@ -132,9 +134,11 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 	if err := s.prepare(); err != nil {
 		return false, s.fail(err)
 	}
+	failpoint.Hit("pilot.boot.prepared")
 	if adopted, err = s.rt.Boot(ctx, s.spec); err != nil {
 		return false, s.fail(err)
 	}
+	failpoint.Hit("pilot.boot.made")
 	if adopted && !same { // what runs is of an old Version
 		if err := s.rt.Destroy(ctx, s.spec); err != nil {
 			return false, s.fail(err)
@@ -155,6 +159,7 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 		}
 	}
 	s.ledger.sandboxMade(&s.spec)
+	failpoint.Hit("pilot.boot.recorded")
 	return false, nil
 }
 
@@ -198,7 +203,9 @@ func (s *Supervisor) finish(phase Phase, message string, oom bool) error {
 	if s.final != nil {
 		s.final()
 	}
+	failpoint.Hit("pilot.finish.destroyed")
 	s.ledger.commit(entry{Phase: phase, Message: message, OOM: oom})
+	failpoint.Hit("pilot.finish.recorded")
 	return err
 }
 

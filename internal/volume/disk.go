@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // New says what volume to create.
@@ -57,7 +58,9 @@ func (s *Store) Create(ctx context.Context, v New) error {
 		err = s.fill(ctx, dir, v)
 	}
 	if err == nil {
+		failpoint.Hit("volume.create.filled")
 		err = s.keep(dir, v.ID, meta{Owner: v.Owner, Kind: kind, Size: v.Size})
+		failpoint.Hit("volume.create.kept")
 	}
 	if err != nil {
 		return fmt.Errorf("make volume %s: %w", v.ID, err)
@@ -78,9 +81,11 @@ func (s *Store) fill(ctx context.Context, dir string, v New) error {
 	if err := enlargeImage(image, v.Size); err != nil {
 		return err
 	}
+	failpoint.Hit("volume.create.formatted")
 	if err := mountWhole(ctx, image, mnt); err != nil {
 		return err
 	}
+	failpoint.Hit("volume.create.mounted")
 	defer unmount(mnt)
 	if v.Source == "" {
 		if err := settle(mnt); err != nil {
@@ -130,6 +135,7 @@ func (s *Store) copyWhole(ctx context.Context, id, to string) (taken int64, err 
 		}
 		defer func() { err = errors.Join(err, thaw()) }()
 	}
+	failpoint.Hit("volume.snapshot.frozen")
 	return copyImage(ctx, s.image(id), to)
 }
 
@@ -154,7 +160,9 @@ func (s *Store) Mount(ctx context.Context, id string, how Mount) (dir string, er
 	if m.Kind == Image {
 		err = enlargeImage(s.image(id), m.Size) // an extension that was cut short
 		if err == nil {
+			failpoint.Hit("volume.mount.begun")
 			err = mountWhole(ctx, s.image(id), dir)
+			failpoint.Hit("volume.mount.mounted")
 		}
 	}
 	if err == nil && how.Group != nil {
@@ -199,7 +207,9 @@ func (s *Store) Extend(ctx context.Context, id string, size int64) (later bool, 
 	dir := s.content(id)
 	mounted, err := isMounted(dir)
 	if err == nil {
+		failpoint.Hit("volume.extend.recorded")
 		err = enlargeImage(s.image(id), m.Size)
+		failpoint.Hit("volume.extend.enlarged")
 	}
 	if err == nil && mounted {
 		if err = growMounted(s.image(id), dir); errors.Is(err, unix.EPERM) {
@@ -279,7 +289,9 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
+	failpoint.Hit("volume.snapshot.begun")
 	taken, err := s.copyWhole(ctx, id, filepath.Join(dir, "disk"))
+	failpoint.Hit("volume.snapshot.copied")
 	if err == nil {
 		err = write(dir, m)
 	}
@@ -292,6 +304,7 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 	if err != nil {
 		return 0, 0, fmt.Errorf("copy volume %s: %w", id, err)
 	}
+	failpoint.Hit("volume.snapshot.kept")
 	return taken, m.Size, nil
 }
 
@@ -320,12 +333,14 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := unmount(s.content(id)); err != nil {
 		return err
 	}
+	failpoint.Hit("volume.delete.begun")
 	if err := os.Rename(s.path(id), grave); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		return err
 	}
+	failpoint.Hit("volume.delete.renamed")
 	if err := os.RemoveAll(grave); err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gondola/internal/failpoint"
 )
 
 // attach makes a loop device of an image and returns it open. The kernel lets go of the image with the device's last user (autoclear), so
@@ -144,6 +146,7 @@ func mountLoop(image, dir string) error {
 	}
 	defer dev.Close()
 	// discard: what is deleted inside is given back to the host's disk. nodev: a device node made in a sandbox means nothing out here.
+	failpoint.Hit("volume.mount.attached")
 	if err := unix.Mount(dev.Name(), dir, "ext4", unix.MS_NODEV, "discard,errors=remount-ro"); err != nil {
 		return fmt.Errorf("mount %s: %w", image, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -97,6 +98,7 @@ func (w *Worker) removeLeftover(ctx context.Context, id gondola.MachineID) error
 			return err
 		}
 	}
+	failpoint.Hit("worker.collect.killed")
 	return w.cfg.Host.Release(ctx, id, true)
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/store"
 )
 
@@ -74,12 +75,15 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 	m.origin = trace.SpanContextFromContext(ctx)
 	events := m.eventsOf(gondola.Created, []event{{kind: "launch", status: "pending", source: "flyd"}, {kind: "launch", source: "user"}})
 	m.events = events
+	failpoint.Hit("worker.create.begun")
 	if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {
 		return nil, err
 	}
+	failpoint.Hit("worker.create.described")
 	if err := w.store.Create(ctx, row, sealed, events...); err != nil {
 		return nil, err
 	}
+	failpoint.Hit("worker.create.recorded")
 	w.mu.Lock()
 	if w.base.Err() != nil {
 		w.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -113,13 +114,16 @@ func (m *machine) halt(ctx context.Context, rec record) func(context.Context) {
 	row, err := rec.row()
 	if err == nil {
 		err = m.w.store.Save(context.WithoutCancel(ctx), row)
+		failpoint.Hit("worker.halt.recorded")
 	}
 	var last *pilot.Status
 	if err == nil {
 		if api, gone := m.driver().Adopt(ctx, *rec.Spec); gone == nil {
 			last = stopAndWait(ctx, api, rec.Config)
 		}
+		failpoint.Hit("worker.halt.stopped")
 		err = m.undo(context.WithoutCancel(ctx), rec, false)
+		failpoint.Hit("worker.halt.undone")
 	}
 	return func(ctx context.Context) {
 		m.rec.Halting = true

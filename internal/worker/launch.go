@@ -9,6 +9,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -95,6 +96,8 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 			state = gondola.Failed
 		}
 		m.outcome = &outcome{state: state, reason: "ImageFailed", message: err.Error()}
+	case errors.Is(err, pilot.ErrGone) && m.rec.Step == stepRun && m.failures < relaunches:
+		m.retry(err, "launch") // the pilot died before it told anything: what it has done is found next time
 	case down, l.rec.Step == stepRun && (!l.dead || m.failures < relaunches):
 		m.retry(err, "find the sandbox") // it may be alive: a host that is slow to answer must not cost a machine
 	case m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
@@ -134,8 +137,10 @@ func (l *launcher) find(ctx context.Context) error {
 	if l.rec.Step != stepRun || spec == nil {
 		return pilot.ErrGone
 	}
+	failpoint.Hit("worker.adopt.begun")
 	api, err := l.driver.Adopt(ctx, *spec)
 	if err == nil {
+		failpoint.Hit("worker.adopt.found")
 		l.api = api
 		return nil
 	}
@@ -152,6 +157,7 @@ func (l *launcher) find(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("worker.adopt.sandbox")
 		l.api, err = l.driver.Launch(ctx, *spec, payload)
 		l.given = true
 		return err
@@ -177,11 +183,13 @@ func (l *launcher) make(ctx context.Context) error {
 	var images map[string]Image
 	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version; !again {
 		pulling, end := l.m.span(ctx, "pull images")
+		failpoint.Hit("worker.launch.begun")
 		images, err = l.pull(pulling, payload)
 		end(err)
 		if err != nil {
 			return &imageError{err}
 		}
+		failpoint.Hit("worker.launch.pulled")
 		digests = digestsOf(images)
 	}
 	select {
@@ -194,12 +202,14 @@ func (l *launcher) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("worker.launch.mounted")
 	preparing, end := l.m.span(ctx, "prepare host")
 	prepared, err := l.w.cfg.Host.Prepare(preparing, hostMachine(l.rec), true)
 	end(err)
 	if err != nil {
 		return fmt.Errorf("prepare the host: %w", err)
 	}
+	failpoint.Hit("worker.launch.prepared")
 	if images != nil {
 		s, err := l.w.buildSpec(l.rec, images, prepared, volumes)
 		if err != nil {
@@ -218,6 +228,7 @@ func (l *launcher) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("worker.launch.recorded")
 	before, err := pilot.ReadStatus(spec.Dir)
 	if err != nil {
 		return err
@@ -229,6 +240,7 @@ func (l *launcher) make(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)
 	}
+	failpoint.Hit("worker.launch.started")
 	return nil
 }
 
@@ -353,7 +365,9 @@ func (m *machine) clean(ctx context.Context, disk bool) {
 		err := m.undo(ctx, rec, disk)
 		return func(ctx context.Context) {
 			if err == nil {
+				failpoint.Hit("worker.clean.undone")
 				err = m.cleaned(ctx, disk)
+				failpoint.Hit("worker.clean.recorded")
 			}
 			if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) { // cancelled: for a clean-up that does more
 				m.retry(err, "clean-up")
@@ -371,6 +385,7 @@ func (m *machine) givePayload(ctx context.Context) {
 		p, err := m.w.payload(ctx, m.id)
 		if err == nil && p != nil {
 			err = api.PutPayload(ctx, *p)
+			failpoint.Hit("worker.payload.given")
 		}
 		return func(context.Context) {
 			if err != nil {
@@ -383,13 +398,16 @@ func (m *machine) givePayload(ctx context.Context) {
 // undo takes everything of the Machine off the host. It can be done again.
 func (m *machine) undo(ctx context.Context, rec record, disk bool) error {
 	if rec.Spec != nil {
+		failpoint.Hit("worker.clean.begun")
 		if err := m.driver().Kill(ctx, *rec.Spec); err != nil {
 			return fmt.Errorf("end the sandbox: %w", err)
 		}
 	}
+	failpoint.Hit("worker.clean.killed")
 	if err := m.w.cfg.Host.Release(ctx, rec.ID, disk); err != nil {
 		return fmt.Errorf("release the host: %w", err)
 	}
+	failpoint.Hit("worker.clean.released")
 	return m.w.unmountVolumes(ctx, rec)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 	"gondola/internal/store"
 )
@@ -269,6 +270,7 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if m.rec.State == gondola.Starting && m.conn.heard && m.status.Phase == pilot.Running {
+		failpoint.Hit("worker.start.running")
 		return true, m.commit(ctx, func(r *record) { r.State, r.Ran = gondola.Started, true }, event{kind: "start", source: "flyd"})
 	}
 	if k, _ := m.unknown(); k != nil {
@@ -308,7 +310,9 @@ func (m *machine) ask(ctx context.Context) {
 	m.begin(ctx, "ask", func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
+		failpoint.Hit("worker.stop.begun")
 		err := api.Stop(ctx, req)
+		failpoint.Hit("worker.stop.asked")
 		return func(context.Context) {
 			if err != nil {
 				m.log.Warn("the pilot cannot be told to stop", "err", err)

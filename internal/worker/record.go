@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 	"gondola/internal/store"
 )
@@ -70,12 +71,14 @@ func (m *machine) commitWith(ctx context.Context, change func(*record), save fun
 	es := m.eventsOf(next.State, events)
 	row, err := next.row()
 	if err == nil {
+		failpoint.Hit("worker.record.begun")
 		err = save(row, es)
 	}
 	if err != nil {
 		m.w.ledger.set(m.id, m.rec.Allocated)
 		return err
 	}
+	failpoint.Hit("worker.record.saved")
 	m.describe(ctx, next)
 	m.w.disks.hold(m.id, next.volumes())
 	freed := next.Allocated != m.rec.Allocated || !next.DestroyedAt.IsZero()

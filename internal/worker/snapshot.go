@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/store"
 )
 
@@ -57,7 +58,9 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 	if err := w.store.PutSnapshot(ctx, s); err != nil {
 		return s.VolumeSnapshot, err
 	}
+	failpoint.Hit("worker.snapshot.recorded")
 	s.Size, s.VolumeSize, err = w.cfg.Host.SnapshotVolume(ctx, v.ID, id)
+	failpoint.Hit("worker.snapshot.made")
 	if err != nil {
 		if ctx.Err() == nil {
 			err = errors.Join(w.diskError(err), w.store.ForgetSnapshot(ctx, id))
@@ -104,6 +107,7 @@ func (w *Worker) deleteSnapshot(ctx context.Context, id string) error {
 	if err := w.cfg.Host.DeleteVolume(ctx, id); err != nil {
 		return err
 	}
+	failpoint.Hit("worker.snapshot.delete.made")
 	w.diskChanged()
 	return w.store.ForgetSnapshot(ctx, id)
 }

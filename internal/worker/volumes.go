@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/store"
 )
 
@@ -43,7 +44,9 @@ func (w *Worker) CreateVolume(ctx context.Context, app gondola.AppName, req gond
 		v.busy <- struct{}{}
 		w.disks.mu.Unlock()
 		defer func() { <-v.busy }()
+		failpoint.Hit("worker.volume.create.begun")
 		err := w.store.PutVolume(ctx, rec)
+		failpoint.Hit("worker.volume.create.recorded")
 		if err == nil {
 			err = w.finishVolume(ctx, v)
 		}
@@ -170,6 +173,7 @@ func (w *Worker) finishVolume(ctx context.Context, v *disk) error {
 		if err := w.cfg.Host.CreateVolume(ctx, rec.ID, int64(rec.SizeGB)*gib, rec.Source); err != nil {
 			return w.diskError(err)
 		}
+		failpoint.Hit("worker.volume.create.made")
 		return w.setVolume(ctx, v, created)
 	case gondola.VolumeExtending:
 		if _, err := w.cfg.Host.ExtendVolume(ctx, rec.ID, int64(rec.SizeGB)*gib); err != nil {
@@ -183,6 +187,7 @@ func (w *Worker) finishVolume(ctx context.Context, v *disk) error {
 		if err := w.cfg.Host.DeleteVolume(ctx, string(rec.ID)); err != nil {
 			return err
 		}
+		failpoint.Hit("worker.volume.delete.made")
 		return w.setVolume(ctx, v, func(r *store.Volume) { r.State, r.DestroyedAt = gondola.VolumeDestroying, time.Now().UTC() })
 	}
 	return gondola.Errorf(gondola.ErrUnsupported, "volume %s is in unknown state %q", rec.ID, rec.State)
@@ -300,7 +305,9 @@ func (w *Worker) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("worker.volume.extend.recorded")
 		later, err := w.cfg.Host.ExtendVolume(ctx, rec.ID, int64(sizeGB)*gib)
+		failpoint.Hit("worker.volume.extend.made")
 		if err != nil {
 			if errors.Is(err, gondola.ErrCapacity) { // it is as it was
 				err = errors.Join(err, w.setVolume(ctx, v, func(r *store.Volume) { r.SizeGB, r.State = rec.SizeGB, gondola.VolumeCreated }))
@@ -337,6 +344,7 @@ func (w *Worker) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondo
 			w.disks.mu.Unlock()
 			return err
 		}
+		failpoint.Hit("worker.volume.delete.recorded")
 		return w.finishVolume(ctx, v)
 	})
 }

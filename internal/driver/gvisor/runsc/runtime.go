@@ -26,6 +26,7 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -173,6 +174,7 @@ func (r *Runtime) living() (*container.Container, bool) {
 
 // record notes which process is the sandbox, for later pilots and for the driver.
 func (r *Runtime) record(pid int) error {
+	failpoint.Hit("pilot.sandbox.started")
 	if err := driver.RecordProcess(filepath.Join(r.spec.RunDir, driver.SandboxRecord), pid, ""); err != nil {
 		return fmt.Errorf("sandbox process: %w", err)
 	}
