@@ -2,6 +2,7 @@
 # make test   installs what the tests need and runs them all (root)
 # make check  vets and tests everything that does not link Kubernetes
 # make bench  measures every figure that the README quotes
+# make crash  kills daemon and pilots at every step, and writes docs/crash-safety.md
 
 SHELL := /bin/bash
 export CGO_ENABLED = 0
@@ -13,7 +14,7 @@ ASSETS := cmd/gondola/assets
 KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
 LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$)')
 
-.PHONY: build small up test check race lint bench apt clean
+.PHONY: build small up test check race lint bench crash apt clean
 
 build: small
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gondola ./cmd/gondola
@@ -56,6 +57,10 @@ test: apt build lint race
 
 bench: apt build
 	go run ./bench
+
+# Every failpoint in every operation that reaches it, at its first hits: the table of docs/crash-safety.md. It takes ten minutes.
+crash: apt build
+	GONDOLA_CRASH=all GONDOLA_CRASH_TABLE=$(CURDIR)/docs/crash-safety.md go test -count 1 -timeout 60m -v -run 'TestCrashPoints' ./test
 
 clean:
 	rm -rf bin $(ASSETS)/*.gz

@@ -46,6 +46,7 @@ var points = []point{
 	{"worker.launch.recorded", ops("create", "start", "restart", "update")},
 	{"driver.launch.written", ops("create", "start", "restart", "update")},
 	{"driver.launch.begun", ops("create", "start", "restart", "update")},
+	{"driver.process.written", ops("create", "restart")},
 	{"worker.launch.started", ops("create", "start", "restart", "update")},
 	{"worker.start.running", ops("create", "start", "restart", "update")},
 	{"pilot.boot.read", ops("create", "restart", "pilot dies")},

@@ -214,7 +214,8 @@ func (d *Pilots) Kill(ctx context.Context, spec pilot.Spec) error {
 		errs = append(errs, UnmountBelow(dir), os.RemoveAll(dir))
 	}
 	failpoint.Hit("driver.kill.removed")
-	for _, file := range []string{spec.Socket, filepath.Join(spec.Dir, pilotRecord), filepath.Join(spec.RunDir, SandboxRecord)} {
+	record, sandbox := filepath.Join(spec.Dir, pilotRecord), filepath.Join(spec.RunDir, SandboxRecord)
+	for _, file := range []string{spec.Socket, record, record + ".new", sandbox, sandbox + ".new"} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

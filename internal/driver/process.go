@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gondola/internal/failpoint"
 )
 
 // Process is one process of this host, told apart from a later one with the same number by its start time.
@@ -21,7 +23,7 @@ type Process struct {
 	Path  string `json:"path,omitempty"` // of its binary, which is kept while it runs
 }
 
-// RecordProcess writes down which process pid is; path is that of its binary, or empty.
+// RecordProcess writes down which process pid is; path is that of its binary, or empty. The record is there whole or not at all.
 func RecordProcess(file string, pid int, path string) error {
 	start, err := startTime(pid)
 	if err != nil {
@@ -31,7 +33,11 @@ func RecordProcess(file string, pid int, path string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, b, 0o600)
+	if err := os.WriteFile(file+".new", b, 0o600); err != nil {
+		return err
+	}
+	failpoint.Hit("driver.process.written")
+	return os.Rename(file+".new", file)
 }
 
 // ReadProcess reads what RecordProcess wrote.
