@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/driver/runc/sandbox":           {"gondola", "internal/driver", "internal/driver/cgroup", "internal/driver/oci", "internal/pilot"},
 	"internal/failpoint":                     {},
 	"internal/gondolatest":                   {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/market", "internal/store", "internal/worker"},
-	"internal/host":                          {"gondola", "internal/driver", "internal/failpoint", "internal/image", "internal/network", "internal/volume", "internal/worker"},
+	"internal/host":                          {"gondola", "internal/driver", "internal/driver/cgroup", "internal/failpoint", "internal/image", "internal/network", "internal/volume", "internal/worker"},
 	"internal/image":                         {"gondola", "internal/failpoint"},
 	"internal/kube":                          {"gondola", "internal/kube/provider", "internal/kube/storage", "internal/kube/translate"},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version

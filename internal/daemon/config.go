@@ -39,8 +39,26 @@ type Config struct {
 	// share the host's own addresses.
 	LoadBalancerPools []string            `json:"loadBalancerPools,omitempty"`
 	Registries        map[string]Registry `json:"registries,omitempty"` // host → how to speak to it
+	Limits            Limits              `json:"limits,omitzero"`      // what every Machine may have at most
+	Reserve           Reserve             `json:"reserve,omitzero"`     // what Machines may not have
 	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
 	Drivers []string `json:"drivers,omitempty"`
+}
+
+// Limits is what a Machine may have at most of what it does not ask for by itself (docs/limits.md).
+type Limits struct {
+	Processes int64 `json:"processes,omitempty"` // and threads; if zero, 4096, or a sixteenth of what the kernel can number. -1: no limit
+	LogMB     int64 `json:"logMB,omitempty"`     // size of a container's log file; if zero, 10
+}
+
+// Reserve is what the host keeps for itself.
+type Reserve struct {
+	CPUMillis int64 `json:"cpuMillis,omitempty"` // thousandths of a core that are not given to Machines
+	MemoryMB  int64 `json:"memoryMB,omitempty"`  // if zero, 512 or 5 % of the memory, whichever is more
+}
+
+func (r Reserve) resources() gondola.Resources {
+	return gondola.Resources{CPUMillis: r.CPUMillis, MemoryBytes: r.MemoryMB << 20}
 }
 
 // Registry is how to speak to an image registry.
@@ -175,6 +193,15 @@ func (c *Config) check() error {
 		if slices.Contains(c.Drivers[:i], d) {
 			return invalid("drivers: %q is named twice", d)
 		}
+	}
+	if n := c.Limits.Processes; n != 0 && n != -1 && n < 64 {
+		return invalid("limits: processes %d: want at least 64, or -1 for no limit", n)
+	}
+	if n := c.Limits.LogMB; n < 0 || n > 10<<10 {
+		return invalid("limits: logMB %d: want 1 to 10240", n)
+	}
+	if c.Reserve.CPUMillis < 0 || c.Reserve.MemoryMB < 0 {
+		return invalid("reserve: want amounts that are not negative")
 	}
 	for name := range c.Registries {
 		if !registryRE.MatchString(name) {

@@ -156,7 +156,7 @@ func (p *platform) openWorkers(ctx context.Context) error {
 	if p.images, err = image.Open(image.Config{Dir: filepath.Join(p.Config.Data, "images"), Registries: registries, Log: p.log}); err != nil {
 		return err
 	}
-	h, err := host.Open(host.Config{DataDir: p.Config.Data, Instance: p.instance, Images: p.images, Network: p.network, Log: p.log})
+	h, err := host.Open(host.Config{DataDir: p.Config.Data, Instance: p.instance, Images: p.images, Network: p.network, Reserve: p.Config.Reserve.resources(), Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -187,6 +187,7 @@ func (p *platform) openWorkers(ctx context.Context) error {
 			Name: member.Name, Region: r, Number: member.Number, Instance: p.instance, Dir: p.workerDir(r),
 			Host: h.ForWorker(string(r), member.Number, share, p.hostIPs(r)...), Drivers: drivers,
 			Allowed: p.Config.Drivers, DefaultDriver: p.Config.Drivers[0], DNS: dns, Log: p.log,
+			Processes: p.maxProcesses(), LogBytes: p.Config.Limits.LogMB << 20,
 		})
 		if err != nil {
 			return err
@@ -195,6 +196,18 @@ func (p *platform) openWorkers(ctx context.Context) error {
 		p.workers = append(p.workers, w)
 	}
 	return nil
+}
+
+// maxProcesses is how many processes a Machine may have; zero is no limit.
+func (p *platform) maxProcesses() int64 {
+	switch n := p.Config.Limits.Processes; n {
+	case -1:
+		return 0
+	case 0:
+		return p.host.MaxProcesses()
+	default:
+		return n
+	}
 }
 
 // hostIPs are the addresses of a region's first virtual node: what a Pod there sees as its host.
@@ -216,6 +229,9 @@ func (p *platform) startWorkers(ctx context.Context, g *group) error {
 	}
 	if err := p.keepRegions(ctx); err != nil {
 		return err
+	}
+	if err := p.host.Bound(); err != nil { // they are bounded one by one all the same
+		p.log.Warn("Machines together can take all of this host", "err", err)
 	}
 	hello, err := unpack(p.Hello)
 	if err != nil {

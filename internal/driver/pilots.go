@@ -99,8 +99,13 @@ func prepare(spec pilot.Spec, payload *gondola.Payload) error {
 	if spec.Cgroup == "" {
 		return nil
 	}
+	tree := cgroup.Host()
+	// Pilot and sandbox together weigh what the Machine asked for; between the two CPU is shared evenly, so neither can shut the other out.
+	if err := tree.Limit(spec.Cgroup, cgroup.Limits{Weight: max(spec.Requests.CPUMillis, cgroup.MinWeight)}); err != nil {
+		return err
+	}
 	// Beside the sandbox, whose limits are not the pilot's. A pilot enters it by itself, so that none of its children is ever outside.
-	return cgroup.Host().Make(filepath.Join(spec.Cgroup, PilotCgroup))
+	return tree.Make(filepath.Join(spec.Cgroup, PilotCgroup))
 }
 
 // start starts a pilot and waits until it answers.

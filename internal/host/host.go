@@ -47,7 +47,7 @@ type Config struct {
 	Instance string // of the installation. Required.
 	Images   *image.Store
 	Network  Network
-	Reserve  gondola.Resources // what Machines may not have; if zero, 512 MB or 5 % of the memory, whichever is more
+	Reserve  gondola.Resources // what Machines may not have; without memory, 512 MB or 5 % of it, whichever is more
 	RunRoot  string            // where directories of sockets are made; if empty, /run/gondola
 	Log      *slog.Logger      // If nil, slog.Default().
 }

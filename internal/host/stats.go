@@ -14,7 +14,8 @@ import (
 	"gondola"
 )
 
-// Stats is the state of this machine: memory within the limits of the cgroups that this process is in, the disk of the data directory.
+// Stats is the state of this machine: memory within the limits of the cgroups that this process and Machines are in, the disk of the data
+// directory.
 func (h *Host) Stats() gondola.HostStats {
 	out := gondola.HostStats{Time: time.Now()}
 	out.MemoryTotal, out.MemoryAvailable = memInfo("MemTotal:"), memInfo("MemAvailable:")
@@ -28,6 +29,9 @@ func (h *Host) Stats() gondola.HostStats {
 			used, _ = number(dir, "memory.usage_in_bytes", 0)
 		}
 		out.MemoryTotal, out.MemoryAvailable = limit, min(out.MemoryAvailable, max(limit-used+idleFiles(dir), 0))
+	}
+	if available, ok := h.forMachines(); ok { // there may be more that Machines cannot have
+		out.MemoryAvailable = min(out.MemoryAvailable, available)
 	}
 	var fs unix.Statfs_t
 	if unix.Statfs(h.places.machines, &fs) == nil {

@@ -20,16 +20,16 @@ func total(reserve gondola.Resources) gondola.Resources {
 		has.CPUMillis = min(has.CPUMillis, limit.CPUMillis)
 		has.MemoryBytes = min(has.MemoryBytes, limit.MemoryBytes)
 	}
-	if reserve == (gondola.Resources{}) {
-		reserve = defaultReserve(has)
+	if reserve.MemoryBytes == 0 {
+		reserve.MemoryBytes = defaultReserve(has)
 	}
 	left := has.Sub(reserve)
 	return gondola.Resources{CPUMillis: max(left.CPUMillis, 0), MemoryBytes: max(left.MemoryBytes, 0)}
 }
 
 // defaultReserve is what the platform and the system keep: CPU is shared by weight, memory is not.
-func defaultReserve(has gondola.Resources) gondola.Resources {
-	return gondola.Resources{MemoryBytes: min(max(512<<20, has.MemoryBytes/20), has.MemoryBytes/2)}
+func defaultReserve(has gondola.Resources) int64 {
+	return min(max(512<<20, has.MemoryBytes/20), has.MemoryBytes/2)
 }
 
 func memTotal() int64 { return memInfo("MemTotal:") }

@@ -33,7 +33,11 @@ type Spec struct {
 	Hosts     string       `json:"hosts"`       // content of /etc/hosts
 	Resolv    string       `json:"resolv_conf"` // content of /etc/resolv.conf
 
-	Limits         gondola.Resources `json:"limits"` // of the whole sandbox; zero amounts are not limited
+	Limits         gondola.Resources `json:"limits"`              // of the whole sandbox; zero amounts are not limited
+	Requests       gondola.Resources `json:"requests"`            // what the Machine has when others want as much as they can get
+	Processes      int64             `json:"processes,omitempty"` // at most, threads included; zero is not limited
+	LogBytes       int64             `json:"log_bytes,omitempty"` // size at which a container's log is rotated; if zero, 10 MiB
+	OOMScore       int               `json:"oom_score,omitempty"` // 1 to 1000: who goes first when the host has no memory; zero says nothing
 	ShareProc      bool              `json:"share_proc,omitempty"`
 	RestartBackoff string            `json:"restart_backoff,omitempty"` // as in gondola.ConfigExtension
 	FSGroup        *int64            `json:"fs_group,omitempty"`        // as in gondola.ConfigExtension

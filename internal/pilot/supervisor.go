@@ -1,6 +1,7 @@
 package pilot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ type SupervisorConfig struct {
 
 	// Final, if set, is called just before a final Phase is recorded, when nothing of the Machine is left.
 	Final func()
-	// LogBytes is the size at which a container's log is rotated. If zero, 10 MiB.
+	// LogBytes is the size at which a container's log is rotated. If zero, the Spec's.
 	LogBytes int64
 	// Volatile leaves out the fsyncs: after a power loss the journal may be older than what happened. For tests and simulations.
 	Volatile bool
@@ -55,7 +56,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cfg.LogBytes,
+	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
 		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), consoles: map[string]*console{},
 		overrun: map[string]bool{}}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}

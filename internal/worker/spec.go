@@ -25,11 +25,15 @@ type specInput struct {
 	prepared Prepared
 	hostIPs  []netip.Addr
 	dns      gondola.DNSConfig // for what the Config leaves open
+
+	capacity            gondola.Resources // of the worker
+	processes, logBytes int64
 }
 
 func (w *Worker) buildSpec(r record, images map[string]Image, p Prepared, volumes map[gondola.VolumeID]string) (pilot.Spec, error) {
 	return buildSpec(specInput{machine: r.ID, app: r.App, version: r.Version, region: w.cfg.Region, instance: w.cfg.Instance, config: r.Config,
-		images: images, volumes: volumes, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS})
+		images: images, volumes: volumes, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS,
+		capacity: w.cfg.Capacity, processes: w.cfg.Processes, logBytes: w.cfg.LogBytes})
 }
 
 // isPod says whether a Config is a Pod's: it gets a kubelet's files, and none of Fly.io's variables.
@@ -40,9 +44,10 @@ func isPod(c *gondola.Config) bool {
 // buildSpec merges Config and images into what a pilot runs. Pure. It fails with ErrImage for a container that has nothing to run.
 func buildSpec(in specInput) (pilot.Spec, error) {
 	c, p := in.config, in.prepared
-	_, limits := c.Requests()
+	requests, limits := c.Requests()
 	s := pilot.Spec{Machine: in.machine, App: in.app, Version: in.version, Instance: in.instance, Dir: p.Dir, RunDir: p.RunDir, Socket: p.Socket,
-		NetNS: p.NetNS, Cgroup: p.Cgroup, Addresses: p.Addresses, HostIPs: in.hostIPs, Limits: limits, Hostname: hostname(in)}
+		NetNS: p.NetNS, Cgroup: p.Cgroup, Addresses: p.Addresses, HostIPs: in.hostIPs, Limits: limits, Hostname: hostname(in),
+		Requests: requests, Processes: in.processes, LogBytes: in.logBytes, OOMScore: oomScore(requests, limits, in.capacity.MemoryBytes)}
 	if c.Gondola != nil {
 		s.ShareProc, s.RestartBackoff = c.Gondola.ShareProc, c.Gondola.RestartBackoff
 		s.Label, s.FSGroup = c.Gondola.Label, c.Gondola.FSGroup
@@ -70,6 +75,18 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 		s.Containers = append(s.Containers, merged)
 	}
 	return s, nil
+}
+
+// oomScore says how early a Machine is ended when memory is used up, as a kubelet ranks Pods: first those that asked for none, last those that
+// cannot take more than they asked for, and between them the less was asked for, the earlier. A Machine may not be put before the system.
+func oomScore(requests, limits gondola.Resources, all int64) int {
+	switch {
+	case limits.MemoryBytes > 0 && limits.MemoryBytes <= requests.MemoryBytes:
+		return 1
+	case requests == gondola.Overhead || requests.MemoryBytes == 0 || all == 0:
+		return 1000
+	}
+	return int(min(max(1000-1000*requests.MemoryBytes/all, 2), 999))
 }
 
 // withVolumes adds what Config.Mounts says to the mounts of a container: those with a path are in every one, a read-only one is so wherever it is.

@@ -121,3 +121,15 @@ func TestParseImage(t *testing.T) {
 		}
 	}
 }
+
+func TestOOMScore_RanksWhoGoesFirst(t *testing.T) {
+	const mb = 1 << 20
+	score := func(request, limit int64) int {
+		return oomScore(gondola.Resources{CPUMillis: 100, MemoryBytes: request}, gondola.Resources{MemoryBytes: limit}, 1000*mb)
+	}
+	nothing, little, much, capped := oomScore(gondola.Overhead, gondola.Resources{}, 1000*mb), score(10*mb, 0), score(600*mb, 900*mb), score(600*mb, 600*mb)
+	if nothing != 1000 || nothing <= little || little <= much || much <= capped || capped < 1 {
+		t.Errorf("scores: asks for nothing %d, for little %d, for much %d, cannot take more than it asked for %d; want them to fall, from 1000 to 1 or more",
+			nothing, little, much, capped)
+	}
+}

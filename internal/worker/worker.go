@@ -40,6 +40,9 @@ type Config struct {
 	Capacity      gondola.Resources        // If zero, Host.Total().
 	DNS           gondola.DNSConfig        // for Machines that say nothing: nameservers, searches, options
 
+	Processes int64 // that a Machine may have, threads included; if zero, as many as there can be
+	LogBytes  int64 // size at which a container's log is rotated; if zero, the pilot's default
+
 	PullBackoff gondola.Backoff // between pulls that failed; if zero, the kubelet's
 	KeepImages  uint64          // free bytes on the disk of Dir above which unused images stay; if zero, 5 GiB
 	Log         *slog.Logger    // If nil, none.

@@ -32,18 +32,18 @@ func content(t *testing.T, root, name string) string {
 	return string(b)
 }
 
-var limits = cgroup.Limits{CPUMillis: 250, MemoryBytes: 64 << 20, PIDs: 100}
+var limits = cgroup.Limits{CPUMillis: 250, MemoryBytes: 64 << 20, PIDs: 100, Weight: 500}
 
 func TestLimit_Unified(t *testing.T) {
 	root := tree(t, map[string]string{
 		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "cpu memory pids",
 		"a/cgroup.controllers": "cpu memory pids", "a/cgroup.subtree_control": "cpu memory pids",
-		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max",
+		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max", "a/b/cpu.weight": "100",
 	})
 	if err := cgroup.At(root).Limit("a/b", limits); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "100"} {
+	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "100", "cpu.weight": "20"} {
 		if got := content(t, root, "a/b/"+file); got != want {
 			t.Errorf("%s = %q, want %q", file, got, want)
 		}
@@ -73,7 +73,7 @@ func TestLimit_UnifiedNamesAMissingController(t *testing.T) {
 }
 
 func TestLimit_OneHierarchyPerController(t *testing.T) {
-	files := map[string]string{"memory/a/memory.limit_in_bytes": "", "cpu/a/cpu.cfs_quota_us": "", "pids/a/pids.max": ""}
+	files := map[string]string{"memory/a/memory.limit_in_bytes": "", "cpu/a/cpu.cfs_quota_us": "", "cpu/a/cpu.shares": "", "pids/a/pids.max": ""}
 	for _, h := range []string{"memory", "cpu", "pids", "cpuset"} {
 		files[h+"/cgroup.procs"] = ""
 	}
@@ -81,7 +81,7 @@ func TestLimit_OneHierarchyPerController(t *testing.T) {
 	if err := cgroup.At(root).Limit("a", limits); err != nil { // without memory.memsw.limit_in_bytes: not every kernel counts swap
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"memory/a/memory.limit_in_bytes": "67108864", "cpu/a/cpu.cfs_quota_us": "25000", "pids/a/pids.max": "100"} {
+	for file, want := range map[string]string{"memory/a/memory.limit_in_bytes": "67108864", "cpu/a/cpu.cfs_quota_us": "25000", "cpu/a/cpu.shares": "512", "pids/a/pids.max": "100"} {
 		if got := content(t, root, file); got != want {
 			t.Errorf("%s = %q, want %q", file, got, want)
 		}

@@ -14,8 +14,18 @@ import (
 type Limits struct {
 	CPUMillis   int64 // thousandths of a core
 	MemoryBytes int64
-	PIDs        int64
+	PIDs        int64 // threads count too
+	Weight      int64 // thousandths of a core to be had when others want the CPU too; see Shares
 }
+
+// MinWeight is the least that a group is weighed with: one that asks for no CPU must still come to its turn now and then.
+const MinWeight = 10
+
+// Shares returns so many thousandths of a core as a weight of cgroup v1, where a core is 1024, as a kubelet has it.
+func Shares(millis int64) int64 { return max(millis, MinWeight) * 1024 / 1000 }
+
+// weight is Shares in v2, in which 1 to 10000 stand for v1's 2 to 262144 (https://github.com/kubernetes/enhancements, KEP 2254).
+func weight(millis int64) int64 { return 1 + (min(Shares(millis), 262144)-2)*9999/262142 }
 
 // Period is the time in which a group gets its share of CPU, in microseconds.
 const Period = 100_000
@@ -31,9 +41,12 @@ func (t Tree) Limit(group string, l Limits) error {
 	if t.Unified() {
 		return t.limitUnified(group, l)
 	}
-	quota := int64(0)
+	quota, shares := int64(0), int64(0)
 	if l.CPUMillis > 0 {
 		quota = Quota(l.CPUMillis)
+	}
+	if l.Weight > 0 {
+		shares = Shares(l.Weight)
 	}
 	for _, s := range []struct {
 		controller, file string
@@ -43,6 +56,7 @@ func (t Tree) Limit(group string, l Limits) error {
 		{"memory", "memory.limit_in_bytes", l.MemoryBytes, false},
 		{"memory", "memory.memsw.limit_in_bytes", l.MemoryBytes, true}, // swap included, which not every kernel counts
 		{"cpu", "cpu.cfs_quota_us", quota, false},
+		{"cpu", "cpu.shares", shares, false},
 		{"pids", "pids.max", l.PIDs, false},
 	} {
 		if s.value == 0 {
@@ -64,6 +78,9 @@ func (t Tree) limitUnified(group string, l Limits) error {
 	}
 	if l.CPUMillis > 0 {
 		values["cpu.max"] = fmt.Sprintf("%d %d", Quota(l.CPUMillis), Period)
+	}
+	if l.Weight > 0 {
+		values["cpu.weight"] = strconv.FormatInt(weight(l.Weight), 10)
 	}
 	if l.PIDs > 0 {
 		values["pids.max"] = strconv.FormatInt(l.PIDs, 10)

@@ -112,6 +112,14 @@ func Rlimits() []specs.POSIXRlimit {
 	return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: limit, Hard: limit}}
 }
 
+// OOMScore is what the kernel adds to the size of a Machine's processes when it looks for whom to end for want of memory; nil says nothing.
+func OOMScore(s pilot.Spec) *int {
+	if s.OOMScore == 0 {
+		return nil
+	}
+	return &s.OOMScore
+}
+
 // defaultCapabilities are those of Docker and containerd.
 var defaultCapabilities = [...]string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE",

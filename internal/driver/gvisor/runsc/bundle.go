@@ -19,6 +19,7 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	spec.Annotations["io.kubernetes.cri.container-type"] = "sandbox"
 	spec.Root.Readonly = true
 	spec.Process = &specs.Process{Args: []string{pauseProgram}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true}
+	limitProcesses(spec.Process, r.spec.Processes) // commands that are run in containers get the root's
 	if r.spec.NetNS != "" {
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: r.spec.NetNS})
 	}
@@ -26,6 +27,9 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	if r.spec.Cgroup != "" {
 		spec.Linux.CgroupsPath = "/" + r.sandboxCgroup()
 		spec.Linux.Resources = oci.MachineResources(r.spec.Limits)
+		if n := hostProcesses(r.spec.Processes); n > 0 {
+			spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: n}
+		}
 	}
 	return spec
 }
@@ -45,6 +49,8 @@ func (r *Runtime) containerSpec(run pilot.Run, root string) (*specs.Spec, error)
 	spec.Annotations["io.kubernetes.cri.container-name"] = run.Container.Name
 	spec.Root.Readonly = oci.Security(run.Container).ReadOnlyRootfs
 	spec.Process = oci.Process(run)
+	spec.Process.OOMScoreAdj = oci.OOMScore(r.spec)
+	limitProcesses(spec.Process, r.spec.Processes)
 	guestCgroup(spec)
 	for _, m := range run.Mounts {
 		spec.Mounts = append(spec.Mounts, r.volumes.Mount(m))

@@ -10,8 +10,8 @@ import (
 )
 
 // Inside a sandbox every container has a cgroup (v2) of its own, kept by the sandbox: it counts what the container uses, and shows it and
-// the container's limits at /sys/fs/cgroup, where programs look for them. The sandbox enforces nothing by it; that is done from outside, by
-// the cgroup of the host and by the pilot.
+// the container's limits at /sys/fs/cgroup, where programs look for them. Of these it enforces only the number of processes: CPU and
+// memory are limited from outside, by the cgroup of the host and by the pilot.
 
 // guestCgroups is where programs find cgroups.
 const guestCgroups = "/sys/fs/cgroup"

@@ -112,6 +112,9 @@ func (r *Runtime) guestFiles(c pilot.Container) (files []control.CgroupsWriteArg
 	if m := limits.CPUMillis; m > 0 {
 		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "cpu.max"), Value: fmt.Sprintf("%d %d", cgroup.Quota(m), cgroup.Period)})
 	}
+	if n := r.spec.Processes; n > 0 {
+		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "pids.max"), Value: strconv.FormatInt(n, 10)})
+	}
 	return files
 }
 

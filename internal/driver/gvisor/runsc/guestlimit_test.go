@@ -61,6 +61,13 @@ func TestContainer_SeesItsLimits(t *testing.T) {
 	}
 }
 
+func TestContainer_CannotHaveMoreProcessesThanItsMachine(t *testing.T) {
+	m := boot(t, func(s *pilot.Spec) { s.Processes = 100 })
+	if got, want := m.shown("one"), "max, max 100000, 100"; got != want {
+		t.Errorf("it shows %s; want %s", got, want)
+	}
+}
+
 func TestContainer_AddedLaterSeesItsLimits(t *testing.T) {
 	m := boot(t, limited(gondola.Resources{MemoryBytes: 256 << 20}, nil))
 	m.spec.Containers = append(m.spec.Containers, pilot.Container{Name: "late", Image: "probe", Tree: m.spec.Containers[0].Tree})

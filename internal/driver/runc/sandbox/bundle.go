@@ -16,10 +16,6 @@ import (
 const (
 	pauseRoot = ".pause" // among the root file systems; no container can be called so
 	shmMB     = 64       // of /dev/shm, as container engines have it
-
-	// A kernel that many Machines share must not run out of processes by one of them.
-	machinePIDs   = 32768
-	containerPIDs = 16384
 )
 
 // pauseSpec describes the root of the sandbox: it makes the namespaces that containers join.
@@ -42,6 +38,10 @@ func (r *Runtime) containerSpec(run pilot.Run, root string, pause int) (*specs.S
 	sec := oci.Security(run.Container)
 	spec.Root.Readonly = sec.ReadOnlyRootfs
 	spec.Process = oci.Process(run)
+	spec.Process.OOMScoreAdj = oci.OOMScore(r.spec)
+	if r.spec.Processes > 0 {
+		spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: r.spec.Processes}
+	}
 	spec.Linux.Sysctl = sec.Sysctls
 	spec.Mounts = r.standardMounts()
 	for _, m := range run.Mounts {
@@ -69,7 +69,6 @@ func (r *Runtime) containerSpec(run pilot.Run, root string, pause int) (*specs.S
 }
 
 func (r *Runtime) baseSpec(root, name string) *specs.Spec {
-	pids := int64(containerPIDs)
 	return &specs.Spec{
 		Version: "1.0.2",
 		Root:    &specs.Root{Path: root},
@@ -77,7 +76,7 @@ func (r *Runtime) baseSpec(root, name string) *specs.Spec {
 			CgroupsPath: "/" + r.cgroupOf(name),
 			Namespaces:  []specs.LinuxNamespace{{Type: specs.MountNamespace}},
 			// runc adds those that every container has: null, zero, full, random, urandom, tty and terminals.
-			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, Pids: &specs.LinuxPids{Limit: pids}},
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
 		},
 	}
 }
@@ -85,8 +84,8 @@ func (r *Runtime) baseSpec(root, name string) *specs.Spec {
 // limit sets what one container may use.
 func (r *Runtime) limit(res *specs.LinuxResources, g *gondola.ContainerExtension) {
 	cpu := &specs.LinuxCPU{}
-	if g.Requests != nil && g.Requests.CPUMillis > 0 {
-		shares := max(uint64(g.Requests.CPUMillis)*1024/1000, 2) // as a kubelet weighs containers against each other
+	if g.Requests != nil {
+		shares := uint64(cgroup.Shares(g.Requests.CPUMillis)) // as a kubelet weighs containers against each other
 		cpu.Shares, res.CPU = &shares, cpu
 	}
 	if g.Limits == nil {

@@ -85,7 +85,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.volumes.Prepare(); err != nil {
 		return false, err
 	}
-	limits := cgroup.Limits{CPUMillis: spec.Limits.CPUMillis, MemoryBytes: spec.Limits.MemoryBytes, PIDs: machinePIDs}
+	limits := cgroup.Limits{CPUMillis: spec.Limits.CPUMillis, MemoryBytes: spec.Limits.MemoryBytes, PIDs: spec.Processes}
 	if limits.MemoryBytes > 0 {
 		limits.MemoryBytes += gondola.Overhead.MemoryBytes // what the sandbox itself takes is not the user's to pay
 	}
