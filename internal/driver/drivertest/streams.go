@@ -19,7 +19,7 @@ func execPlain(t *testing.T, f Fixture) {
 	m := launch(t, f, nil, c)
 	m.awaitLog("main", "running")
 	st, out := m.exec("main", "env", "A", ";", "cwd", ";", "printerr", "e", ";", "exit", "42")
-	if st.Code != 42 || !strings.Contains(out, "A=b\n/tmp\n") || !strings.Contains(out, "e\n") {
+	if st.Code != 42 || strings.Replace(out, "e\n", "", 1) != "A=b\n/tmp\n" || !strings.Contains(out, "e\n") {
 		t.Errorf("Exec = %+v, %q, want 42 with the container's environment", st, out)
 	}
 	var echoed output
