@@ -51,7 +51,7 @@ func (r *Runtime) containerSpec(run pilot.Run, root string) (*specs.Spec, error)
 	spec.Process = oci.Process(run)
 	spec.Process.OOMScoreAdj = oci.OOMScore(r.spec)
 	limitProcesses(spec.Process, r.spec.Processes)
-	guestCgroup(spec)
+	guestCgroup(spec, r.controllers(run.Container.Name))
 	for _, m := range run.Mounts {
 		spec.Mounts = append(spec.Mounts, r.volumes.Mount(m))
 	}

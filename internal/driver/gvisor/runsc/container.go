@@ -57,6 +57,9 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	if err := oci.WriteBundle(dir, spec); err != nil {
 		return err
 	}
+	if err := os.WriteFile(r.controllers(name), []byte(guestControllers), 0o644); err != nil {
+		return err
+	}
 	var term *oci.Terminal
 	if run.TTY {
 		console, err := oci.ListenConsole()

@@ -16,11 +16,16 @@ import (
 // guestCgroups is where programs find cgroups.
 const guestCgroups = "/sys/fs/cgroup"
 
-// guestCgroup makes a container see its own cgroup as the root of /sys/fs/cgroup.
-func guestCgroup(spec *specs.Spec) {
+// guestControllers is /proc/cgroups of a host with cgroups v2 alone. The sandbox's own lists none of these, and Java before 25 takes what is
+// not there for disabled.
+const guestControllers = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\ncpuacct\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n"
+
+// guestCgroup makes a container see its own cgroup as the root of /sys/fs/cgroup. controllers is a file with guestControllers.
+func guestCgroup(spec *specs.Spec, controllers string) {
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: guestCgroups, Type: "cgroup", Source: "cgroup",
-		Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}})
+		Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
+		specs.Mount{Destination: "/proc/cgroups", Type: "bind", Source: controllers, Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"}})
 }
 
 func guestFile(id, name string) control.CgroupControlFile {

@@ -2,6 +2,7 @@ package runsc_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -90,6 +91,12 @@ func TestContainer_CgroupIsAsReadersExpect(t *testing.T) {
 			t.Errorf("%s = %q; want %q", file, got, want)
 		}
 	}
+	controllers, _ := m.exec("one", "read", "/proc/cgroups")
+	for _, want := range []string{"cpuset", "cpu", "cpuacct", "memory"} { // Java before 25 asks for them
+		if !strings.Contains(controllers, "\n"+want+"\t0\t1\t1") {
+			t.Errorf("/proc/cgroups = %q, without %s", controllers, want)
+		}
+	}
 	mounts, _ := m.exec("one", "read", "/proc/self/mountinfo")
 	if !strings.Contains(mounts, " / /sys/fs/cgroup ro,") || !strings.Contains(mounts, " - cgroup2 ") {
 		t.Errorf("mountinfo = %s", mounts)
@@ -99,5 +106,16 @@ func TestContainer_CgroupIsAsReadersExpect(t *testing.T) {
 	}
 	if got, st := m.exec("one", "write", "/sys/fs/cgroup/memory.max", "max"); st.Code == 0 {
 		t.Errorf("a container changed its limit (%s)", got)
+	}
+}
+
+// TestContainer_GoSeesItsCPUs is Go's own rule: as many threads as the limit has CPUs, rounded up, two at least, and no more than there are.
+func TestContainer_GoSeesItsCPUs(t *testing.T) {
+	for millis, threads := range map[int64]int{500: 2, 2500: 3, 0: runtime.NumCPU()} {
+		m := boot(t, limited(gondola.Resources{}, map[string]gondola.Resources{"one": {CPUMillis: millis}}))
+		want := fmt.Sprint(min(threads, runtime.NumCPU()), runtime.NumCPU())
+		if got := m.start("one", nil, "gomaxprocs").line(t); got != want {
+			t.Errorf("with %d thousandths of a CPU, GOMAXPROCS and NumCPU are %s; want %s", millis, got, want)
+		}
 	}
 }

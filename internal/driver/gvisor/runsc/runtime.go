@@ -149,7 +149,10 @@ func (r *Runtime) id(name string) string     { return oci.ID(r.spec, name) }
 func (r *Runtime) stateDir() string          { return filepath.Join(r.spec.RunDir, "runsc") }
 func (r *Runtime) bundle(id string) string   { return filepath.Join(r.spec.RunDir, "bundles", id) }
 func (r *Runtime) rootfs(name string) string { return filepath.Join(r.spec.Dir, "rootfs", name) }
-func (r *Runtime) sandboxCgroup() string     { return filepath.Join(r.spec.Cgroup, "sandbox") }
+func (r *Runtime) controllers(name string) string {
+	return filepath.Join(r.bundle(r.id(name)), "cgroups") // see guestControllers
+}
+func (r *Runtime) sandboxCgroup() string { return filepath.Join(r.spec.Cgroup, "sandbox") }
 func (r *Runtime) load(name string) (*container.Container, error) {
 	id := container.FullID{SandboxID: r.id(oci.PauseName), ContainerID: r.id(name)}
 	c, err := container.Load(r.stateDir(), id, container.LoadOpts{Exact: true, SkipCheck: true})
