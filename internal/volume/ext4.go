@@ -141,6 +141,9 @@ func mountWhole(ctx context.Context, image, dir string) error {
 	if err := unmount(dir); err != nil {
 		return err
 	}
+	if err := released(ctx, image); err != nil {
+		return err
+	}
 	if err := repair(ctx, image); err != nil {
 		return err
 	}

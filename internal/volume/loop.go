@@ -8,9 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"gondola"
 	"gondola/internal/failpoint"
 )
 
@@ -83,6 +85,32 @@ func attached(back *os.File) (*os.File, error) {
 	return nil, nil
 }
 
+// released waits until no loop device has an image: the kernel lets go of it a moment after the last user. Whoever wrote to the file before
+// that would write past the device, which goes on with what it had read.
+func released(ctx context.Context, image string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	back, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer back.Close()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		dev, err := attached(back)
+		if dev == nil || err != nil {
+			return err
+		}
+		dev.Close()
+		select {
+		case <-ctx.Done():
+			return gondola.Errorf(gondola.ErrUnavailable, "%s is still in use by way of %s: end what has a file of it open", image, dev.Name())
+		case <-tick.C:
+		}
+	}
+}
+
 // openLoop opens loop device n, whose node may be missing inside another container.
 func openLoop(n int) (*os.File, error) {
 	path := fmt.Sprintf("/dev/loop%d", n)
@@ -125,12 +153,18 @@ func mountImage(ctx context.Context, image, dir string) error {
 	if bad, err := hasErrors(image); err != nil {
 		return err
 	} else if bad {
+		if err := released(ctx, image); err != nil {
+			return err
+		}
 		if err := repair(ctx, image); err != nil {
 			return err
 		}
 	}
 	err := mountLoop(image, dir)
 	if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADMSG) {
+		if err := released(ctx, image); err != nil {
+			return err
+		}
 		if err := repair(ctx, image); err != nil {
 			return err
 		}
