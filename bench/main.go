@@ -1,7 +1,7 @@
 // Bench measures every figure that the README quotes, each beside what it is compared with, in one run, and prints them as one Markdown table.
 // It needs root and the binaries of `make build`.
 //
-//	go run ./bench [-quick] [-only up,idle,machine,restart,pods,burst,control,memory,service]
+//	go run ./bench [-quick] [-only up,idle,machine,restart,pods,burst,control,memory,service,servers]
 //
 // It makes a network namespace, runs a whole `gondola up` in it and removes both in the end, also on Ctrl-C. Load is bounded: one thing at a
 // time, at most 100 Pods, at most 8 connections.
@@ -33,7 +33,7 @@ type section struct {
 func sections() []section {
 	return []section{{"up", (*bench).up}, {"idle", (*bench).idle}, {"machine", (*bench).machine}, {"restart", (*bench).restart},
 		{"pods", (*bench).pods}, {"burst", (*bench).burst}, {"control", (*bench).control},
-		{"memory", (*bench).memory}, {"service", (*bench).service}}
+		{"memory", (*bench).memory}, {"service", (*bench).service}, {"servers", (*bench).servers}}
 }
 
 // options are the flags.

@@ -1,23 +1,27 @@
 package main
 
-// images are what the registry serves, by repository: programs of Debian's packages as they lie on this machine, and test/lister.
+// images are what the registry serves, by repository: programs of Debian's packages as they lie on this machine, and test/lister if it is there.
 func images(lister string) map[string]program {
 	const pg = "/usr/lib/postgresql/15"
-	return map[string]program{
+	all := map[string]program{
 		"debian/nginx": {paths: []string{"/usr/sbin/nginx", "/etc/nginx/nginx.conf", "/etc/nginx/mime.types", "/etc/nginx/sites-enabled/default", "/var/www/html"},
 			dirs: []string{"/var/log/nginx", "/var/lib/nginx", "/run", "/tmp"}, cmd: []string{"/usr/sbin/nginx", "-g", "daemon off; error_log stderr;"}},
 		"debian/wrk": {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
 		"debian/redis": {paths: []string{"/usr/bin/redis-server", "/usr/bin/redis-cli", "/usr/bin/redis-benchmark", "/bin/sh", "/etc/services"},
 			dirs: []string{"/data", "/tmp"}, user: "redis",
 			cmd: []string{"/usr/bin/redis-server", "--dir", "/data", "--protected-mode", "no"}},
-		// initdb runs postgres through a shell and copies from share; plpgsql and dict_snowball are in every new database.
+		// initdb runs postgres through a shell and copies from share; plpgsql and dict_snowball are in every new database. fsGroup opens the data
+		// to the group each time that the volume is mounted, which postgres does not accept: hence chmod, as in Docker's own image of it.
 		"debian/postgres": {paths: []string{pg + "/bin/initdb", pg + "/bin/postgres", pg + "/bin/psql", pg + "/bin/pgbench", pg + "/bin/pg_isready", pg + "/bin/pg_controldata",
 			pg + "/lib/plpgsql.so", pg + "/lib/dict_snowball.so", pg + "/lib/amcheck.so", "/usr/share/postgresql/15", "/usr/lib/locale/C.utf8", "/usr/share/zoneinfo/Etc",
-			"/bin/sh", "/etc/services"},
+			"/bin/sh", "/bin/chmod", "/etc/services"},
 			dirs: []string{"/var/lib/postgresql", "/var/run/postgresql", "/tmp"}, user: "postgres",
 			env: []string{"PATH=" + pg + "/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PGDATA=/var/lib/postgresql/data", "PGUSER=postgres"},
 			cmd: []string{"/bin/sh", "-c", `test -s "$PGDATA/PG_VERSION" || { initdb --auth-local=peer --auth-host=trust && ` +
-				`echo "host all all all trust" >> "$PGDATA/pg_hba.conf"; } && exec postgres -c listen_addresses='*'`}},
-		"test/lister": {paths: []string{lister}, cmd: []string{lister}},
+				`echo "host all all all trust" >> "$PGDATA/pg_hba.conf"; } && chmod 0700 "$PGDATA" && exec postgres -c listen_addresses='*'`}},
 	}
+	if lister != "" {
+		all["test/lister"] = program{paths: []string{lister}, cmd: []string{lister}}
+	}
+	return all
 }
