@@ -75,18 +75,20 @@ func (b *bench) startRegistry() (stop func() error, err error) {
 
 const registryAddress = "127.0.0.1:5000"
 
-// startOnHost starts a process of the host that ends with this program at the latest.
+// startOnHost starts a server as a process of the host. What stop does lets it remove what it has made outside its directory.
 func startOnHost(c *exec.Cmd) (stop func() error, err error) {
 	if c.SysProcAttr == nil {
 		c.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	c.SysProcAttr.Setpgid = true // its children, too, end with it
+	c.SysProcAttr.Setpgid = true // a Ctrl-C reaches it through us
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
 	return func() error {
-		err := syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
-		_ = c.Wait() // says that it was killed
+		err := c.Process.Signal(os.Interrupt)
+		late := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
+		defer late.Stop()
+		_ = c.Wait() // says that it was interrupted
 		return err
 	}, nil
 }
@@ -179,9 +181,11 @@ func (b *bench) createServer(ctx context.Context, s server, driver string, port 
 	name := s.name + "-" + driver
 	labels, class := map[string]string{"app": name}, "gondola-"+driver
 	group, seconds := int64(5432), int64(1)
+	// A Pod that asks for nothing comes after every process of the host, if the host is busy.
+	share := corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m")}}
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: corev1.PodSpec{RuntimeClassName: &class,
 		SecurityContext: &corev1.PodSecurityContext{FSGroup: &group}, TerminationGracePeriodSeconds: &seconds,
-		Containers: []corev1.Container{{Name: "main", Image: registryAddress + "/debian/" + s.name + ":12"}}}}
+		Containers: []corev1.Container{{Name: "main", Image: registryAddress + "/debian/" + s.name + ":12", Resources: share}}}}
 	core := b.host.kube.CoreV1()
 	if s.data != "" {
 		claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{

@@ -48,10 +48,12 @@ func nginx() server {
 	}}}
 }
 
+// hostNginx has the settings of Debian's that matter, on another port and with its files in dir.
 func hostNginx(dir string, port int32) (*exec.Cmd, error) {
 	config := filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf("daemon off; error_log stderr; pid %[1]s/pid; worker_processes auto; events { worker_connections 768; }\n"+
-		"http { access_log %[1]s/access.log; server { listen %[2]d; root /var/www/html; index index.nginx-debian.html; } }\n", dir, port)
+		"http { sendfile on; tcp_nopush on; gzip on; include /etc/nginx/mime.types; access_log %[1]s/access.log; "+
+		"server { listen %[2]d; root /var/www/html; index index.nginx-debian.html; } }\n", dir, port)
 	return exec.Command("/usr/sbin/nginx", "-c", config), os.WriteFile(config, []byte(text), 0o644)
 }
 
