@@ -52,7 +52,7 @@ func bin(t *testing.T) string {
 func call(t *testing.T, bin, dir, stdin, name string, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, name), args...)
-	cmd.Dir, cmd.Env, cmd.Stdin = dir, []string{"PATH=" + bin, "HOME=/root"}, strings.NewReader(stdin)
+	cmd.Dir, cmd.Env, cmd.Stdin = dir, []string{"PATH=" + bin, "HOME=/root", "GORACE=" + os.Getenv("GORACE")}, strings.NewReader(stdin)
 	b, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -274,7 +274,7 @@ func TestServe_ExitsWithTheCodeAskedFor(t *testing.T) {
 func TestShell_OnATerminal(t *testing.T) {
 	bin := bin(t)
 	cmd := exec.Command(bin + "/sh")
-	cmd.Dir, cmd.Env = "/", []string{"PATH=" + bin}
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + bin, "GORACE=" + os.Getenv("GORACE")}
 	term, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
 	if err != nil {
 		t.Fatal(err)
