@@ -14,7 +14,7 @@ ASSETS := cmd/gondola/assets
 KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
 LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$)')
 
-.PHONY: build small up test check race lint bench crash apt clean
+.PHONY: build small up test check race lint bench crash overload apt clean
 
 build: small
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gondola ./cmd/gondola
@@ -61,6 +61,10 @@ bench: apt build
 # Every failpoint in every operation that reaches it, at its first hits: the table of docs/crash-safety.md. It takes ten minutes.
 crash: apt build
 	GONDOLA_CRASH=all GONDOLA_CRASH_TABLE=$(CURDIR)/docs/crash-safety.md go test -count 1 -timeout 60m -v -run 'TestCrashPoints' ./test
+
+# What a host bears: each kind of overload, bounded, about five minutes.
+overload: build
+	go run ./bench -only overload
 
 clean:
 	rm -rf bin $(ASSETS)/*.gz

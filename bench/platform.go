@@ -23,6 +23,7 @@ import (
 // platform is `gondola up` in this namespace.
 type platform struct {
 	program, dir, data string
+	args               []string // of gondola up
 	up                 *exec.Cmd
 	exited             chan error
 	api                *client.Client
@@ -44,7 +45,7 @@ func (p *platform) start(ctx context.Context) (startTimes, error) {
 	var t startTimes
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	p.up = exec.Command(p.program, "up", "--allow-driver", "runc")
+	p.up = exec.Command(p.program, append([]string{"up", "--allow-driver", "runc"}, p.args...)...)
 	p.up.Env = environment(p.dir)
 	p.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ends when we say so, not on Ctrl-C
 	out, err := p.up.StderrPipe()
