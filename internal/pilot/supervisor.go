@@ -102,6 +102,10 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	if context.Cause(inner) == errLost {
 		if s.rt.OOM() {
+			s.endedForMemory()
+			if s.allDone() {
+				return s.finish(Ended, "", true)
+			}
 			return s.finish(Lost, "the sandbox has used more memory than its limit", true)
 		}
 		return s.finish(Lost, "the sandbox has died", false)
