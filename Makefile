@@ -58,7 +58,7 @@ test: apt build lint race
 bench: apt build
 	go run ./bench
 
-# Every failpoint in every operation that reaches it, at its first hits: the table of docs/crash-safety.md. It takes ten minutes.
+# Every failpoint in every operation that reaches it, at its first hits: the table of docs/crash-safety.md. It takes some ten minutes.
 crash: apt build
 	GONDOLA_CRASH=all GONDOLA_CRASH_TABLE=$(CURDIR)/docs/crash-safety.md go test -count 1 -timeout 60m -v -run 'TestCrashPoints' ./test
 

@@ -158,7 +158,7 @@ func (c *crashed) disarm() { _ = os.Remove(c.armed) }
 func (c *crashed) wasHit(asked chan error, n int) bool {
 	patience := 15 * time.Second
 	if n > 1 {
-		patience = 2 * time.Second
+		patience = time.Second
 	}
 	deadline := time.After(patience)
 	for {

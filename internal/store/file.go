@@ -47,7 +47,10 @@ func openFile(path string, migrations []string) (*file, error) {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	f.read.SetMaxOpenConns(4)
-	if err := f.migrate(migrations); err != nil {
+	if err = f.check(context.Background()); err == nil {
+		err = f.migrate(migrations)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
@@ -83,13 +86,13 @@ func (f *file) migrate(migrations []string) error {
 func (f *file) change(ctx context.Context, do func(tx *sql.Tx) error) error {
 	tx, err := f.write.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return f.fault(err)
 	}
 	defer tx.Rollback()
 	if err := do(tx); err != nil {
-		return err
+		return f.fault(err)
 	}
-	return tx.Commit()
+	return f.fault(tx.Commit())
 }
 
 // Close lets go of the file. What was written stays.

@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,5 +96,39 @@ func TestWorker_DestroyedMachineGivesUpNameNumberAndPayload(t *testing.T) {
 	}
 	if _, err := w.Machine(ctx, "a1"); !errors.Is(err, gondola.ErrNotFound) {
 		t.Errorf("Machine after Collect = %v, want ErrNotFound", err)
+	}
+}
+
+func TestOpenWorker_NamesADamagedFileAndTheWayOut(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		at   int64
+	}{{"header", 0}, {"first page", 200}, {"another page", 2*4096 + 1}} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "worker.db")
+			w, err := store.OpenWorker(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, 3000), row.at); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			w, err = store.OpenWorker(path)
+			if err == nil {
+				w.Close()
+				t.Fatal("a damaged file was opened")
+			}
+			if text := err.Error(); !strings.Contains(text, path+" is damaged") || !strings.Contains(text, "gondola restore") {
+				t.Errorf("the error is %q, want the file and the way out", text)
+			}
+		})
 	}
 }
