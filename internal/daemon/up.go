@@ -19,6 +19,7 @@ import (
 	"gondola/client"
 	"gondola/internal/host"
 	"gondola/internal/network"
+	"gondola/internal/store"
 )
 
 // Options is what Up needs to know.
@@ -316,6 +317,13 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 		return err
 	}
 	nodes, err := p.nodes()
+	if err != nil {
+		return err
+	}
+	databases, err := filepath.Glob(filepath.Join(p.Config.Data, "clusters", p.Config.Cluster, "*.db"))
+	for _, path := range databases {
+		err = errors.Join(err, store.Sound(ctx, path))
+	}
 	if err != nil {
 		return err
 	}

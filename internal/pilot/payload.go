@@ -94,24 +94,13 @@ func swapVolume(dir string, files []gondola.PayloadFile) error {
 		return err
 	}
 	defer root.Close()
-	old, _ := root.Readlink("..data")
-	if old != "" && sameFiles(root, old, files) {
-		return nil
+	shown, _ := root.Readlink("..data")
+	if shown == "" || !sameFiles(root, shown, files) {
+		if shown, err = showFiles(root, files); err != nil {
+			return err
+		}
 	}
-	fresh := ".." + time.Now().UTC().Format("2006_01_02_15_04_05.") + strconv.FormatInt(time.Now().UnixNano()%1e9, 10)
-	if err := writeFiles(root, fresh, files); err != nil {
-		root.RemoveAll(fresh)
-		return err
-	}
-	failpoint.Hit("pilot.payload.written")
-	root.Remove("..data_tmp")
-	if err := root.Symlink(fresh, "..data_tmp"); err != nil {
-		return err
-	}
-	if err := root.Rename("..data_tmp", "..data"); err != nil {
-		return err
-	}
-	failpoint.Hit("pilot.payload.swapped")
+	// These too where nothing else has changed: an earlier pilot may have died before it made them.
 	wanted := map[string]bool{}
 	for _, f := range files {
 		top, _, _ := strings.Cut(path.Clean(f.Path), "/")
@@ -124,7 +113,26 @@ func swapVolume(dir string, files []gondola.PayloadFile) error {
 		}
 	}
 	failpoint.Hit("pilot.payload.linked")
-	return sweep(root, fresh, wanted)
+	return sweep(root, shown, wanted)
+}
+
+// showFiles writes files into a directory of their own, makes "..data" a link to it and returns its name.
+func showFiles(root *os.Root, files []gondola.PayloadFile) (name string, err error) {
+	name = ".." + time.Now().UTC().Format("2006_01_02_15_04_05.") + strconv.FormatInt(time.Now().UnixNano()%1e9, 10)
+	if err := writeFiles(root, name, files); err != nil {
+		root.RemoveAll(name)
+		return "", err
+	}
+	failpoint.Hit("pilot.payload.written")
+	root.Remove("..data_tmp")
+	if err := root.Symlink(name, "..data_tmp"); err != nil {
+		return "", err
+	}
+	if err := root.Rename("..data_tmp", "..data"); err != nil {
+		return "", err
+	}
+	failpoint.Hit("pilot.payload.swapped")
+	return name, nil
 }
 
 // writeFiles writes files below the directory name.

@@ -139,6 +139,16 @@ func TestVolume_IsSwappedLikeAKubelets(t *testing.T) {
 	if again, _ := os.Readlink(filepath.Join(dir, "..data")); again != first {
 		t.Error("the same files were swapped")
 	}
+	// as after the death of a pilot between the two
+	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := swapVolume(dir, []gondola.PayloadFile{file("a", "1", 0o400), file("d/e/f", "2", 0), file("old", "x", 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if link, _ := os.Readlink(filepath.Join(dir, "a")); link != "..data/a" {
+		t.Errorf("a -> %q after it was missing, want ..data/a", link)
+	}
 	if err := swapVolume(dir, []gondola.PayloadFile{file("a", "new", 0o444)}); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,11 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"net/url"
+	"os"
 	"path/filepath"
 
 	"modernc.org/sqlite"
@@ -35,6 +39,23 @@ func (f *file) fault(err error) error {
 func damaged(path string, why error) error {
 	return gondola.Errorf(gondola.ErrUnavailable, "database %s is damaged (%w): its machines run on, and nothing of them is lost before `gondola restore` "+
 		"brings back a backup; docs/faults.md has the command", filepath.Clean(path), why)
+}
+
+// Sound says whether the SQLite database at path, of another program in this process, can be used: nil too if there is none. It must not be
+// in use yet.
+func Sound(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"mode": {"rw"}}.Encode()}).String())
+	if err != nil {
+		return fmt.Errorf("check database %s: %w", path, err)
+	}
+	defer db.Close()
+	return (&file{path: path, write: db}).check(ctx)
 }
 
 // check looks whether the file is sound, indexes aside: a tenth of a second for the records of 20,000 Machines.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,7 +183,7 @@ func (l *launcher) make(ctx context.Context) error {
 	spec := l.rec.Spec
 	digests := l.rec.Digests
 	var images map[string]Image
-	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version; !again {
+	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
 		pulling, end := l.m.span(ctx, "pull images")
 		failpoint.Hit("worker.launch.begun")
 		images, err = l.pull(pulling, payload)
@@ -242,6 +244,14 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	failpoint.Hit("worker.launch.started")
 	return nil
+}
+
+// imagesThere says whether nobody has removed the images that a Machine was launched from.
+func imagesThere(spec *pilot.Spec) bool {
+	return !slices.ContainsFunc(spec.Containers, func(c pilot.Container) bool {
+		_, err := os.Stat(c.Tree)
+		return c.Tree != "" && errors.Is(err, os.ErrNotExist)
+	})
 }
 
 // mountVolumes makes the Machine's Volumes visible on the host and says where.
