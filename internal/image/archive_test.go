@@ -198,3 +198,29 @@ func TestAddHello_IsDeterministicAndNeedsNoNetwork(t *testing.T) {
 		t.Errorf("without a program: %v", err)
 	}
 }
+
+func TestEnsure_TheDemoImageComesBackWhenItWasDeleted(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, image.Config{Dir: dir})
+	if err := s.AddHello(t.Context(), []byte("#!/bin/true\n")); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{"trees", "blobs/sha256"} {
+		entries, err := os.ReadDir(filepath.Join(dir, gone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(dir, gone, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	img, err := s.Ensure(t.Context(), image.HelloReference, image.IfNotPresent, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(img.Tree, "hello")); err != nil {
+		t.Error(err)
+	}
+}

@@ -53,7 +53,7 @@ func (s *Store) ensure(ctx context.Context, r reference, policy Policy, credenti
 	}
 	switch {
 	case r.builtin():
-		return record{}, gondola.Errorf(gondola.ErrImage, "image %s is not built into this program; the one that is: %s/hello", r.asked, BuiltinRegistry)
+		return s.helloAgain(ctx, r)
 	case policy == Never:
 		return record{}, gondola.Errorf(gondola.ErrImage,
 			"image %s is not on this host and its pull policy is Never: run `gondola image import`, or use another pull policy", r.asked)

@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"gondola"
 )
 
 // HelloReference is the demo image, a small web server with a shell and the tools that `kubectl exec` and `kubectl cp` need.
@@ -32,6 +34,9 @@ func (s *Store) AddHello(ctx context.Context, program []byte) error {
 	if len(program) == 0 {
 		return errors.New("the program of the demo image is empty: build with `make`")
 	}
+	s.mu.Lock()
+	s.hello = program
+	s.mu.Unlock()
 	source := digestOf(program)
 	r, err := parseReference(HelloReference)
 	if err != nil {
@@ -59,6 +64,20 @@ func (s *Store) AddHello(ctx context.Context, program []byte) error {
 		return fmt.Errorf("add the demo image: %w", err)
 	}
 	return nil
+}
+
+// helloAgain adds the demo image once more, somebody having deleted it.
+func (s *Store) helloAgain(ctx context.Context, r reference) (record, error) {
+	s.mu.Lock()
+	program := s.hello
+	s.mu.Unlock()
+	if hello, err := parseReference(HelloReference); err != nil || program == nil || hello.canonical() != r.canonical() {
+		return record{}, gondola.Errorf(gondola.ErrImage, "image %s is not built into this program; the one that is: %s", r.asked, HelloReference)
+	}
+	if err := s.AddHello(ctx, program); err != nil {
+		return record{}, err
+	}
+	return s.cached(ctx, r)
 }
 
 // HelloArchive makes the demo image from its program, as the tar of an OCI layout. Equal programs give equal bytes.

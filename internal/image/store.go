@@ -83,9 +83,10 @@ type Store struct {
 	ensures flight // by reference, policy and credentials
 	fills   flight // by digest of the manifest: download and unpack
 
-	mu   sync.Mutex
-	pins map[string]int       // digest → pulls that need it, which Prune leaves alone
-	used map[string]time.Time // digest of a manifest → when Ensure last gave it out: its Machine may not be on record yet
+	mu    sync.Mutex
+	hello []byte               // program of the demo image, nil before AddHello
+	pins  map[string]int       // digest → pulls that need it, which Prune leaves alone
+	used  map[string]time.Time // digest of a manifest → when Ensure last gave it out: its Machine may not be on record yet
 }
 
 // Open makes cfg.Dir a Store, removing what a crash left half-done.
