@@ -149,6 +149,8 @@ func (c *crashed) round(o *outcome, op operation, n int) bool {
 	}
 	if err := c.awaitFor(op.wrong, time.Until(up.Add(recovery))); err != nil {
 		o.lost++
+		out, _ := c.bounded("machine", "list", "--json")
+		c.t.Logf("machines: %s", out)
 		c.t.Errorf("%s after %s: %v", o.operation, o.point, err)
 	}
 	o.took = append(o.took, time.Since(died))

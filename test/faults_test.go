@@ -139,8 +139,7 @@ func (c *crashed) noFiles() {
 	c.refused("too many open files")
 	c.answersStill(address)
 	c.check(unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil))
-	c.check(c.await(running("old")))
-	c.works()
+	c.recovered()
 }
 
 // refused asks for one thing and another, and wants an answer within 20 s: that it works, or one of these texts, or none.
@@ -163,10 +162,10 @@ func (c *crashed) refused(texts ...string) {
 	}
 }
 
-// works makes what was asked for during a fault, or finds it made, and takes it away.
-func (c *crashed) works() {
+// recovered checks that all is well: what is asked for works, and what ran runs.
+func (c *crashed) recovered() {
 	c.t.Helper()
-	err := c.awaitFor(func(c *crashed, ctx context.Context) string {
+	c.check(c.await(func(c *crashed, ctx context.Context) string {
 		m, err := c.api.Create(ctx, app, gondola.CreateRequest{Name: "after", Config: gondola.Config{Image: "gondola.local/hello"}})
 		if err != nil {
 			return err.Error()
@@ -175,8 +174,15 @@ func (c *crashed) works() {
 			return "a machine made afterwards is " + string(m.State)
 		}
 		return ""
-	}, 20*time.Second)
+	}))
+	all, err := c.api.List(c.ctx, app, gondola.ListFilter{})
 	c.check(err)
+	for _, m := range all {
+		if m.Name != "m" {
+			c.check(c.api.Destroy(c.ctx, gondola.Ref{App: app, ID: m.ID}, true))
+		}
+	}
+	c.check(c.await(running("old")))
 }
 
 // noProcesses puts the daemon in a cgroup that takes no more processes or threads. Go ends a program that gets no thread, so it may die.
@@ -210,8 +216,7 @@ func (c *crashed) noProcesses() {
 		c.check(c.launchUp())
 		c.check(c.ready())
 	}
-	c.check(c.await(running("old")))
-	c.works()
+	c.recovered()
 }
 
 const shutdownFS = 0x8004587d // EXT4_IOC_SHUTDOWN of fs/ext4/ext4.h
@@ -252,10 +257,9 @@ func (c *crashed) failingDisk() {
 	c.hangUp()
 	c.check(c.launchUp())
 	c.check(c.ready())
-	c.check(c.await(running("old")))
-	c.works()
+	c.recovered()
 	c.check(c.destroyAll())
-	c.check(c.await((*crashed).clean))
+	c.check(c.await((*crashed).destroyed))
 
 	c.stop(c.t)
 	must(c.t, "rm", "-r", kept)
@@ -297,6 +301,5 @@ func (c *crashed) damagedDatabase() {
 	}
 	c.check(c.launchUp())
 	c.check(c.ready())
-	c.check(c.await(running("old")))
-	c.works()
+	c.recovered()
 }

@@ -95,6 +95,12 @@ func (f *file) change(ctx context.Context, do func(tx *sql.Tx) error) error {
 	return f.fault(tx.Commit())
 }
 
+// exec runs one statement that changes something.
+func (f *file) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	res, err := f.write.ExecContext(ctx, query, args...)
+	return res, f.fault(err)
+}
+
 // Close lets go of the file. What was written stays.
 func (f *file) Close() error { return errors.Join(f.read.Close(), f.write.Close()) }
 
@@ -130,7 +136,7 @@ func (f *file) Setting(ctx context.Context, key string) (string, bool, error) {
 
 // SetSetting sets the value of a key.
 func (f *file) SetSetting(ctx context.Context, key, value string) error {
-	_, err := f.write.ExecContext(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
+	_, err := f.exec(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
 	if err != nil {
 		return fmt.Errorf("write setting %s: %w", key, err)
 	}

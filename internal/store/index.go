@@ -71,7 +71,7 @@ func (s *Server) Reserve(ctx context.Context, app gondola.AppName, name string, 
 
 // Move says that a Machine is, or is about to be, at another worker: after a definite refusal, never after an unanswered create.
 func (s *Server) Move(ctx context.Context, id gondola.MachineID, worker gondola.WorkerName) error {
-	res, err := s.write.ExecContext(ctx, "UPDATE machines SET worker = ? WHERE id = ? AND removed_at IS NULL", worker, id)
+	res, err := s.exec(ctx, "UPDATE machines SET worker = ? WHERE id = ? AND removed_at IS NULL", worker, id)
 	if err != nil {
 		return wrap(err, "move machine %s in the index", id)
 	}
@@ -115,7 +115,7 @@ func (s *Server) Remove(ctx context.Context, id gondola.MachineID) error {
 
 // Forget drops a row at once: of a Machine that never came to be, because every worker refused it.
 func (s *Server) Forget(ctx context.Context, id gondola.MachineID) error {
-	_, err := s.write.ExecContext(ctx, "DELETE FROM machines WHERE id = ?", id)
+	_, err := s.exec(ctx, "DELETE FROM machines WHERE id = ?", id)
 	return wrap(err, "forget machine %s in the index", id)
 }
 

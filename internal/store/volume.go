@@ -44,7 +44,7 @@ func (w *Worker) PutVolume(ctx context.Context, v Volume) error {
 		return wrap(err, "record volume %s", v.ID)
 	}
 	destroyed := sql.NullInt64{Int64: v.DestroyedAt.UnixNano(), Valid: !v.DestroyedAt.IsZero()}
-	_, err = w.write.ExecContext(ctx, `INSERT INTO volumes (id, app, state, volume, source, created_at, destroyed_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+	_, err = w.exec(ctx, `INSERT INTO volumes (id, app, state, volume, source, created_at, destroyed_at) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, volume = excluded.volume, destroyed_at = excluded.destroyed_at`,
 		v.ID, v.App, v.State, string(b), v.Source, v.CreatedAt.UnixNano(), destroyed)
 	return wrap(err, "record volume %s", v.ID)
@@ -69,7 +69,7 @@ func (w *Worker) Volumes(ctx context.Context) ([]Volume, error) {
 
 // ForgetVolume drops the record of a Volume: of one that never came to be, or that was destroyed long ago.
 func (w *Worker) ForgetVolume(ctx context.Context, id gondola.VolumeID) error {
-	_, err := w.write.ExecContext(ctx, "DELETE FROM volumes WHERE id = ?", id)
+	_, err := w.exec(ctx, "DELETE FROM volumes WHERE id = ?", id)
 	return wrap(err, "forget volume %s", id)
 }
 
@@ -85,7 +85,7 @@ func (w *Worker) PutSnapshot(ctx context.Context, s Snapshot) error {
 	if err != nil {
 		return wrap(err, "record snapshot %s", s.ID)
 	}
-	_, err = w.write.ExecContext(ctx, `INSERT INTO snapshots (id, app, volume, snapshot, created_at) VALUES (?, ?, ?, ?, ?)
+	_, err = w.exec(ctx, `INSERT INTO snapshots (id, app, volume, snapshot, created_at) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET snapshot = excluded.snapshot`, s.ID, s.App, s.Volume, string(b), s.CreatedAt.UnixNano())
 	return wrap(err, "record snapshot %s", s.ID)
 }
@@ -116,6 +116,6 @@ func (w *Worker) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 
 // ForgetSnapshot drops the record of a snapshot.
 func (w *Worker) ForgetSnapshot(ctx context.Context, id string) error {
-	_, err := w.write.ExecContext(ctx, "DELETE FROM snapshots WHERE id = ?", id)
+	_, err := w.exec(ctx, "DELETE FROM snapshots WHERE id = ?", id)
 	return wrap(err, "forget snapshot %s", id)
 }

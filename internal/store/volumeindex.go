@@ -98,7 +98,7 @@ func (s *Server) RemoveVolume(ctx context.Context, id string) error {
 
 // ForgetVolume drops a row at once: of what never came to be.
 func (s *Server) ForgetVolume(ctx context.Context, id string) error {
-	_, err := s.write.ExecContext(ctx, "DELETE FROM volumes WHERE id = ?", id)
+	_, err := s.exec(ctx, "DELETE FROM volumes WHERE id = ?", id)
 	return wrap(err, "forget %s in the index", id)
 }
 

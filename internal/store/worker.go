@@ -282,7 +282,7 @@ func (w *Worker) Sealed(ctx context.Context, id gondola.MachineID) ([]byte, erro
 
 // Collect forgets the Machines that were destroyed before a moment, and of the others all but the newest keep, and says how many.
 func (w *Worker) Collect(ctx context.Context, before time.Time, keep int) (int, error) {
-	res, err := w.write.ExecContext(ctx, `DELETE FROM machines WHERE destroyed_at IS NOT NULL AND (destroyed_at < ?1 OR destroyed_at <=
+	res, err := w.exec(ctx, `DELETE FROM machines WHERE destroyed_at IS NOT NULL AND (destroyed_at < ?1 OR destroyed_at <=
 		(SELECT destroyed_at FROM machines WHERE destroyed_at IS NOT NULL ORDER BY destroyed_at DESC LIMIT 1 OFFSET ?2))`, before.UnixNano(), keep)
 	if err != nil {
 		return 0, wrap(err, "collect destroyed machines")
