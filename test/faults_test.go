@@ -253,7 +253,8 @@ func (c *crashed) failingDisk() {
 
 	c.stop(c.t)
 	must(c.t, "umount", dir)
-	must(c.t, "mount", "-o", "loop", image, dir)
+	must(c.t, "cp", image, image+".new") // the same disk, put right: a file system that failed does so as long as any process sees it
+	must(c.t, "mount", "-o", "loop", image+".new", dir)
 	c.hangUp()
 	c.check(c.launchUp())
 	c.check(c.ready())

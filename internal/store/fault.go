@@ -15,7 +15,7 @@ import (
 	"gondola"
 )
 
-// fault gives an error that the disk has caused, or damage on it, the name of the file and the way out; any other it returns as it is. No
+// fault gives an error that the disk has caused the name of the file and the way out; any other it returns as it is. No
 // Machine needs the file to run on.
 func (f *file) fault(err error) error {
 	var e *sqlite.Error
@@ -24,7 +24,8 @@ func (f *file) fault(err error) error {
 	}
 	switch e.Code() & 0xff { // the rest says where
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return damaged(f.path, err)
+		return gondola.Errorf(gondola.ErrUnavailable, "database %s cannot be read (%w): its disk gives errors, or it is damaged; the next `gondola up` "+
+			"tells which, and machines run on meanwhile", f.path, err)
 	case sqlite3.SQLITE_IOERR:
 		return gondola.Errorf(gondola.ErrUnavailable, "the disk under %s gives errors (%w): see the kernel's log (dmesg) and put it right; "+
 			"machines run on meanwhile", f.path, err)
@@ -62,6 +63,10 @@ func Sound(ctx context.Context, path string) error {
 func (f *file) check(ctx context.Context) error {
 	var first string
 	if err := f.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&first); err != nil {
+		var e *sqlite.Error
+		if errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+			return damaged(f.path, err)
+		}
 		return f.fault(err)
 	}
 	if first != "ok" {
