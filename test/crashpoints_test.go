@@ -3,6 +3,7 @@ package test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,6 +119,12 @@ func (c *crashed) round(o *outcome, op operation, n int) bool {
 		c.disarm()
 		if n == 1 {
 			c.t.Fatalf("%q does not reach point %s", o.operation, o.point)
+		}
+		if <-asked; c.gone(0) { // as "down" leaves it
+			c.hangUp()
+			if err := errors.Join(c.launchUp(), c.ready()); err != nil {
+				c.t.Fatal(err)
+			}
 		}
 		c.clear(o)
 		return false
