@@ -38,7 +38,7 @@ func TestLimit_Unified(t *testing.T) {
 	root := tree(t, map[string]string{
 		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "cpu memory pids",
 		"a/cgroup.controllers": "cpu memory pids", "a/cgroup.subtree_control": "cpu memory pids",
-		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max", "a/b/cpu.weight": "100",
+		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max", "a/b/cpu.weight": "",
 	})
 	if err := cgroup.At(root).Limit("a/b", limits); err != nil {
 		t.Fatal(err)

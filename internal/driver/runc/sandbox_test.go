@@ -175,9 +175,28 @@ func TestTerminal_SurvivesThePilot(t *testing.T) {
 	if _, err := api.Attach(t.Context(), "main", gondola.ExecIO{Stdin: in, Stdout: io.Discard}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := pilot.ReadStatus(spec.Dir) // attach ends when the end is written down
-	if err != nil || s.Containers[0].State.ExitCode != 130 {
-		t.Errorf("main = %+v, %v, want 130 by ^C", s.Containers, err)
+	if got := await(t, api, all(gondola.ContainerExited)).Containers[0].State; got.ExitCode != 130 {
+		t.Errorf("main = %+v, want 130 by ^C", got)
+	}
+}
+
+// awaitProcess reads the record of a process, which is written a moment after the process has begun.
+func awaitProcess(t *testing.T, path string) driver.Process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		p, err := driver.ReadProcess(path)
+		if err == nil {
+			return p
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -191,10 +210,7 @@ func TestMonitor_ItsDeathEndsTheContainer(t *testing.T) {
 	if len(monitors) != 1 {
 		t.Fatalf("monitors = %v, want one", monitors)
 	}
-	first, err := driver.ReadProcess(filepath.Join(filepath.Dir(monitors[0]), "init.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := awaitProcess(t, filepath.Join(filepath.Dir(monitors[0]), "init.json"))
 	kill9(t, monitors[0])
 	if got := await(t, api, all(gondola.ContainerExited)).Containers[0].State; got.ExitCode != 137 {
 		t.Errorf("main = %+v, want an end by 137", got)
