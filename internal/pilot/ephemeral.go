@@ -7,11 +7,15 @@ import (
 	"gondola"
 )
 
-// accept lets containers be added, which begin starts to supervise, until the Machine ends or ctx does.
-func (s *Supervisor) accept(ctx context.Context, begin func(*Container)) {
+// accept lets containers be added from now on, which begin starts to supervise.
+func (s *Supervisor) accept(begin func(*Container)) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.begin = begin
-	s.mu.Unlock()
+}
+
+// acceptUntilEnd goes on accepting until the Machine ends or ctx does.
+func (s *Supervisor) acceptUntilEnd(ctx context.Context) {
 	s.ledger.await(ctx.Done(), func() bool {
 		s.ledger.mu.Lock()
 		defer s.ledger.mu.Unlock()

@@ -80,10 +80,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
+	s.accept(func(c *Container) { wg.Go(func() { s.supervise(inner, c, false) }) }) // before anybody can see that one runs
+	wg.Go(func() { s.acceptUntilEnd(inner) })
 	for i := range s.spec.Containers {
 		wg.Go(func() { s.supervise(inner, &s.spec.Containers[i], adopted) })
 	}
-	wg.Go(func() { s.accept(inner, func(c *Container) { wg.Go(func() { s.supervise(inner, c, false) }) }) })
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
 	stopWatch := s.watchMemory(inner)

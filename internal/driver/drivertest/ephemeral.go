@@ -49,7 +49,7 @@ func ephemeralOnce(t *testing.T, f Fixture) {
 		t.Errorf("AddContainer of one that is not ephemeral = %v, want ErrInvalid", err)
 	}
 	m.add(ephemeral("second", "run"))
-	m.running("second")
+	m.awaitLog("second", "running") // by then it takes signals: as process 1 of its namespace it would not end as by one
 	if err := m.api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func ephemeralOnce(t *testing.T, f Fixture) {
 func ephemeralIsNotWaitedFor(t *testing.T, f Fixture) {
 	m := launch(t, f, nil, container("main", "await", "/tmp/go", ";", "exit", "0"))
 	m.add(ephemeral("debug", "run"))
-	m.running("debug")
+	m.awaitLog("debug", "running")
 	if st, out := m.exec("main", "write", "/tmp/go", "x"); st.Code != 0 {
 		t.Fatalf("exec = %+v, %s", st, out)
 	}
