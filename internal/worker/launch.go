@@ -25,17 +25,15 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 	m.begin(ctx, "launch", func(ctx context.Context) func(context.Context) {
 		l := &launcher{m: m, w: m.w, rec: rec, driver: isolation, payloads: payloads}
 		ctx, end := m.span(ctx, "machine launch")
-		err := l.find(ctx)
-		l.dead = errors.Is(err, pilot.ErrGone)
+		conn, err := l.find(ctx, base)
 		if l.dead && anew && l.final == nil {
-			err = l.make(ctx)
+			if err = l.make(ctx); err == nil {
+				conn, err = connect(base, l.api)
+			}
 			end(err)
 		}
-		var conn *connection
-		if err == nil && l.api != nil {
-			if conn, err = connect(base, l.api); err == nil {
-				conn.stale = l.stale
-			}
+		if conn != nil {
+			conn.stale = l.stale
 		}
 		if l.slot != nil && conn != nil {
 			conn.hold(l.slot)
@@ -88,7 +86,7 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 		m.status = l.final
 		m.notes.heard(*l.final)
 		m.ended(l.final.Phase)
-	case errors.Is(err, pilot.ErrGone) && down:
+	case l.dead && errors.Is(err, pilot.ErrGone) && down:
 		m.outcome = &outcome{state: gondola.Stopped}
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		// Interrupted: the record says what is next.
@@ -126,52 +124,65 @@ type launcher struct {
 	payloads int // m.payloads at the beginning
 
 	api   pilot.API
-	dead  bool          // nothing of it runs
+	dead  bool          // nothing of it runs: its network may be made anew. A pilot that is gone (pilot.ErrGone) does not say so
 	final *pilot.Status // the run ended by itself, its pilot is gone
 	slot  func()        // gives back the launch slot; may be called again. Nil: it took none
 	given bool          // the pilot was started with the payload of then
 	stale uint64        // a pilot that was started tells of the run before up to this Seq
 }
 
-// find connects to what runs: pilot.ErrGone if nothing does.
-func (l *launcher) find(ctx context.Context) error {
+// find connects to what runs, for as long as base; where only the sandbox does, to a new pilot. If nothing does, dead is set and the error is
+// pilot.ErrGone. Any other error, also of a pilot that dies as soon as it is there, says nothing about the sandbox.
+func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 	spec := l.rec.Spec
 	if l.rec.Step != stepRun || spec == nil {
-		return pilot.ErrGone
+		l.dead = true
+		return nil, pilot.ErrGone
 	}
 	failpoint.Hit("worker.adopt.begun")
 	api, err := l.driver.Adopt(ctx, *spec)
 	if err == nil {
 		failpoint.Hit("worker.adopt.found")
-		l.api = api
-		return nil
+		var conn *connection
+		if conn, err = connect(base, api); err == nil {
+			return conn, nil
+		}
 	}
-	if !errors.Is(err, pilot.ErrGone) {
-		return err
+	if !errors.Is(err, pilot.ErrGone) { // one that dies may still have answered
+		return nil, err
 	}
 	alive, err := l.driver.Alive(ctx, *spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if alive {
-		l.w.counts.pilots.Add(1)
-		payload, err := l.w.payload(ctx, l.rec.ID)
-		if err != nil {
-			return err
-		}
-		failpoint.Hit("worker.adopt.sandbox")
-		l.api, err = l.driver.Launch(ctx, *spec, payload)
-		l.given = true
-		return err
+		return l.replacePilot(ctx, base)
 	}
 	st, err := pilot.ReadStatus(spec.Dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if st.Version == spec.Version && st.Seq > l.rec.DoneSeq && (st.Phase == pilot.Ended || st.Phase == pilot.Failed) && !l.rec.Halting {
 		l.final = &st
 	}
-	return pilot.ErrGone
+	l.dead = true
+	return nil, pilot.ErrGone
+}
+
+// replacePilot starts another pilot for a sandbox that runs without.
+func (l *launcher) replacePilot(ctx, base context.Context) (*connection, error) {
+	l.w.counts.pilots.Add(1)
+	payload, err := l.w.payload(ctx, l.rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	failpoint.Hit("worker.adopt.sandbox")
+	api, err := l.driver.Launch(ctx, *l.rec.Spec, payload)
+	if err != nil {
+		return nil, err
+	}
+	l.given = true
+	return connect(base, api)
 }
 
 // make makes network and sandbox anew. After a crash of the sandbox the images are there and the spec is what it was.
