@@ -119,10 +119,19 @@ func (c *crashed) hungSandbox() {
 	}
 	began = time.Now()
 	c.check(c.stopMachine(c.ctx))
-	c.check(c.awaitFor(isState(gondola.Stopped), 40*time.Second))
-	c.t.Logf("stop with 1 s of grace: %s", time.Since(began))
+	c.check(c.awaitFor(isState(gondola.Stopped), 20*time.Second))
+	took := time.Since(began)
+	c.t.Logf("stop with 1 s of grace: %s", took)
+	if took > 10*time.Second {
+		c.t.Errorf("stop of a sandbox that hangs took %s with 1 s of grace", took)
+	}
 	c.check(c.startMachine(c.ctx))
 	c.check(c.await(running("old")))
+	hang()
+	began = time.Now()
+	c.check(c.restart(c.ctx))
+	c.check(c.await(running("old")))
+	c.t.Logf("restart with 1 s of grace: %s", time.Since(began))
 	hang()
 	c.check(c.destroy(c.ctx))
 	c.check(c.awaitFor((*crashed).destroyed, recovery))

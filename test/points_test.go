@@ -49,6 +49,8 @@ var points = []point{
 	{"driver.process.written", ops("create", "restart")},
 	{"worker.launch.started", ops("create", "start", "restart", "update")},
 	{"worker.start.running", ops("create", "start", "restart", "update")},
+	{"pilot.serve.locked", ops("create", "restart", "pilot dies")},
+	{"pilot.serve.listening", ops("create", "restart", "pilot dies")},
 	{"pilot.boot.read", ops("create", "restart", "pilot dies")},
 	{"pilot.boot.prepared", ops("create", "restart", "pilot dies")},
 	{"pilot.sandbox.started", ops("create", "restart", "sandbox dies")},

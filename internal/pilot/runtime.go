@@ -27,7 +27,8 @@ type Runtime interface {
 	// Wait blocks until the container of that name has ended, also one that an earlier pilot started, and returns how. It may be called
 	// again. If the exit status cannot be known (the sandbox died), Exit.Unknown.
 	Wait(ctx context.Context, name string) (Exit, error)
-	// Signal sends a signal to the container's first process, or to all of its processes.
+	// Signal sends a signal to the container's first process, or to all of its processes. A sandbox that has not taken it when ctx ends is
+	// given up on with the context's error: it may hang, and then only its end ends the call. So it is with Exec.
 	Signal(ctx context.Context, name string, sig gondola.Signal, all bool) error
 	// Delete removes an ended container's root file system and record, so that Start can use the name again.
 	Delete(ctx context.Context, name string) error

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/stream"
 )
 
@@ -34,6 +35,7 @@ func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
+	failpoint.Hit("pilot.serve.locked")
 	if err := os.Remove(spec.Socket); err != nil && !errors.Is(err, os.ErrNotExist) { // of a pilot that was killed
 		return fmt.Errorf("serve machine %s: %w", spec.Machine, err)
 	}
@@ -45,6 +47,7 @@ func Serve(ctx context.Context, spec Spec, rt Runtime, log *slog.Logger) error {
 	if err := os.Chmod(spec.Socket, 0o600); err != nil {
 		return fmt.Errorf("serve machine %s: %w", spec.Machine, err)
 	}
+	failpoint.Hit("pilot.serve.listening")
 	// Who has seen a final Phase must not reach this pilot any more when asking for the next one.
 	sup := NewSupervisor(SupervisorConfig{Spec: spec, Runtime: rt, Log: log, Final: func() { listener.Close() }})
 	h := &handler{api: sup}

@@ -2,6 +2,7 @@ package pilot
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"gondola"
@@ -16,6 +17,13 @@ type kill struct {
 
 // rekill is how often SIGKILL is repeated while a container does not end.
 const rekill = 5 * time.Second
+
+// signalTime is how long a sandbox has to take a signal: one that does not take SIGKILL in that time hangs. What it is asked before must not
+// take the container's time to end, but for the least that a signal needs.
+const (
+	signalTime      = 3 * time.Second
+	leastSignalTime = 500 * time.Millisecond
+)
 
 // defaultGrace is how long a container has to end where its Config does not say.
 const defaultGrace = 5 * time.Second
@@ -79,7 +87,7 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 	if req := s.stopRequest(); req.Signal != "" {
 		signal = req.Signal
 	}
-	if err := s.rt.Signal(ctx, c.Name, signal, false); err != nil && ctx.Err() == nil {
+	if err := s.signal(ctx, c, signal, false, min(time.Until(s.deadline(c, k, began)), signalTime)); err != nil && ctx.Err() == nil {
 		s.log.Warn("a container cannot be asked to end", "container", c.Name, "err", err)
 	}
 	failpoint.Hit("pilot.stop.signalled")
@@ -87,13 +95,44 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return s.deadline(c, k, began) }); ended || ctx.Err() != nil {
 			return exit, ended
 		}
-		if err := s.rt.Signal(ctx, c.Name, "SIGKILL", true); err != nil && ctx.Err() == nil {
+		err := s.signal(ctx, c, "SIGKILL", true, signalTime)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return s.hang(ctx, c)
+		}
+		if err != nil && ctx.Err() == nil {
 			s.log.Warn("a container cannot be killed", "container", c.Name, "err", err)
 		}
 		again := time.Now().Add(rekill)
 		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return again }); ended || ctx.Err() != nil {
 			return exit, ended
 		}
+	}
+}
+
+// signal sends a signal; context.DeadlineExceeded if the sandbox does not take it in time.
+func (s *Supervisor) signal(ctx context.Context, c *Container, sig gondola.Signal, all bool, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, max(within, leastSignalTime))
+	defer cancel()
+	return s.rt.Signal(ctx, c.Name, sig, all)
+}
+
+// hang ends a sandbox that does not even take a SIGKILL for one of its containers, and with it all of them; it waits for that.
+func (s *Supervisor) hang(ctx context.Context, c *Container) (Exit, bool) {
+	s.log.Error("the sandbox does not answer and is killed", "container", c.Name)
+	s.hanging.Do(func() { close(s.hung) })
+	<-ctx.Done()
+	return Exit{}, false
+}
+
+// endedWithSandbox records the end of what ran in a sandbox that had to be killed while it was to end anyway.
+func (s *Supervisor) endedWithSandbox() {
+	for _, c := range s.containers() {
+		rec := s.ledger.container(c.Name)
+		if !rec.Begun || rec.Done {
+			continue
+		}
+		s.ended(c, gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, Signal: 9,
+			StartedAt: rec.Status.State.StartedAt, FinishedAt: time.Now(), Message: "The sandbox did not answer and was killed."})
 	}
 }
 

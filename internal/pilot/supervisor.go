@@ -41,6 +41,8 @@ type Supervisor struct {
 	opened  chan struct{} // closed when the ledger is there and tells the present
 	opening sync.Once
 	done    chan struct{} // closed when Run returns
+	hung    chan struct{} // closed when the sandbox has been found to hang
+	hanging sync.Once
 	ledger  *ledger
 
 	mu       sync.Mutex
@@ -57,7 +59,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
-		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), consoles: map[string]*console{},
+		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{},
 		overrun: map[string]bool{}}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s
@@ -89,15 +91,19 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	go func() { wg.Wait(); close(ended) }()
 	stopWatch := s.watchMemory(inner)
 	defer stopWatch()
+	defer s.ledger.close()
 	select {
 	case <-ended:
 	case <-s.rt.Gone():
 		cancel(errLost)
 		<-ended
+	case <-s.hung:
+		cancel(errLost)
+		<-ended
+		return s.finishHung()
 	case <-ctx.Done():
 		<-ended
 	}
-	defer s.ledger.close()
 	if s.allDone() {
 		return s.finish(Ended, "", false)
 	}
@@ -213,6 +219,17 @@ func (s *Supervisor) finish(phase Phase, message string, oom bool) error {
 	s.ledger.commit(entry{Phase: phase, Message: message, OOM: oom})
 	failpoint.Hit("pilot.finish.recorded")
 	return err
+}
+
+// finishHung ends a sandbox that hangs.
+func (s *Supervisor) finishHung() error {
+	if s.stopping() {
+		s.endedWithSandbox()
+		if s.allDone() {
+			return s.finish(Ended, "", false)
+		}
+	}
+	return s.finish(Lost, "the sandbox did not answer and was killed", false)
 }
 
 func (s *Supervisor) phase() Phase {

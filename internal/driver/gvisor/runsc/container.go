@@ -167,7 +167,7 @@ func (r *Runtime) Wait(ctx context.Context, name string) (pilot.Exit, error) {
 }
 
 // Signal sends a signal; see pilot.Runtime.
-func (r *Runtime) Signal(_ context.Context, name string, sig gondola.Signal, all bool) error {
+func (r *Runtime) Signal(ctx context.Context, name string, sig gondola.Signal, all bool) error {
 	n := sig.Number()
 	if n == 0 {
 		return gondola.Errorf(gondola.ErrInvalid, "signal %q is not known", sig)
@@ -176,7 +176,10 @@ func (r *Runtime) Signal(_ context.Context, name string, sig gondola.Signal, all
 	if err != nil {
 		return err
 	}
-	if err := p.c.Sandbox.SignalContainer(p.c.ID, unix.Signal(n), all); err != nil {
+	_, err = within(ctx, r.spec.Machine, 0, func() (struct{}, error) {
+		return struct{}{}, p.c.Sandbox.SignalContainer(p.c.ID, unix.Signal(n), all)
+	})
+	if err != nil {
 		if strings.Contains(err.Error(), "no such process") {
 			return gondola.Errorf(gondola.ErrPrecondition, "container %s has ended", name)
 		}

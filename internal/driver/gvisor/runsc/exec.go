@@ -17,12 +17,19 @@ import (
 	"gondola/internal/pilot"
 )
 
+// execCleanUp is how long a command may take to be killed when nobody waits for it any more; it includes the rest of its output.
+const execCleanUp = 2 * oci.OutputGrace
+
 // Exec runs a command in a running container to its end; see pilot.Runtime.
 func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {
 	p, err := r.running(name)
 	if err != nil {
 		return gondola.ExitStatus{}, err
 	}
+	return within(ctx, r.spec.Machine, execCleanUp, func() (gondola.ExitStatus, error) { return r.exec(ctx, p, name, e, streams) })
+}
+
+func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {
 	args, err := execArgs(p, e)
 	if err != nil {
 		return gondola.ExitStatus{}, err
