@@ -2,6 +2,7 @@
 # make test   installs what the tests need and runs them all (root)
 # make check  vets and tests everything that does not link Kubernetes
 # make bench  measures every figure that the README quotes
+# make conformance  runs the conformance suite of Kubernetes: FOCUS='regexp' a part of it, RESUME=1 what has not passed yet, DRIVERS=gvisor+runc
 # make crash  kills daemon and pilots at every step, and writes docs/crash-safety.md
 
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ ASSETS := cmd/gondola/assets
 KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
 LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$)')
 
-.PHONY: build small up test check race lint bench crash overload apt clean
+.PHONY: build small up test check race lint bench crash overload conformance conformance-quick apt clean
 
 build: small
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gondola ./cmd/gondola
@@ -31,7 +32,8 @@ up: build
 
 # What the tests use beside Go, in one place: real workloads and the tools that look at the host. No package may start a service here: that is what
 # policy-rc.d says, where the machine has none of its own.
-APT := gcc libc6-dev iproute2 nftables e2fsprogs busybox-static nginx-light wrk runc redis-server redis-tools postgresql-15
+APT := gcc libc6-dev iproute2 nftables e2fsprogs busybox-static nginx-light wrk runc redis-server redis-tools postgresql-15 \
+	bash-static bind9-dnsutils curl netcat-openbsd
 apt:
 	@missing=""; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; [ -n "$$missing" ] || exit 0; \
 	policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; trap "rm $$policy" EXIT; }; \
@@ -65,6 +67,14 @@ crash: apt build
 # What a host bears: each kind of overload, bounded, about five minutes.
 overload: build
 	go run ./bench -only overload
+
+# All of upstream's specs, in one to two hours; it writes test/conformance/RESULTS.md.
+conformance: apt build
+	go run ./test/suite $(if $(FOCUS),-focus '$(FOCUS)') $(if $(RESUME),-resume) $(if $(DRIVERS),-drivers $(DRIVERS))
+
+# A few of each kind, in some minutes.
+conformance-quick: apt build
+	go run ./test/suite -quick
 
 clean:
 	rm -rf bin $(ASSETS)/*.gz

@@ -1,63 +1,68 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
-// progress takes what the suite tells about each spec as it ends, and writes passed ones down at once, so that a run that is killed is not lost.
+// progress reads what ginkgo prints about each spec as it ends, and writes down at once that it passed, so that a run that is killed is not lost.
 type progress struct {
-	file  string // of the results
-	total int
-	begun time.Time
-
-	mu      sync.Mutex
+	file    string // of the results
+	total   int
+	begun   time.Time
 	results *results
-	ended   int
 }
 
-func (p *progress) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
-	var update struct {
-		Msg string `json:"msg"`
+var endRE = regexp.MustCompile(`^• (\[[A-Z ]+\] )?\[[0-9.]+ seconds\]`)
+
+// follow copies what ginkgo prints to log until it ends. Of every spec it says a line "• [1.234 seconds]", with [FAILED] in it if it did, and then
+// one with the spec's name and its labels.
+func (p *progress) follow(out io.Reader, log io.Writer) error {
+	s := bufio.NewScanner(io.TeeReader(out, log))
+	s.Buffer(nil, 64<<20)
+	passed, ended := false, 0
+	for named := true; s.Scan(); {
+		l := s.Text()
+		if i := strings.LastIndex(l, "•"); i > 0 { // behind a row of S for those that are not ours
+			l = l[i:]
+		}
+		if m := endRE.FindStringSubmatch(l); m != nil {
+			passed, named = m[1] == "", false
+			continue
+		}
+		if named {
+			continue
+		}
+		named = true
+		spec, _, _ := strings.Cut(strings.ReplaceAll(l, "[It] ", ""), " [Conformance]")
+		spec += " [Conformance]"
+		ended++
+		state := "FAILED"
+		if passed {
+			state = "passed"
+			p.results.Specs[spec] = result{Passed: true}
+			if err := p.results.save(p.file); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("%8s %3d/%d %s %s\n", time.Since(p.begun).Round(time.Second), ended, p.total, state, spec)
 	}
-	if json.NewDecoder(r.Body).Decode(&update) != nil {
-		return
-	}
-	state, spec, _ := strings.Cut(update.Msg, " ")
-	if state != "PASSED" && state != "FAILED" {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended++
-	fmt.Printf("%6s %3d/%d %s %s\n", time.Since(p.begun).Round(time.Second), p.ended, p.total, state, spec)
-	if state == "PASSED" {
-		p.results.Specs[spec] = result{Passed: true}
-	} else {
-		p.results.Specs[spec] = result{Message: "failed; the message was lost with the end of the run"}
-	}
-	if err := p.results.save(p.file); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
+	return s.Err()
 }
 
 // runSpecs runs the specs, in parallel where they allow it, then the others, and adds what became of them to the results. When ctx ends, the
 // specs that run are broken off.
 func (h *host) runSpecs(ctx context.Context, p *progress, bin, reports string, specs []string, procs int, limit time.Duration) error {
-	url, err := h.serve("127.0.0.1:0", p)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(reports, 0o755); err != nil {
 		return err
 	}
@@ -66,22 +71,25 @@ func (h *host) runSpecs(ctx context.Context, p *progress, bin, reports string, s
 		return err
 	}
 	defer log.Close()
-	c := h.command(filepath.Join(bin, "ginkgo"), fmt.Sprintf("--procs=%d", procs), "--no-color", "--timeout="+limit.String(), "--focus="+focus(specs),
+	c := h.command(filepath.Join(bin, "ginkgo"), fmt.Sprintf("--procs=%d", procs), "-v", "--no-color", "--timeout="+limit.String(), "--focus="+focus(specs),
 		"--json-report=ginkgo.json", "--junit-report=junit.xml", "--output-dir="+reports, filepath.Join(bin, "e2e.test"), "--",
 		"--kubeconfig="+h.kubeconfig(), "--provider=skeleton", "--kubectl-path="+filepath.Join(h.dir, "bin", "kubectl"), "--dump-logs-on-failure=false",
-		"--report-dir="+reports, "--progress-report-url=http://"+url)
-	c.Stdout, c.Stderr = log, log
+		"--report-dir="+reports)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	c.Stderr = log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C comes from us, once
 	if err := c.Start(); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Process.Signal(os.Interrupt) })
 	defer stop()
-	err = c.Wait()
+	follow := p.follow(out, log)
+	err = errors.Join(follow, c.Wait())
 	if failed := new(exec.ExitError); errors.As(err, &failed) {
 		err = nil // the report says what failed
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	return errors.Join(err, p.results.take(filepath.Join(reports, "ginkgo.json")))
 }

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -17,6 +18,10 @@ import (
 
 // path is where programs of these images are looked for.
 const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// shell is what scripts in the images run in. Debian's busybox has one too, but that runs its own programs instead of those in the PATH and
+// drops variables whose names it could not set itself.
+const shell = "/bin/bash-static"
 
 // accounts are those that images of this kind have; agnhost has a user and a group of its own.
 const (
@@ -102,17 +107,17 @@ func (s *shelf) add(name string, c v1.Config, layers ...*image.Layer) {
 // busybox is a userland in one static program.
 func (s *shelf) busybox() *image.Layer {
 	l := image.NewLayer().Dirs("/tmp", "/var/tmp", "/run").Copy("/bin/busybox", 0o755, "/bin/busybox").
-		Text("/etc/passwd", passwd).Text("/etc/group", group)
-	return s.applets(l, map[string]bool{"busybox": true})
+		Copy("/bin/sh", 0o755, shell).Text("/etc/passwd", passwd).Text("/etc/group", group)
+	return s.applets(l)
 }
 
-func (s *shelf) applets(l *image.Layer, not map[string]bool) *image.Layer {
+func (s *shelf) applets(l *image.Layer, not ...string) *image.Layer {
 	out, err := exec.Command("/bin/busybox", "--list").Output()
 	if err != nil && s.err == nil {
 		s.err = fmt.Errorf("busybox --list: %w: install busybox-static", err)
 	}
 	for _, a := range strings.Fields(string(out)) {
-		if !not[a] {
+		if a != "busybox" && !slices.Contains(not, a) {
 			l.Link("/bin/"+a, "/bin/busybox")
 		}
 	}
@@ -124,9 +129,9 @@ func (s *shelf) tools() *image.Layer {
 	l := image.NewLayer().Dirs("/tmp", "/var/tmp", "/run", "/uploads").Copy("/bin/busybox", 0o755, "/bin/busybox").
 		Text("/etc/passwd", passwd+"user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n").
 		Text("/etc/group", group+"user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n").
-		Paths("/usr/bin/curl", "/usr/bin/dig", "/usr/bin/nslookup", "/usr/bin/bash", "/usr/sbin/ip", "/etc/services").
-		Copy("/usr/bin/nc", 0o755, "/bin/nc.openbsd").Paths("/bin/nc.openbsd").Link("/bin/bash", "/usr/bin/bash")
-	return s.applets(l, map[string]bool{"busybox": true, "nslookup": true, "nc": true, "ip": true})
+		Copy("/bin/sh", 0o755, shell).Link("/bin/bash", "sh").Copy("/usr/bin/nc", 0o755, "/bin/nc.openbsd").
+		Paths("/usr/bin/curl", "/usr/bin/dig", "/usr/bin/nslookup", "/usr/bin/getent", "/bin/nc.openbsd", "/usr/sbin/ip", "/etc/services")
+	return s.applets(l, "nslookup", "nc", "ip")
 }
 
 func (s *shelf) agnhost() *image.Layer {
