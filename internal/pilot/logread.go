@@ -16,7 +16,7 @@ import (
 )
 
 // OpenLog reads a container's log from dir, a Spec.Dir, whether a pilot runs or not and in any process. opts.Container must be a name. The
-// reader ends at the end of the log; with Follow when the run that it began with has ended, its log is removed, or ctx ends. A log that is
+// reader ends where the log ended when it was opened, however fast it grows; with Follow when the run that it began with has ended, its log is removed, or ctx ends. A log that is
 // not there yet is empty, and with Follow waited for. Previous of a container that ran once is gondola.ErrNotFound.
 func OpenLog(ctx context.Context, dir string, opts gondola.LogOptions) (io.ReadCloser, error) {
 	d := logDir(dir, opts.Container)
@@ -53,6 +53,7 @@ type logReader struct {
 
 	mu    sync.Mutex // held by Read and Close
 	files []*os.File // the rest to be read, oldest first; the last one grows
+	end   int64      // size of the last one when it was opened
 	in    *bufio.Reader
 	part  []byte // begin of a line that is not written to its end
 	out   bytes.Buffer
@@ -89,13 +90,31 @@ func (r *logReader) open() error {
 		r.in = bufio.NewReader(bytes.NewReader(nil))
 		return nil
 	}
+	info, err := r.files[len(r.files)-1].Stat()
+	if err != nil {
+		return err
+	}
+	r.end = info.Size()
 	if r.opts.Tail != nil {
 		if err := r.skipToTail(*r.opts.Tail); err != nil {
 			return err
 		}
 	}
-	r.in = bufio.NewReaderSize(r.files[0], 32<<10)
-	return nil
+	r.in = bufio.NewReaderSize(nil, 32<<10)
+	return r.readFirst()
+}
+
+// readFirst has in read the first file from where it stands: the last one without Follow up to the end that it had, so that a reader who is
+// slower than the container comes to an end.
+func (r *logReader) readFirst() error {
+	f := r.files[0]
+	if r.opts.Follow || len(r.files) > 1 {
+		r.in.Reset(f)
+		return nil
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	r.in.Reset(io.LimitReader(f, r.end-at))
+	return err
 }
 
 // twice says whether the same file was opened under two names, or the newest one no longer has its name.
@@ -120,85 +139,6 @@ func (r *logReader) twice() bool {
 func (r *logReader) current(info os.FileInfo) bool {
 	now, err := os.Stat(r.base() + ".log")
 	return err != nil || os.SameFile(now, info)
-}
-
-// skipToTail drops files, and the front of one, so that n whole lines of the wanted stream are left.
-func (r *logReader) skipToTail(n int64) error {
-	if n <= 0 {
-		for _, f := range r.files[:len(r.files)-1] {
-			f.Close()
-		}
-		r.files = r.files[len(r.files)-1:]
-		_, err := r.files[0].Seek(0, io.SeekEnd)
-		return err
-	}
-	// A file's first line may be the rest of one that began in the file before, so a file alone is enough only if it has more than n.
-	for first := len(r.files) - 1; ; first-- {
-		starts, more := tailStarts(r.files[first:], n, r.opts.Stream)
-		if !more && first > 0 {
-			continue
-		}
-		begin := lineStart{file: len(r.files) - 1 - first} // no line of the stream: nothing is left out
-		if len(starts) > 0 {
-			begin = starts[0]
-		}
-		for _, f := range r.files[:first+begin.file] {
-			f.Close()
-		}
-		r.files = r.files[first+begin.file:]
-		for i, f := range r.files {
-			offset := int64(0)
-			if i == 0 {
-				offset = begin.offset
-			}
-			if _, err := f.Seek(offset, io.SeekStart); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-// lineStart is where a line begins.
-type lineStart struct {
-	file   int
-	offset int64
-}
-
-// tailStarts returns where the last n lines of the stream begin in files, and whether there are more. A line ends with an F; pieces before
-// it are part of it.
-func tailStarts(files []*os.File, n int64, stream string) (starts []lineStart, more bool) {
-	var ring []lineStart
-	var total int64
-	open := map[string]bool{} // streams inside a line
-	for i, f := range files {
-		in := bufio.NewReaderSize(io.NewSectionReader(f, 0, 1<<62), 64<<10)
-		var at int64
-		for {
-			raw, err := in.ReadBytes('\n')
-			if err != nil {
-				break
-			}
-			line, ok := parseLogLine(bytes.TrimSuffix(raw, []byte("\n")))
-			if ok && (stream == "" || line.stream == stream) {
-				if !open[line.stream] {
-					start := lineStart{i, at}
-					if int64(len(ring)) < n {
-						ring = append(ring, start)
-					} else {
-						ring[total%n] = start
-					}
-					total++
-				}
-				open[line.stream] = line.partial
-			}
-			at += int64(len(raw))
-		}
-	}
-	if total <= n {
-		return ring, false
-	}
-	return append(append([]lineStart{}, ring[total%n:]...), ring[:total%n]...), true
 }
 
 func (r *logReader) Read(p []byte) (int, error) {
@@ -235,8 +175,7 @@ func (r *logReader) next() error {
 	if len(r.files) > 1 {
 		r.files[0].Close()
 		r.files = r.files[1:]
-		r.in.Reset(r.files[0])
-		return nil
+		return r.readFirst()
 	}
 	if !r.opts.Follow {
 		return io.EOF

@@ -127,7 +127,8 @@ var streamNames = [2]string{"stdout", "stderr"}
 func (l *logFile) write(stream int, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
+	var stamp [len(logTime)]byte
+	now := time.Now().UTC().AppendFormat(stamp[:0], logTime) // once for all: it costs more than the rest of a line
 	l.buf = l.buf[:0]
 	for len(p) > 0 {
 		room := logLine - len(l.pending[stream])
@@ -151,8 +152,8 @@ func (l *logFile) write(stream int, p []byte) {
 }
 
 // lineLocked puts what is pending of the stream, and text, into the buffer as one line.
-func (l *logFile) lineLocked(now time.Time, stream int, tag byte, text []byte) {
-	l.buf = now.UTC().AppendFormat(l.buf, logTime)
+func (l *logFile) lineLocked(now []byte, stream int, tag byte, text []byte) {
+	l.buf = append(l.buf, now...)
 	l.buf = append(l.buf, ' ')
 	l.buf = append(l.buf, streamNames[stream]...)
 	l.buf = append(l.buf, ' ', tag, ' ')
@@ -205,7 +206,7 @@ func (l *logFile) close(ended bool) (dropped int64) {
 	l.buf = l.buf[:0]
 	for stream := range l.pending {
 		if len(l.pending[stream]) > 0 {
-			l.lineLocked(time.Now(), stream, 'P', nil)
+			l.lineLocked(time.Now().UTC().AppendFormat(nil, logTime), stream, 'P', nil)
 		}
 	}
 	l.flushLocked()
