@@ -19,14 +19,14 @@ func (r *logReader) skipToTail(n int64) error {
 		return r.beginAt(lineStart{last, r.end})
 	}
 	for _, back := range []int64{64 << 10, 1 << 20} { // of a long log nearly always enough
-		if starts, more := r.tailStarts(lineStart{last, max(0, r.end-back)}, n); more {
+		if starts, sure := r.tailStarts(lineStart{last, max(0, r.end-back)}, n); sure {
 			return r.beginAt(starts[0])
 		}
 	}
 	for first := last; ; first-- {
-		starts, more := r.tailStarts(lineStart{file: first}, n)
+		starts, sure := r.tailStarts(lineStart{file: first}, n)
 		switch {
-		case !more && first > 0:
+		case !sure && first > 0:
 		case len(starts) > 0:
 			return r.beginAt(starts[0])
 		default: // no line of the stream: nothing is left out
@@ -45,13 +45,12 @@ func (r *logReader) beginAt(begin lineStart) error {
 	return err
 }
 
-// tailStarts returns where the last n lines of the wanted stream begin, of those that begin at from or later, and whether there are more. A line
-// ends with an F; pieces before it are part of it.
-func (r *logReader) tailStarts(from lineStart, n int64) (starts []lineStart, more bool) {
+// tailStarts returns where the last n lines of the wanted stream begin, of those that begin at from or later, and whether these are surely the
+// last n of the log. A line ends with an F; pieces before it are part of it.
+func (r *logReader) tailStarts(from lineStart, n int64) (starts []lineStart, sure bool) {
 	var ring []lineStart
-	var total int64
-	inside := from != lineStart{} // a line that begins earlier may go on here
-	open := map[string]bool{"stdout": inside, "stderr": inside}
+	var total, unsure int64     // lines that were seen; of them the first so many
+	inside := map[string]bool{} // stream → whether it is inside a line
 	for i := from.file; i < len(r.files); i++ {
 		at, end := int64(0), int64(1<<62)
 		if i == from.file {
@@ -61,14 +60,15 @@ func (r *logReader) tailStarts(from lineStart, n int64) (starts []lineStart, mor
 			end = r.end
 		}
 		in := bufio.NewReaderSize(io.NewSectionReader(r.files[i], at, end-at), 64<<10)
-		for cut := at > 0; ; cut = false { // the first line from the middle of a file is the rest of one
+		for cut := at > 0; ; cut = false { // what is in the middle of a file begins with the rest of a stored line
 			raw, err := in.ReadBytes('\n')
 			if err != nil {
 				break
 			}
 			line, ok := parseLogLine(bytes.TrimSuffix(raw, []byte("\n")))
 			if ok && !cut && (r.opts.Stream == "" || line.stream == r.opts.Stream) {
-				if !open[line.stream] {
+				goesOn, seen := inside[line.stream]
+				if !goesOn {
 					start := lineStart{i, at}
 					if int64(len(ring)) < n {
 						ring = append(ring, start)
@@ -77,7 +77,10 @@ func (r *logReader) tailStarts(from lineStart, n int64) (starts []lineStart, mor
 					}
 					total++
 				}
-				open[line.stream] = line.partial
+				if !seen { // it may be the rest of a line that began before from
+					unsure = total
+				}
+				inside[line.stream] = line.partial
 			}
 			at += int64(len(raw))
 		}
@@ -85,5 +88,5 @@ func (r *logReader) tailStarts(from lineStart, n int64) (starts []lineStart, mor
 	if total <= n {
 		return ring, false
 	}
-	return append(append([]lineStart{}, ring[total%n:]...), ring[:total%n]...), true
+	return append(append([]lineStart{}, ring[total%n:]...), ring[:total%n]...), total-n >= unsure
 }

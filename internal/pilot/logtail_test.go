@@ -67,9 +67,13 @@ func TestLogs_TailOfALongLogIsItsLastLines(t *testing.T) {
 		}
 	}
 	write("0.log.1", 200<<10)
-	write("0.log", 3<<20)
+	write("0.log", 3<<19)
+	counts := []int{1000, 3000, len(log.lines) - 5, len(log.lines), 1 << 20}
+	for n := range 60 {
+		counts = append(counts, n)
+	}
 	for _, stream := range []string{"", "stdout", "stderr"} {
-		for _, n := range []int{0, 1, 2, 10, 100, 500, 3000, 8000, len(log.lines) - 5, len(log.lines), 1 << 20} {
+		for _, n := range counts {
 			tail := int64(n)
 			r, err := pilot.OpenLog(t.Context(), dir, gondola.LogOptions{Container: "main", Stream: stream, Tail: &tail})
 			if err != nil {
@@ -81,6 +85,29 @@ func TestLogs_TailOfALongLogIsItsLastLines(t *testing.T) {
 				t.Errorf("tail %d of stream %q has %d bytes and error %v, want the last %d", n, stream, len(got), err, len(want))
 			}
 		}
+	}
+}
+
+// The end of a line that began long ago is no line.
+func TestLogs_TailCountsWhereLinesBegin(t *testing.T) {
+	dir := t.TempDir()
+	const head = "2026-11-22T08:00:00.000000000Z "
+	file := head + "stderr P long ago, \n" + strings.Repeat(head+"stdout F "+strings.Repeat("x", 99)+"\n", 2000) +
+		head + "stdout F last but three\n" + head + "stderr F and its end\n" + strings.Repeat(head+"stdout F last\n", 3)
+	if err := os.MkdirAll(filepath.Join(dir, "logs", "main"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "logs", "main", "0.log"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	four := int64(4)
+	r, err := pilot.OpenLog(t.Context(), dir, gondola.LogOptions{Container: "main", Tail: &four})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != "last but three\nand its end\nlast\nlast\nlast\n" {
+		t.Errorf("tail 4 = %q, %v, want the four lines that began last", got, err)
 	}
 }
 
