@@ -35,6 +35,17 @@ type Machines interface {
 	Processes(ctx context.Context, ref Ref) ([]ProcessStat, error)
 	// SetMetadata merges values; an empty or nil value deletes its key. ErrPrecondition if version is set and stale.
 	SetMetadata(ctx context.Context, ref Ref, version Version, values map[string]*string) error
+	// Cordon keeps new connections from the Machine's services, Uncordon lets them come. Doing it again is harmless. It makes no new Version.
+	Cordon(ctx context.Context, ref Ref) error
+	Uncordon(ctx context.Context, ref Ref) error
+	// Versions returns what the Machine has been, newest first.
+	Versions(ctx context.Context, ref Ref) ([]MachineVersion, error)
+}
+
+// MachineVersion is one Version of a Machine.
+type MachineVersion struct {
+	Version Version `json:"version"`
+	Config  *Config `json:"user_config"`
 }
 
 // CreateRequest is the body of POST …/machines.
@@ -43,10 +54,10 @@ type CreateRequest struct {
 	Name                    string           `json:"name,omitempty"`   // If empty, made up.
 	Region                  string           `json:"region,omitempty"` // a code, a comma list in order of preference, or "any"; if empty, any
 	SkipLaunch              bool             `json:"skip_launch,omitempty"`
-	SkipServiceRegistration bool             `json:"skip_service_registration,omitempty"`
+	SkipServiceRegistration bool             `json:"skip_service_registration,omitempty"` // the new Machine is cordoned
 	SkipSecrets             bool             `json:"skip_secrets,omitempty"`
 	MinSecretsVersion       *uint64          `json:"min_secrets_version,omitempty"`
-	LeaseTTL                int              `json:"lease_ttl,omitempty"` // seconds
+	LeaseTTL                int              `json:"lease_ttl,omitempty"` // If set, the caller gets a Lease for so many seconds: Machine.Nonce.
 	Gondola                 *CreateExtension `json:"gondola,omitempty"`
 }
 
@@ -64,6 +75,7 @@ type ListFilter struct {
 	State          State
 	Metadata       map[string]string
 	IncludeDeleted bool // destroyed Machines of the last 48 hours too
+	IncludeLeases  bool // Machine.Lease is set
 }
 
 // StartResult is the answer to a start.
@@ -281,6 +293,7 @@ type Offered struct {
 // Platform is every contract that a worker does, a market routes and a client carries.
 type Platform interface {
 	Machines
+	Leases
 	Bidder
 	Watcher
 	Logs

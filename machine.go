@@ -20,8 +20,10 @@ type Machine struct {
 	UpdatedAt  time.Time          `json:"updated_at"`
 	Events     []Event            `json:"events"` // newest first, at most 20
 	Checks     []CheckStatus      `json:"checks,omitempty"`
-	Cordoned   bool               `json:"cordoned,omitempty"`
-	HostStatus string             `json:"host_status"` // ok, unknown or unreachable
+	Cordoned   bool               `json:"cordoned,omitempty"` // its services get no new connections
+	Lease      *Lease             `json:"lease,omitempty"`    // who holds it, without its nonce; only where ListFilter.IncludeLeases asked for it
+	Nonce      string             `json:"nonce,omitempty"`    // of the Lease that a CreateRequest.LeaseTTL made: only in the answer to that
+	HostStatus string             `json:"host_status"`        // ok, unknown or unreachable
 	Containers []MachineContainer `json:"containers,omitempty"`
 	Gondola    *MachineExtension  `json:"gondola,omitempty"`
 }

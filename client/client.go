@@ -188,6 +188,12 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)
 	}
+	if nonce := gondola.LeaseNonce(ctx); nonce != "" {
+		req.Header.Set("fly-machine-lease-nonce", nonce)
+	}
+	if caller := gondola.Caller(ctx); caller != "" {
+		req.Header.Set("gondola-caller", caller)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.broken(ctx, method, path, err)

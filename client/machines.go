@@ -33,6 +33,9 @@ func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if f.IncludeDeleted {
 		q.Set("include_deleted", "true")
 	}
+	if f.IncludeLeases {
+		q.Set("include_leases", "true")
+	}
 	for k, v := range f.Metadata {
 		q.Set("metadata."+k, v)
 	}
@@ -142,4 +145,20 @@ func (c *Client) SetMetadata(ctx context.Context, ref gondola.Ref, version gondo
 		Metadata map[string]*string `json:"metadata"`
 		Version  gondola.Version    `json:"machine_version,omitempty"`
 	}{values, version}, nil)
+}
+
+// Cordon implements gondola.Machines.
+func (c *Client) Cordon(ctx context.Context, ref gondola.Ref) error {
+	return c.do(ctx, "POST", machine(ref, "cordon"), nil, nil, nil)
+}
+
+// Uncordon implements gondola.Machines.
+func (c *Client) Uncordon(ctx context.Context, ref gondola.Ref) error {
+	return c.do(ctx, "POST", machine(ref, "uncordon"), nil, nil, nil)
+}
+
+// Versions implements gondola.Machines.
+func (c *Client) Versions(ctx context.Context, ref gondola.Ref) (vs []gondola.MachineVersion, err error) {
+	err = c.do(ctx, "GET", machine(ref, "versions"), nil, nil, &vs)
+	return vs, err
 }

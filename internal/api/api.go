@@ -161,13 +161,13 @@ func (a *API) guard(rt route) http.Handler {
 			defer func() { a.observe(rt.method+" "+rt.path, rec.code, time.Since(began)) }()
 		}
 		who, err := a.auth.Authenticate(r)
-		c := &call{Request: r, w: w, who: who}
+		c := &call{Request: accompanied(r, who), w: w, who: who}
 		if err == nil {
 			err = a.permit(c, rt.access)
 		}
 		if err == nil {
 			if rt.body > 0 {
-				r.Body = http.MaxBytesReader(w, r.Body, rt.body)
+				c.Body = http.MaxBytesReader(w, c.Body, rt.body)
 			}
 			err = rt.handle(c)
 		}
@@ -178,6 +178,15 @@ func (a *API) guard(rt route) http.Handler {
 			a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "who", who.Name, "err", err)
 		}
 	})
+}
+
+// accompanied returns the request with what goes along with its calls. A server calls for somebody else.
+func accompanied(r *http.Request, who auth.Principal) *http.Request {
+	caller := who.Name
+	if name := r.Header.Get("gondola-caller"); who.Server && name != "" {
+		caller = name
+	}
+	return r.WithContext(gondola.WithLease(gondola.WithCaller(r.Context(), caller), r.Header.Get("fly-machine-lease-nonce")))
 }
 
 // unknown answers what no route takes; that too only to those who may ask.

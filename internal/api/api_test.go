@@ -22,12 +22,13 @@ import (
 // server is a platform whose API is spoken to by hand.
 type server struct {
 	*gondolatest.Platform
-	t *testing.T
+	t       *testing.T
+	headers http.Header // sent with every request
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	s := &server{gondolatest.New(t, gondolatest.Options{}), t}
+	s := &server{Platform: gondolatest.New(t, gondolatest.Options{}), t: t}
 	s.NewApp("shop")
 	return s
 }
@@ -44,6 +45,9 @@ func (s *server) as(token, method, path, body string) answer {
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	for k, v := range s.headers {
+		req.Header[k] = v
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -181,7 +185,9 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"GET", m + "/metadata/none", "", 404, `none`},
 		{"POST", m + "/signal", `{"signal":"SIGNOPE"}`, 400, `SIGNOPE`},
 		{"POST", m + "/restart?signal=SIGNOPE", "", 400, `SIGNOPE`},
-		{"POST", m + "/lease", "", 501, `leases are not part`},
+		{"POST", m + "/lease", `{"ttl":-1}`, 422, `"message":"ttl -1: use 1 to 86400 seconds","code":"invalid","status":"error"`},
+		{"POST", m + "/lease?ttl=soon", "", 400, `ttl`},
+		{"DELETE", m + "/lease", "", 422, `fly-machine-lease-nonce`},
 		{"GET", "/v1/apps/shop/secrets", "", 501, `app secrets are not part`},
 		{"POST", m + "/suspend", "", 501, `suspending`},
 		{"GET", "/v1/nothing", "", 404, `not part of this API`},
@@ -247,6 +253,40 @@ func TestTraps_OfTheWire(t *testing.T) {
 	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","services","policies","images","ask","stats","volumes"\]`)
 }
 
+func TestLease_AsTheWireHasIt(t *testing.T) {
+	s := newServer(t)
+	m := s.started(app)
+	id := m[strings.LastIndex(m, "/")+1:]
+	s.wants("GET", m+"/lease", "", 404, `"error":"not_found: nobody holds`)
+	got := s.wants("POST", m+"/lease?ttl=13", `{"description":"deploy"}`, 201, `^\{"status":"success","data":\{"nonce":"[0-9a-f]{12}","expires_at":\d{10},"owner":"[^"]+","description":"deploy","version":"[0-9A-Z]{26}"\}\}$`)
+	nonce := regexp.MustCompile(`"nonce":"(\w+)"`).FindStringSubmatch(got.body)[1]
+	held := `machine ID ` + id + ` lease currently held by .+, expires at 20\d\d-`
+	s.wants("POST", m+"/lease", "", 409, `"message":"`+held+`.*"code":"invalid","status":"error"`)
+	s.wants("POST", m+"/stop", `{"signal":"SIGTERM","timeout":"5s"}`, 409, `"error":"aborted: `+held)
+	s.wants("GET", m+"/lease", "", 200, `"nonce":"`+nonce+`"`)
+	s.wants("GET", m, "", 200, `"id":"`+id+`"`)
+	if one := s.call("GET", m, ""); strings.Contains(one.body, `"lease"`) {
+		t.Errorf("a machine tells of its lease unasked: %s", one.body)
+	}
+	for _, path := range []string{m, "/v1/apps/shop/machines"} {
+		if got := s.wants("GET", path+"?include_leases=true", "", 200, `"lease":\{"expires_at":\d+,"owner":"[^"]+","description":"deploy"\}`); strings.Contains(got.body, nonce) {
+			t.Errorf("GET %s tells the nonce to whoever reads: %s", path, got.body)
+		}
+	}
+	s.headers = http.Header{"Fly-Machine-Lease-Nonce": {nonce}}
+	s.wants("POST", m+"/lease?ttl=13", "", 201, `"nonce":"`+nonce+`"`)
+	s.wants("POST", m+"/cordon", "", 200, `^\{"ok":true\}$`)
+	s.wants("POST", m+"/stop", `{"signal":"SIGTERM","timeout":"5s"}`, 200, `ok`)
+	s.wants("DELETE", m+"/lease", "", 200, `^\{"status":"success","data":\{"ok":true\}\}$`)
+	s.wants("POST", m+"/start", "", 409, `was given back or taken over`)
+	s.headers = nil
+	s.wants("GET", m, "", 200, `"cordoned":true`)
+	s.wants("POST", m+"/uncordon", "", 200, `ok`)
+	s.wants("GET", m+"/versions", "", 200, `^\[\{"version":"[0-9A-Z]{26}","user_config":\{`)
+	s.wants("POST", "/v1/apps/shop/machines", `{"name":"held","skip_launch":true,"lease_ttl":60,"config":{"image":"test/app"}}`, 200, `"nonce":"[0-9a-f]{12}"`)
+	s.wants("POST", "/v1/apps/shop/machines", `{"lease_ttl":-5,"config":{"image":"test/app"}}`, 422, `"error":"lease_ttl -5: use`)
+}
+
 func TestList_Pages(t *testing.T) {
 	s := newServer(t)
 	var want, got []string
@@ -289,7 +329,7 @@ func TestUpdate_WithoutRoomIsAConflict(t *testing.T) {
 
 func TestWorker_AloneServesMachinesAndNotApps(t *testing.T) {
 	p := gondolatest.New(t, gondolatest.Options{})
-	s := &server{p, t}
+	s := &server{Platform: p, t: t}
 	s.URL = gondolatest.Serve(t, api.New(api.Config{Server: p.Workers[0].Worker, Auth: p.Auth}))
 	s.wants("GET", "/v1/apps", "", 501, `one worker`)
 	s.wants("GET", "/v1/platform/regions", "", 501, `one worker`)

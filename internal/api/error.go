@@ -14,6 +14,8 @@ import (
 // errorBody is the API's ErrorResponse. Its details are ours: the kind, exactly, and what every worker answered.
 type errorBody struct {
 	Error   string       `json:"error"`
+	Message string       `json:"message,omitempty"` // about leases alone, where clients read it instead
+	Code    string       `json:"code,omitempty"`    // likewise
 	Status  string       `json:"status"`
 	Details errorDetails `json:"details"`
 }
@@ -79,8 +81,7 @@ func onExisting(err error) error {
 func answerOf(err error) (int, errorBody) {
 	text := err.Error()
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
-		return http.StatusRequestEntityTooLarge, errorBody{fmt.Sprintf("the body is larger than the %d bytes that this call takes", tooBig.Limit), "unknown",
-			errorDetails{Kind: gondola.ErrInvalid.Error()}}
+		return http.StatusRequestEntityTooLarge, bodyOf(fmt.Sprintf("the body is larger than the %d bytes that this call takes", tooBig.Limit), gondola.ErrInvalid.Error())
 	}
 	for _, s := range statuses {
 		if !errors.Is(err, s.kind) {
@@ -93,7 +94,7 @@ func answerOf(err error) (int, errorBody) {
 		if errors.As(err, new(noRoute)) {
 			code = http.StatusNotFound
 		}
-		body := errorBody{text, s.status, errorDetails{s.kind.Error(), gondola.Refusals(err)}}
+		body := errorBody{Error: text, Status: s.status, Details: errorDetails{s.kind.Error(), gondola.Refusals(err)}}
 		if errors.As(err, new(noRoom)) {
 			code, prefix, body.Status = http.StatusConflict, "aborted: ", "unknown"
 			if !strings.HasPrefix(text, noRoomText) {
@@ -106,12 +107,19 @@ func answerOf(err error) (int, errorBody) {
 		if !strings.HasPrefix(text, prefix) && !strings.HasPrefix(text, "Could not find") {
 			body.Error = prefix + text
 		}
+		if errors.As(err, new(aboutLease)) {
+			body.Message, body.Code, body.Status = text, "invalid", "error"
+		}
 		return code, body
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return http.StatusRequestTimeout, errorBody{"deadline_exceeded: " + text, "unknown", errorDetails{Kind: gondola.ErrDeadline.Error()}}
+		return http.StatusRequestTimeout, bodyOf("deadline_exceeded: "+text, gondola.ErrDeadline.Error())
 	}
-	return http.StatusInternalServerError, errorBody{text, "unknown", errorDetails{Kind: "internal"}}
+	return http.StatusInternalServerError, bodyOf(text, "internal")
+}
+
+func bodyOf(text, kind string) errorBody {
+	return errorBody{Error: text, Status: "unknown", Details: errorDetails{Kind: kind}}
 }
 
 func writeError(w http.ResponseWriter, err error) int {

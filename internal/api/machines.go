@@ -74,6 +74,15 @@ func (a *API) getMachine(c *call) error {
 	if v := gondola.Version(c.query("version")); v != "" && v != m.Version {
 		m.State, m.Version, m.InstanceID = gondola.Replaced, v, v
 	}
+	leases, err := c.flag("include_leases")
+	if err != nil {
+		return err
+	}
+	if leases {
+		if l, err := a.server.Lease(c.ctx(), c.ref()); err == nil {
+			m.Lease = &gondola.Lease{ExpiresAt: l.ExpiresAt, Owner: l.Owner, Description: l.Description}
+		}
+	}
 	return c.send(http.StatusOK, shown(m))
 }
 
@@ -86,6 +95,9 @@ func (c *call) filter() (f gondola.ListFilter, err error) {
 		if f.State, err = gondola.ParseState(s); err != nil {
 			return f, malformedf("query parameter state: %s", err)
 		}
+	}
+	if f.IncludeLeases, err = c.flag("include_leases"); err != nil {
+		return f, err
 	}
 	f.Region, f.Metadata = gondola.Region(c.query("region")), c.metadata()
 	return f, nil
@@ -303,6 +315,31 @@ func (a *API) execMachine(c *call) error {
 		return err
 	}
 	return c.send(http.StatusOK, res)
+}
+
+func (a *API) cordonMachine(c *call) error {
+	if err := a.server.Cordon(c.ctx(), c.ref()); err != nil {
+		return err
+	}
+	return c.ok()
+}
+
+func (a *API) uncordonMachine(c *call) error {
+	if err := a.server.Uncordon(c.ctx(), c.ref()); err != nil {
+		return err
+	}
+	return c.ok()
+}
+
+func (a *API) machineVersions(c *call) error {
+	versions, err := a.server.Versions(c.ctx(), c.ref())
+	if err != nil {
+		return err
+	}
+	if versions == nil {
+		versions = []gondola.MachineVersion{}
+	}
+	return c.send(http.StatusOK, versions)
 }
 
 func (a *API) machineEvents(c *call) error {

@@ -55,6 +55,12 @@ func (a *API) publicRoutes() []route {
 		{"POST", machine + "/signal", changes, small, a.signalMachine},
 		{"GET", machine + "/wait", reads, 0, a.waitMachine},
 		{"POST", machine + "/exec", changes, large, a.execMachine},
+		{"GET", machine + "/lease", changes, 0, a.showLease}, // its nonce lets one change the Machine
+		{"POST", machine + "/lease", changes, small, a.acquireLease},
+		{"DELETE", machine + "/lease", changes, 0, a.releaseLease},
+		{"POST", machine + "/cordon", changes, small, a.cordonMachine},
+		{"POST", machine + "/uncordon", changes, small, a.uncordonMachine},
+		{"GET", machine + "/versions", reads, 0, a.machineVersions},
 		{"GET", machine + "/events", reads, 0, a.machineEvents},
 		{"GET", machine + "/ps", reads, 0, a.machineProcesses},
 		{"GET", machine + "/metadata", reads, 0, a.getMetadata},
@@ -118,11 +124,8 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"DELETE", app + "/certificates/{hostname}/custom"})
 	add("deploy tokens", changes, [2]string{"POST", app + "/deploy_token"})
 	add("IP assignments", changes, [2]string{"GET", app + "/ip_assignments"}, [2]string{"POST", app + "/ip_assignments"}, [2]string{"DELETE", app + "/ip_assignments/{ip}"})
-	add("cordoning", changes, [2]string{"POST", machine + "/cordon"}, [2]string{"POST", machine + "/uncordon"})
-	add("leases", changes, [2]string{"GET", machine + "/lease"}, [2]string{"POST", machine + "/lease"}, [2]string{"DELETE", machine + "/lease"})
 	add("memory limits of running machines", changes, [2]string{"GET", machine + "/memory"}, [2]string{"PUT", machine + "/memory"}, [2]string{"POST", machine + "/memory/reclaim"})
 	add("suspending", changes, [2]string{"POST", machine + "/suspend"})
-	add("lists of versions", reads, [2]string{"GET", machine + "/versions"})
 	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
 	add("app secrets", changes, [2]string{"GET", app + "/secrets"}, [2]string{"POST", app + "/secrets"}, [2]string{"GET", app + "/secrets/{name}"},

@@ -97,7 +97,7 @@ func (e *env) machineDestroy() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := c.Destroy(cmd.Context(), m.Ref(), force); err != nil {
+				if err := c.Destroy(gondola.WithLease(cmd.Context(), e.lease), m.Ref(), force); err != nil {
 					return err
 				}
 				if err := e.settle(cmd.Context(), c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}}); err != nil && !isKind(err, gondola.ErrNotFound) {

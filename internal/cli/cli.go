@@ -33,6 +33,7 @@ type Parts struct {
 type env struct {
 	data, url, token string
 	ca               string // file
+	lease            string // nonce
 	asJSON           bool
 	out, err         io.Writer
 	in               io.Reader

@@ -118,6 +118,9 @@ func TestMachine_FromRunToDestroy(t *testing.T) {
 	if out := c.ok("machine", "wait", "web", "--state", "started"); !strings.Contains(out, "is started") {
 		t.Errorf("machine wait = %q", out)
 	}
+	if versions := jsonOf[[]gondola.MachineVersion](t, c.ok("machine", "versions", "web", "--json")); len(versions) != 2 || versions[0].Config.Env["X"] != "y" {
+		t.Errorf("machine versions --json = %+v", versions)
+	}
 	if events := jsonOf[[]gondola.Event](t, c.ok("machine", "events", "web", "--json")); len(events) < 4 {
 		t.Errorf("machine events --json = %+v", events)
 	}
@@ -126,6 +129,27 @@ func TestMachine_FromRunToDestroy(t *testing.T) {
 	}
 	if out := c.ok("machine", "list", "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("after destroy: %s", out)
+	}
+}
+
+func TestLease_KeepsOthersOut(t *testing.T) {
+	c, _ := newTerminal(t, gondolatest.Options{})
+	c.ok("machine", "run", "--name", "web", "test/app")
+	lease := jsonOf[gondola.Lease](t, c.ok("machine", "lease", "acquire", "web", "--ttl", "1m", "--description", "by hand", "--json"))
+	if r := c.run("machine", "cordon", "web"); r.code != 1 || !strings.Contains(r.err, "lease currently held by") {
+		t.Errorf("cordon without the lease = %+v", r)
+	}
+	if out := c.ok("machine", "lease", "view", "web"); !strings.Contains(out, lease.Nonce) || !strings.Contains(out, "by hand") {
+		t.Errorf("lease view:\n%s", out)
+	}
+	c.ok("machine", "--lease", lease.Nonce, "cordon", "web")
+	if m := jsonOf[gondola.Machine](t, c.ok("machine", "status", "web", "--json")); !m.Cordoned {
+		t.Error("the holder's cordon was not done")
+	}
+	c.ok("machine", "lease", "clear", "web")
+	c.ok("machine", "uncordon", "web")
+	if r := c.run("machine", "lease", "show", "web"); r.code != 1 || !strings.Contains(r.err, "nobody holds") {
+		t.Errorf("lease show of a free machine = %+v", r)
 	}
 }
 

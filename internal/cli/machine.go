@@ -14,8 +14,10 @@ import (
 
 func (e *env) machineCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Aliases: []string{"machines", "m"}, Short: "Run and look at Machines"}
+	cmd.PersistentFlags().StringVar(&e.lease, "lease", "", "nonce of the lease that lets you change the Machine")
 	return group(cmd, e.machineRun(), e.machineList(), e.machineStatus(), e.machineStart(), e.machineStop(), e.machineRestart(), e.machineSignal(),
-		e.machineDestroy(), e.machineUpdate(), e.machineEvents(), e.machineWait(), e.logsCommand(), e.execCommand())
+		e.machineDestroy(), e.machineUpdate(), e.machineEvents(), e.machineVersions(), e.machineWait(), e.machineCordon(), e.machineUncordon(), e.leaseCommand(),
+		e.logsCommand(), e.execCommand())
 }
 
 // find returns the Machine that a person means by an id or a name.
@@ -55,7 +57,7 @@ func (e *env) onMachine(use, short string, do func(ctx context.Context, c *clien
 			if err != nil {
 				return err
 			}
-			return do(cmd.Context(), c, m)
+			return do(gondola.WithLease(cmd.Context(), e.lease), c, m)
 		},
 	}
 }

@@ -35,6 +35,11 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Wait", (*suite).wait},
 		{"Update", (*suite).update},
 		{"Metadata", (*suite).metadata},
+		{"Leases", (*suite).leases},
+		{"LeaseEnds", (*suite).leaseEnds},
+		{"LeasedFromBirth", (*suite).leasedFromBirth},
+		{"Cordon", (*suite).cordon},
+		{"Versions", (*suite).versions},
 		{"Exec", (*suite).exec},
 		{"Processes", (*suite).processes},
 		{"UnknownMachineIsNotFound", (*suite).unknown},
@@ -451,6 +456,11 @@ func (s *suite) unknown() {
 	_, err = s.p.Processes(ctx, ref)
 	s.wants(err, gondola.ErrNotFound, "Processes")
 	s.wants(s.p.SetMetadata(ctx, ref, "", map[string]*string{"a": nil}), gondola.ErrNotFound, "SetMetadata")
+	s.wants(s.p.Cordon(ctx, ref), gondola.ErrNotFound, "Cordon")
+	_, err = s.p.Versions(ctx, ref)
+	s.wants(err, gondola.ErrNotFound, "Versions")
+	_, err = s.p.AcquireLease(ctx, ref, gondola.LeaseRequest{})
+	s.wants(err, gondola.ErrNotFound, "AcquireLease")
 	_, err = s.p.Logs(ctx, ref, gondola.LogOptions{})
 	s.wants(err, gondola.ErrNotFound, "Logs")
 	_, err = s.p.ExecStream(ctx, ref, gondola.ExecOptions{Command: []string{"true"}}, gondola.ExecIO{})

@@ -55,8 +55,11 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 	return m.index.DeleteApp(ctx, name)
 }
 
-// destroyForGood destroys a Machine and waits until it is gone.
+// destroyForGood destroys a Machine, whoever holds its lease, and waits until it is gone.
 func (m *Market) destroyForGood(ctx context.Context, ref gondola.Ref) error {
+	if l, err := m.Lease(ctx, ref); err == nil {
+		ctx = gondola.WithLease(ctx, l.Nonce)
+	}
 	err := m.Destroy(ctx, ref, true)
 	if err == nil {
 		_, err = m.Wait(ctx, ref, gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}})

@@ -262,6 +262,21 @@ func (m *Market) SetMetadata(ctx context.Context, ref gondola.Ref, version gondo
 	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.SetMetadata(ctx, ref, version, values) })
 }
 
+// Cordon implements gondola.Machines.
+func (m *Market) Cordon(ctx context.Context, ref gondola.Ref) error {
+	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.Cordon(ctx, ref) })
+}
+
+// Uncordon implements gondola.Machines.
+func (m *Market) Uncordon(ctx context.Context, ref gondola.Ref) error {
+	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.Uncordon(ctx, ref) })
+}
+
+// Versions implements gondola.Machines.
+func (m *Market) Versions(ctx context.Context, ref gondola.Ref) ([]gondola.MachineVersion, error) {
+	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) ([]gondola.MachineVersion, error) { return w.Versions(ctx, ref) })
+}
+
 // Logs implements gondola.Logs.
 func (m *Market) Logs(ctx context.Context, ref gondola.Ref, opts gondola.LogOptions) (io.ReadCloser, error) {
 	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) (io.ReadCloser, error) { return w.Logs(ctx, ref, opts) })

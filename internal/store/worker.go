@@ -254,6 +254,19 @@ func (w *Worker) HasVersion(ctx context.Context, id gondola.MachineID, v gondola
 	return has, wrap(err, "read versions of machine %s", id)
 }
 
+// Versions returns the Versions of a Machine, newest first.
+func (w *Worker) Versions(ctx context.Context, id gondola.MachineID) ([]gondola.MachineVersion, error) {
+	rows, err := w.read.QueryContext(ctx, "SELECT version, config FROM versions WHERE machine = ? ORDER BY version DESC", id)
+	vs, err := collect(rows, err, func(scan func(...any) error) (v gondola.MachineVersion, err error) {
+		var config []byte
+		if err := scan(&v.Version, &config); err != nil {
+			return v, err
+		}
+		return v, json.Unmarshal(config, &v.Config)
+	})
+	return vs, wrap(err, "read versions of machine %s", id)
+}
+
 // Events returns the newest events of a Machine, newest first, at most limit; zero means all that are kept.
 func (w *Worker) Events(ctx context.Context, id gondola.MachineID, limit int) ([]gondola.Event, error) {
 	if limit <= 0 {

@@ -18,7 +18,7 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 		return gondola.StartResult{}, err
 	}
 	var res gondola.StartResult
-	err = m.do(ctx, func(ctx context.Context) error {
+	err = m.change(ctx, func(ctx context.Context) error {
 		res.PreviousState = m.rec.State
 		if m.rec.State == gondola.Started || m.rec.State == gondola.Starting {
 			return nil
@@ -60,7 +60,7 @@ func (w *Worker) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequ
 	if err != nil {
 		return err
 	}
-	return m.do(ctx, func(ctx context.Context) error {
+	return m.change(ctx, func(ctx context.Context) error {
 		switch {
 		case m.rec.State == gondola.Stopped:
 			return nil
@@ -83,7 +83,7 @@ func (w *Worker) Restart(ctx context.Context, ref gondola.Ref, req gondola.Resta
 	if err != nil {
 		return err
 	}
-	return m.do(ctx, func(ctx context.Context) error {
+	return m.change(ctx, func(ctx context.Context) error {
 		if !gondola.CanMove(m.rec.State, gondola.Restarting) {
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to restart machine from current state: '%s'", m.rec.State)
 		}
@@ -106,7 +106,7 @@ func (w *Worker) Destroy(ctx context.Context, ref gondola.Ref, force bool) error
 		_, err := w.destroyed(ctx, ref)
 		return err
 	}
-	err := m.do(ctx, func(ctx context.Context) error {
+	err := m.change(ctx, func(ctx context.Context) error {
 		switch {
 		case m.rec.State == gondola.Destroying || m.rec.State == gondola.Destroyed:
 			return nil
@@ -143,7 +143,7 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 		return gondola.Machine{}, err
 	}
 	var v gondola.Machine
-	err = m.do(ctx, func(ctx context.Context) error {
+	err = m.change(ctx, func(ctx context.Context) error {
 		if err := m.update(ctx, req, &config, sealed); err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	if err := w.awaitRun(ctx); err != nil {
 		return gondola.Machine{}, err
 	}
-	row, payload, err := w.newRow(app, req)
+	row, payload, err := w.newRow(ctx, app, req)
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -38,7 +38,7 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 		if err != nil {
 			return gondola.Machine{}, err
 		}
-		return *m, nil
+		return w.withNonce(ctx, *m, req.LeaseTTL), nil
 	}
 	for w.nameTaken(name{app, row.Name}) { // made up: make up another
 		row.Name = gondola.NewMachineName()
@@ -63,7 +63,7 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 		w.disks.hold(row.ID, nil)
 		return gondola.Machine{}, err
 	}
-	return *m, nil
+	return w.withNonce(ctx, *m, req.LeaseTTL), nil
 }
 
 // insert records the Machine, starts its goroutine and returns it as it was before that.
@@ -100,9 +100,12 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 }
 
 // newRow validates a request and makes the row that it asks for.
-func (w *Worker) newRow(app gondola.AppName, req gondola.CreateRequest) (store.Machine, *gondola.Payload, error) {
+func (w *Worker) newRow(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (store.Machine, *gondola.Payload, error) {
 	if err := app.Validate(); err != nil {
 		return store.Machine{}, nil, err
+	}
+	if err := (gondola.LeaseRequest{TTL: req.LeaseTTL}).Validate(); err != nil {
+		return store.Machine{}, nil, fmt.Errorf("lease_%w", err)
 	}
 	config := req.Config
 	if err := w.validate(&config, ""); err != nil {
@@ -135,7 +138,12 @@ func (w *Worker) newRow(app gondola.AppName, req gondola.CreateRequest) (store.M
 		row.NetworkID, payload = x.NetworkID, x.Payload
 	}
 	var err error
-	row.Detail, err = json.Marshal(detail{Driver: w.driverOf(&config)})
+	d := detail{Driver: w.driverOf(&config), Cordoned: req.SkipServiceRegistration}
+	if req.LeaseTTL != 0 {
+		lease := newLease(ctx, gondola.LeaseRequest{TTL: req.LeaseTTL}, row.Version)
+		d.Lease = &lease
+	}
+	row.Detail, err = json.Marshal(d)
 	return row, payload, err
 }
 

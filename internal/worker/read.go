@@ -44,6 +44,11 @@ func (w *Worker) List(ctx context.Context, app gondola.AppName, filter gondola.L
 	ms := make([]gondola.Machine, len(views))
 	for i, v := range views {
 		ms[i] = *v
+		if filter.IncludeLeases {
+			if l, err := w.Lease(ctx, ms[i].Ref()); err == nil {
+				ms[i].Lease = stripped(l)
+			}
+		}
 	}
 	return ms, nil
 }
@@ -58,6 +63,14 @@ func (w *Worker) Events(ctx context.Context, ref gondola.Ref, limit int) ([]gond
 		es = []gondola.Event{}
 	}
 	return es, err
+}
+
+// Versions returns what a Machine has been, newest first.
+func (w *Worker) Versions(ctx context.Context, ref gondola.Ref) ([]gondola.MachineVersion, error) {
+	if _, err := w.Get(ctx, ref); err != nil {
+		return nil, err
+	}
+	return w.store.Versions(ctx, ref.ID)
 }
 
 // Wait blocks until the Machine is in one of the states (machines-api: wait). States that pass by are seen too. Waiting for a State that can

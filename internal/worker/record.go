@@ -39,6 +39,9 @@ type detail struct {
 	Kill    bool                 `json:"kill,omitempty"`     // end it without asking
 	Notes   []gondola.Note       `json:"notes,omitempty"`    // the worker's own, the last 50
 	Mounted []gondola.VolumeID   `json:"mounted,omitempty"`  // Volumes of what was launched last
+	Lease   *gondola.Lease       `json:"lease,omitempty"`    // the last one, which may have run out; nil once it was given back
+
+	Cordoned bool `json:"cordoned,omitempty"` // its services get no new connections
 }
 
 func (r record) row() (store.Machine, error) {

@@ -205,8 +205,15 @@ func TestRestartOfTheWorker_LeavesMachinesAlone(t *testing.T) {
 	w, stop := r.run()
 	m := r.create(w, gondola.CreateRequest{Config: longRunning()})
 	m = r.await(w, m.ID, gondola.Started)
+	lease, err := w.AcquireLease(t.Context(), m.Ref(), gondola.LeaseRequest{TTL: 60})
+	if err != nil {
+		t.Fatal(err)
+	}
 	stop()
 	w, _ = r.run()
+	if held, err := w.Lease(t.Context(), m.Ref()); err != nil || held != lease {
+		t.Errorf("Lease = %+v, %v; want %+v", held, err, lease)
+	}
 	again, err := w.Get(t.Context(), m.Ref())
 	if err != nil || again.State != gondola.Started {
 		t.Fatalf("Get = %s, %v", again.State, err)

@@ -19,7 +19,8 @@ func (m *machine) show() {
 func (m *machine) view() *gondola.Machine {
 	r := &m.rec
 	v := &gondola.Machine{ID: r.ID, Name: r.Name, State: r.State, Region: m.w.cfg.Region, InstanceID: r.Version, Version: r.Version,
-		ImageRef: imageRef(r.Config), Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, Events: slices.Clone(m.events), HostStatus: "ok"}
+		ImageRef: imageRef(r.Config), Config: r.Config, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, Events: slices.Clone(m.events), HostStatus: "ok",
+		Cordoned: r.Cordoned}
 	x := &gondola.MachineExtension{App: r.App, Worker: m.w.cfg.Name, HostIPs: m.w.cfg.Host.IPs(), Seq: m.seq, Allocated: m.w.ledger.holds(r.ID),
 		Reason: r.Reason, Message: r.Message, Notes: slices.Clone(m.notes.all)}
 	if v.Events == nil {

@@ -233,8 +233,8 @@ func (w *Worker) awaitRun(ctx context.Context) error {
 	}
 }
 
-// Cordon says whether the worker takes no new Machines. It is remembered.
-func (w *Worker) Cordon(ctx context.Context, on bool) error {
+// CordonWorker says whether the worker takes no new Machines. It is remembered.
+func (w *Worker) CordonWorker(ctx context.Context, on bool) error {
 	if err := w.store.SetSetting(ctx, "cordoned", fmt.Sprint(on)); err != nil {
 		return err
 	}

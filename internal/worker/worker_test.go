@@ -275,7 +275,7 @@ func TestCreate_RefusesWhatCannotBe(t *testing.T) {
 			t.Errorf("%s: no refusal in %v", row.name, err)
 		}
 	}
-	if err := w.Cordon(t.Context(), true); err != nil {
+	if err := w.CordonWorker(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
 	if a, err := w.Ask(t.Context(), gondola.Ask{}); err != nil || len(a.Refusals) != 1 || a.Refusals[0].Reason != "it is cordoned" {
