@@ -9,10 +9,13 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"gondola"
 )
 
 // neighbour is a Pod that minds its own business and answers HTTP.
 type neighbour struct {
+	machine    gondola.Ref
 	url        string
 	client     *http.Client
 	asked, bad atomic.Int64
@@ -23,11 +26,15 @@ func (b *bench) newNeighbour(ctx context.Context) (*neighbour, error) {
 	if err != nil {
 		return nil, err
 	}
+	m, _, err := b.machineOf(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
 	address := net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(helloPort))
 	if err := b.reachable(ctx, address); err != nil {
 		return nil, err
 	}
-	return &neighbour{url: "http://" + address + "/healthz", client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}, nil
+	return &neighbour{machine: m.Ref(), url: "http://" + address + "/healthz", client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}, nil
 }
 
 func (n *neighbour) ask(ctx context.Context) error {

@@ -172,7 +172,7 @@ func (b *bench) during(ctx context.Context, what string, n *neighbour, do func()
 	}{
 		{"Kubernetes get", func(ctx context.Context) error { _, err := pods.Get(ctx, "neighbour", metav1.GetOptions{}); return err }},
 		{"list", func(ctx context.Context) error { _, err := pods.List(ctx, metav1.ListOptions{}); return err }},
-		{"Machines get", func(ctx context.Context) error { _, err := b.host.api.App(ctx, appName); return err }},
+		{"Machines get", func(ctx context.Context) error { _, err := b.host.api.Get(ctx, n.machine); return err }},
 		{"list", func(ctx context.Context) error { _, err := b.podMachines(ctx); return err }},
 		{"neighbour's HTTP", n.ask},
 	}
