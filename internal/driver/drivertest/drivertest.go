@@ -37,11 +37,36 @@ type Fixture struct {
 
 // Run runs the suite; newFixture is called for every test.
 func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
-	for _, test := range []struct {
-		name  string
-		needs func(driver.Capabilities) string // what is missing, empty if nothing
-		run   func(*testing.T, Fixture)
-	}{
+	for _, test := range cases() {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t)
+			if f.Patience == 0 {
+				f.Patience = 15 * time.Second
+			}
+			for _, need := range test.needs {
+				if has, name := need(f.Driver.Capabilities()); !has {
+					t.Skipf("driver %s has no %s", f.Driver.Name(), name)
+				}
+			}
+			test.run(t, f)
+		})
+	}
+}
+
+// testCase is a test of the suite and what a driver must be able to do for it.
+type testCase struct {
+	name  string
+	needs []capability
+	run   func(*testing.T, Fixture)
+}
+
+// capability says whether a driver has it, and how it is called.
+type capability func(driver.Capabilities) (bool, string)
+
+func needs(all ...capability) []capability { return all }
+
+func cases() []testCase {
+	return []testCase{
 		{"Container_ExitCodeIsKept", nil, exitCodeIsKept},
 		{"Container_StartErrorIsTold", nil, startErrorIsTold},
 		{"Container_SeesEnvironmentDirectoryAndUser", nil, seesEnvironment},
@@ -80,31 +105,6 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 		{"Ephemeral_SharesTheProcessesOfItsTarget", needs(multi, targets), ephemeralProcesses},
 		{"Ephemeral_OutlivesThePilotAndNotTheSandbox", needs(multi, adoption), ephemeralCrash},
 		{"Kill_LeavesNothingRunning", nil, killAll},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			f := newFixture(t)
-			if f.Patience == 0 {
-				f.Patience = 15 * time.Second
-			}
-			if test.needs != nil {
-				if missing := test.needs(f.Driver.Capabilities()); missing != "" {
-					t.Skipf("driver %s has no %s", f.Driver.Name(), missing)
-				}
-			}
-			test.run(t, f)
-		})
-	}
-}
-
-// needs joins capabilities that a test cannot do without.
-func needs(all ...func(driver.Capabilities) (bool, string)) func(driver.Capabilities) string {
-	return func(c driver.Capabilities) string {
-		for _, has := range all {
-			if ok, name := has(c); !ok {
-				return name
-			}
-		}
-		return ""
 	}
 }
 
