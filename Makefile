@@ -13,8 +13,8 @@ SMALL := -ldflags "-s -w"
 ASSETS := cmd/gondola/assets
 
 # Packages that link Kubernetes; all others are "light".
-KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/...
-LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$)')
+KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/... gondola/virtualkubelet
+LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$|virtualkubelet$$)')
 
 .PHONY: build small up test check race lint bench drivers crash overload conformance conformance-quick apt clean
 

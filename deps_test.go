@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"internal/store":                         {"gondola"},
 	"internal/stream":                        {"gondola"},
 	"internal/volume":                        {"gondola", "internal/failpoint"},
+	"virtualkubelet":                         {"gondola", "internal/kube/provider"},
 	"internal/worker":                        {"gondola", "internal/driver", "internal/failpoint", "internal/pilot", "internal/store"},
 }
 
@@ -59,10 +60,10 @@ var oneHome = []struct {
 	homes  []string
 	reason string
 }{
-	{"k8s.io/", []string{"internal/kube"}, "testing all else must never compile Kubernetes"},
+	{"k8s.io/", []string{"internal/kube", "virtualkubelet"}, "testing all else must never compile Kubernetes"},
 	{"github.com/k3s-io/kine", []string{"internal/kube"}, "the datastore of a cluster is a matter of internal/kube"},
 	{"github.com/coredns/", []string{"internal/kube"}, "cluster DNS is a matter of internal/kube"},
-	{"github.com/virtual-kubelet/", []string{"internal/kube"}, "the Virtual Kubelet's contract ends at the provider"},
+	{"github.com/virtual-kubelet/", []string{"internal/kube", "virtualkubelet"}, "the Virtual Kubelet's contract ends at the provider"},
 	{"gvisor.dev/", []string{"internal/driver/gvisor/runsc"}, "only gondola-pilot carries gVisor"},
 	{"github.com/moby/profiles", []string{"internal/driver/runc/sandbox"}, "only containers of the host's kernel need a profile"},
 	{"modernc.org/sqlite", []string{"internal/store", "internal/kube"}, "all SQL lives in internal/store; kine brings its own"},

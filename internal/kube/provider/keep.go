@@ -131,6 +131,9 @@ func (e *engine) terminate(ctx context.Context, n *node, pod *corev1.Pod, m *gon
 	if err := e.report(ctx, n, pod, m, translate.Observed{Over: true, Failure: w.failure}); err != nil {
 		return 0, err
 	}
+	if n.library != nil && n.library.unheard(pod) {
+		return 50 * time.Millisecond, nil // how it ended is to be seen before it goes
+	}
 	if err := e.destroy(ctx, m); err != nil {
 		return 0, err
 	}

@@ -32,6 +32,7 @@ type node struct {
 	tokens   *token.Manager
 	engine   *engine
 	dirty    chan struct{} // holds one token: object has changed
+	library  *Library      // set: virtual-kubelet's own controllers run the node
 
 	mu     sync.Mutex
 	object *corev1.Node // as it should be told

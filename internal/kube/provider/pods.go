@@ -132,6 +132,27 @@ func (e *engine) losePod(pod *corev1.Pod) {
 	e.queue.Add(pod.UID)
 }
 
+// renew takes a newer version of a Pod that is being looked at.
+func (e *engine) renew(pod *corev1.Pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t, ok := e.pods[pod.UID]; ok && t.pod != nil && newer(pod, t.pod) {
+		t.pod = pod
+	}
+}
+
+// podsNamed lists the Pods of a node that have a name: one, or more while one is being made again under its name.
+func (e *engine) podsNamed(node, namespace, name string) (out []*corev1.Pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range e.pods {
+		if t.pod != nil && t.pod.Spec.NodeName == node && t.pod.Namespace == namespace && t.pod.Name == name {
+			out = append(out, t.pod)
+		}
+	}
+	return out
+}
+
 // newer compares resource versions, which are numbers that grow (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
 func newer(a, b *corev1.Pod) bool {
 	x, errX := strconv.ParseUint(a.ResourceVersion, 10, 64)
@@ -224,6 +245,17 @@ func (e *engine) reconcile(ctx context.Context, uid types.UID) (time.Duration, e
 	if !ok {
 		return 0, nil
 	}
+	if n.library != nil {
+		pod = n.library.fresh(pod)
+		e.renew(pod)
+		again, err := e.next(ctx, n, pod, m, w)
+		return sooner(again, n.library.watch(pod, m)), err
+	}
+	return e.next(ctx, n, pod, m, w)
+}
+
+// next takes the step that Pod and Machine are at.
+func (e *engine) next(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
 	if m != nil {
 		e.tell(n, pod, m, w)
 	}

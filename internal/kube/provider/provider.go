@@ -56,6 +56,10 @@ type Config struct {
 	// Machine was made here. If nil, nobody does.
 	PodStarted func(region gondola.Region, took time.Duration)
 
+	// Foreign leaves to virtual-kubelet's own controllers what they do: they watch the Pods, keep the Nodes and write statuses, and serve the kubelet
+	// API where they are told to. Library connects each node with them.
+	Foreign bool
+
 	Refused time.Duration // how long a bound Pod may wait for room before it fails; if zero, 60 s
 }
 
@@ -151,6 +155,9 @@ func (p *Provider) Run(ctx context.Context) error {
 		factory.Networking().V1().NetworkPolicies().Informer().HasSynced}
 	for _, n := range e.nodes {
 		n.open(ctx)
+		if p.cfg.Foreign {
+			continue
+		}
 		inf := e.podInformer(n)
 		synced = append(synced, inf.HasSynced)
 		g.Go(func() error { inf.RunWithContext(ctx); return nil })
@@ -189,13 +196,17 @@ func (p *Provider) begin(ctx context.Context, g *errgroup.Group, synced []cache.
 	case <-time.After(10 * time.Second): // a region without its worker is shown as such
 		p.log.Warn("no worker has told its Machines yet: going on")
 	}
+	g.Go(func() error { e.tellCapacity(ctx); return nil })
+	g.Go(func() error { e.evict(ctx); return nil })
+	g.Go(func() error { e.work(ctx); return nil })
+	if p.cfg.Foreign {
+		close(p.ready)
+		return nil
+	}
 	registered := make(chan struct{}, len(e.nodes))
 	for _, n := range e.nodes {
 		g.Go(func() error { return n.run(ctx, sync.OnceFunc(func() { registered <- struct{}{} })) })
 	}
-	g.Go(func() error { e.tellCapacity(ctx); return nil })
-	g.Go(func() error { e.evict(ctx); return nil })
-	g.Go(func() error { e.work(ctx); return nil })
 	for range e.nodes {
 		select {
 		case <-registered:

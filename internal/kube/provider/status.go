@@ -32,6 +32,11 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	if equality.Semantic.DeepEqual(pod.Status, status) {
 		return nil
 	}
+	if n.library != nil {
+		e.renew(n.library.send(pod, status))
+		e.toldOf(n, pod, status)
+		return nil
+	}
 	updated, err := patchStatus(ctx, n, pod, status)
 	switch {
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
@@ -39,16 +44,19 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	case err != nil:
 		return fmt.Errorf("report status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	e.renew(updated)
+	e.toldOf(n, pod, status)
+	return nil
+}
+
+// toldOf notes that the Pod's status was told.
+func (e *engine) toldOf(n *node, pod *corev1.Pod, status corev1.PodStatus) {
 	e.mu.Lock()
 	t, ok := e.pods[pod.UID]
-	if ok && t.pod != nil && newer(updated, t.pod) {
-		t.pod = updated
-	}
 	e.mu.Unlock()
 	if ok {
 		e.told(n, &t.work, pod.Status.Phase, status.Phase)
 	}
-	return nil
 }
 
 // calm is how long news that nobody waits for may be kept back.
