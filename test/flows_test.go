@@ -67,7 +67,8 @@ func TestFlows(t *testing.T) {
 			"resize":      screens.resize,
 			"exits":       screens.exits,
 			"outside":     func(ts *testscript.TestScript, _ bool, _ []string) { h.outside(ts) },
-			"registry":    func(ts *testscript.TestScript, _ bool, _ []string) { h.registry(ts) },
+			"registry":    func(ts *testscript.TestScript, _ bool, args []string) { h.registry(ts, args) },
+			"builds":      h.builds,
 		},
 		RequireExplicitExec: true,
 	})
@@ -226,17 +227,20 @@ func (h *host) stop(t *testing.T) {
 	}
 }
 
-// registry serves images of Debian packages on 127.0.0.1:5000 of the host until the script ends.
-func (h *host) registry(ts *testscript.TestScript) {
-	program, lister := filepath.Join(h.bin, "registry"), filepath.Join(h.bin, "lister")
-	for out, pkg := range map[string]string{program: "./registry", lister: "./lister"} {
-		build := exec.Command("go", "build", "-o", out, pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			ts.Fatalf("build %s: %v\n%s", pkg, err, out)
-		}
+// registry [FOLDER...]: serves images of Debian packages, and of the programs of those folders beside this, on 127.0.0.1:5000 of the host until the
+// script ends.
+func (h *host) registry(ts *testscript.TestScript, folders []string) {
+	program := filepath.Join(h.bin, "registry")
+	demo, err := filepath.Abs("../bin/gondola-hello")
+	ts.Check(err)
+	goBuild(ts, "build", "-o", program, "./registry")
+	args := []string{"--net=/run/netns/" + h.netns, program, "-demo", demo}
+	for _, folder := range folders {
+		out := filepath.Join(h.bin, folder)
+		goBuild(ts, "build", "-o", out, "./"+folder)
+		args = append(args, out)
 	}
-	c := exec.Command("nsenter", "--net=/run/netns/"+h.netns, program, "-lister", lister)
+	c := exec.Command("nsenter", args...)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
 	ts.Check(err)
@@ -247,6 +251,22 @@ func (h *host) registry(ts *testscript.TestScript) {
 	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		ts.Fatalf("registry: %q, %v", line, err)
+	}
+}
+
+// builds FOLDER: the tests of that folder beside this are a program on the host, called as the folder.
+func (h *host) builds(ts *testscript.TestScript, _ bool, args []string) {
+	out := filepath.Join(h.bin, args[0]+".test")
+	goBuild(ts, "test", "-c", "-o", out, "./"+args[0])
+	script := "#!/bin/sh\nexec nsenter --net=/run/netns/" + h.netns + " " + out + " \"$@\"\n"
+	ts.Check(os.WriteFile(filepath.Join(h.bin, args[0]), []byte(script), 0o755))
+}
+
+func goBuild(ts *testscript.TestScript, args ...string) {
+	c := exec.Command("go", args...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		ts.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
 

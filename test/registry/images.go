@@ -1,7 +1,10 @@
 package main
 
-// images are what the registry serves, by repository: programs of Debian's packages as they lie on this machine, and test/lister if it is there.
-func images(lister string) map[string]program {
+import "path/filepath"
+
+// images are what the registry serves, by repository: programs of Debian's packages as they lie on this machine, those of this tree that are
+// given, as test/<name>, and with a demo program the three that the suite of virtual-kubelet has its Pods run.
+func images(demo string, given []string) map[string]program {
 	const pg = "/usr/lib/postgresql/15"
 	all := map[string]program{
 		"debian/nginx": {paths: []string{"/usr/sbin/nginx", "/etc/nginx/nginx.conf", "/etc/nginx/mime.types", "/etc/nginx/sites-enabled/default", "/var/www/html"},
@@ -20,8 +23,13 @@ func images(lister string) map[string]program {
 			cmd: []string{"/bin/sh", "-c", `test -s "$PGDATA/PG_VERSION" || { initdb --auth-local=peer --auth-host=trust && ` +
 				`echo "host all all all trust" >> "$PGDATA/pg_hba.conf"; } && chmod 0700 "$PGDATA" && exec postgres -c listen_addresses='*'`}},
 	}
-	if lister != "" {
-		all["test/lister"] = program{paths: []string{lister}, cmd: []string{lister}}
+	for _, path := range given {
+		all["test/"+filepath.Base(path)] = program{paths: []string{path}, entry: []string{path}}
+	}
+	if demo != "" {
+		for name, port := range map[string]string{"foo": "8081", "bar": "8082", "baz": "8083"} { // side by side in one Pod
+			all["library/"+name] = program{paths: []string{demo}, cmd: []string{demo, "serve"}, env: []string{"PORT=" + port}, tag: "latest"}
+		}
 	}
 	return all
 }

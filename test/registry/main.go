@@ -1,5 +1,5 @@
 // Command registry serves a container registry with images of Debian's nginx, wrk, redis and PostgreSQL, made from the packages on this machine, and of
-// test/lister, for the flows.
+// programs of this tree that are its arguments, for the flows.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:5000", "address to serve on")
-	lister := flag.String("lister", "", "program of the image test/lister")
+	demo := flag.String("demo", "", "program of the images foo, bar and baz")
 	flag.Parse()
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
@@ -30,8 +30,8 @@ func main() {
 	}
 	done := make(chan error, 1)
 	go func() { done <- http.Serve(l, registry.New(registry.Logger(log.New(io.Discard, "", 0)))) }()
-	for repository, p := range images(*lister) {
-		if err := push(l.Addr().String()+"/"+repository+":12", p); err != nil {
+	for repository, p := range images(*demo, flag.Args()) {
+		if err := push(l.Addr().String()+"/"+repository+":"+cmp.Or(p.tag, "12"), p); err != nil {
 			log.Fatalf("%s: %v", repository, err)
 		}
 	}
@@ -41,8 +41,10 @@ func main() {
 
 // program is what goes into an image: files and folders of this machine with the libraries they need, empty folders, and how it runs.
 type program struct {
-	paths, dirs, cmd, env []string
-	user                  string // root if empty
+	paths, dirs, env []string
+	entry, cmd       []string
+	user             string // root if empty
+	tag              string // 12 if empty
 }
 
 func push(reference string, p program) error {
@@ -54,7 +56,7 @@ func push(reference string, p program) error {
 	if env == nil {
 		env = []string{"PATH=/usr/sbin:/usr/bin"}
 	}
-	img, err := image.Of(v1.Config{Cmd: p.cmd, User: p.user, Env: env}, layer)
+	img, err := image.Of(v1.Config{Entrypoint: p.entry, Cmd: p.cmd, User: p.user, Env: env}, layer)
 	ref, badName := name.ParseReference(reference)
 	if err := cmp.Or(err, badName); err != nil {
 		return err

@@ -67,13 +67,13 @@ func (n *node) resourceMetrics(ctx context.Context) []*dto.MetricFamily {
 	nodeCPU.addCPU(s.Node.CPU)
 	nodeMemory.addMemory(s.Node.Memory)
 	for _, p := range s.Pods {
-		ref := []string{"pod", p.PodRef.Name, "namespace", p.PodRef.Namespace}
 		for _, c := range p.Containers {
-			labels := append([]string{"container", c.Name}, ref...)
+			labels := []string{"container", c.Name, "pod", p.PodRef.Name, "namespace", p.PodRef.Namespace}
 			cpu.addCPU(c.CPU, labels...)
 			memory.addMemory(c.Memory, labels...)
 			start.add(float64(c.StartTime.UnixNano())/1e9, time.Time{}, labels...)
 		}
+		ref := []string{"namespace", p.PodRef.Namespace, "pod", p.PodRef.Name} // virtual-kubelet's suite reads labels by their place
 		podCPU.addCPU(p.CPU, ref...)
 		podMemory.addMemory(p.Memory, ref...)
 	}
