@@ -139,6 +139,7 @@ func run(ctx context.Context, o options, dir string) (err error) {
 		if err := s.measure(b, ctx); ctx.Err() != nil {
 			return errors.New("interrupted")
 		} else if err != nil {
+			fmt.Print(facts, "\n", b.table.markdown())
 			return fmt.Errorf("%s: %w; the end of the daemon's log:\n%s", s.name, err, b.host.lastLog(20))
 		}
 	}
