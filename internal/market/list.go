@@ -1,19 +1,13 @@
 package market
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"slices"
-	"strings"
-	"sync"
-	"time"
 
 	"gondola"
 	"gondola/internal/store"
 )
-
-// listWithin bounds how long a list waits for a worker that does not answer.
-const listWithin = 5 * time.Second
 
 // List implements gondola.Machines. The Machines of a worker that does not answer are listed as they were last seen, with host_status
 // "unreachable".
@@ -31,46 +25,24 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	for _, e := range entries {
 		rows[e.Worker] = append(rows[e.Worker], e)
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var all []gondola.Machine
-	var errs []error
-	for name, rows := range rows {
-		wg.Go(func() {
-			ms, err := m.listOf(ctx, name, app, f, rows)
-			mu.Lock()
-			defer mu.Unlock()
-			all, errs = append(all, ms...), append(errs, err)
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	all, err := gather(rows, func(name gondola.WorkerName, rows []store.Entry) ([]gondola.Machine, error) {
+		return m.listOf(ctx, name, app, f, rows)
+	})
+	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(all, func(a, b gondola.Machine) int {
-		if d := a.CreatedAt.Compare(b.CreatedAt); d != 0 {
-			return d
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return all, nil
 }
 
 // listOf asks one worker, or says what is known of its Machines.
 func (m *Market) listOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, f gondola.ListFilter, rows []store.Entry) ([]gondola.Machine, error) {
-	w, err := m.worker(name)
-	if err == nil {
-		within, cancel := context.WithTimeout(ctx, listWithin)
-		defer cancel()
-		var ms []gondola.Machine
-		if ms, err = w.List(within, app, f); err == nil {
-			return ms, nil
-		}
+	w, ms, err := ask(ctx, m, name, func(ctx context.Context, w Worker) ([]gondola.Machine, error) { return w.List(ctx, app, f) })
+	if !silent(ctx, err) {
+		return ms, err
 	}
-	if ctx.Err() != nil || !errors.Is(err, gondola.ErrUnavailable) && !errors.Is(err, gondola.ErrDeadline) {
-		return nil, err
-	}
-	var ms []gondola.Machine
 	for _, e := range rows {
 		mach := m.unreachable(e, w.Region)
 		if matches(mach, f) {

@@ -1,11 +1,11 @@
 package market
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"gondola"
@@ -225,44 +225,23 @@ func (m *Market) ListVolumes(ctx context.Context, app gondola.AppName) ([]gondol
 			rows[e.Worker] = append(rows[e.Worker], e)
 		}
 	}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	all, errs := []gondola.Volume{}, []error(nil)
-	for name, rows := range rows {
-		wg.Go(func() {
-			vs, err := m.volumesOf(ctx, name, app, rows)
-			mu.Lock()
-			defer mu.Unlock()
-			all, errs = append(all, vs...), append(errs, err)
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	all, err := gather(rows, func(name gondola.WorkerName, rows []store.VolumeEntry) ([]gondola.Volume, error) {
+		return m.volumesOf(ctx, name, app, rows)
+	})
+	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(all, func(a, b gondola.Volume) int {
-		if d := a.CreatedAt.Compare(b.CreatedAt); d != 0 {
-			return d
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
-	return all, nil
+	return append([]gondola.Volume{}, all...), nil
 }
 
 func (m *Market) volumesOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, rows []store.VolumeEntry) ([]gondola.Volume, error) {
-	w, err := m.worker(name)
-	if err == nil {
-		within, cancel := context.WithTimeout(ctx, listWithin)
-		defer cancel()
-		var vs []gondola.Volume
-		if vs, err = w.ListVolumes(within, app); err == nil {
-			return vs, nil
-		}
+	w, vs, err := ask(ctx, m, name, func(ctx context.Context, w Worker) ([]gondola.Volume, error) { return w.ListVolumes(ctx, app) })
+	if !silent(ctx, err) {
+		return vs, err
 	}
-	if ctx.Err() != nil || !errors.Is(err, gondola.ErrUnavailable) && !errors.Is(err, gondola.ErrDeadline) {
-		return nil, err
-	}
-	var vs []gondola.Volume
 	for _, e := range rows {
 		vs = append(vs, gondola.Volume{ID: gondola.VolumeID(e.ID), App: e.App, Worker: e.Worker, Zone: string(e.Worker), Region: w.Region,
 			State: gondola.VolumeCreated, CreatedAt: e.CreatedAt, BlockSize: 4096, HostStatus: "unreachable"})
