@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gondola"
+	"gondola/internal/driver/drivertest"
 	"gondola/internal/driver/gvisor"
 	"gondola/internal/pilot"
 )
@@ -67,71 +66,22 @@ func newDriver(t *testing.T) *gvisor.Driver {
 	return gvisor.New(gvisor.Config{PilotPath: filepath.Join(dir, "gondola-pilot")})
 }
 
+// place is where the Machines of these tests run.
+const place drivertest.Place = "gvt"
+
 // newSpec returns the Spec of a Machine whose containers run the probe with the given arguments. When the test ends it is killed, and
 // nothing of it may be left.
 func newSpec(t *testing.T, d *gvisor.Driver, containers map[string][]string) pilot.Spec {
 	t.Helper()
 	dir, _ := built()
-	id := gondola.NewMachineID()
-	netns := makeNetNS(t, id)
-	run := filepath.Join("/run/gondola-gvt", string(id))
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	spec := pilot.Spec{
-		Machine: id, Instance: "gvt", Version: gondola.NewVersion(time.Now()), Dir: filepath.Join(t.TempDir(), "m"), RunDir: run,
-		Socket: run + ".sock", NetNS: netns, Cgroup: "gondola-gvt/" + string(id), Hostname: "probe",
-		Hosts: "127.0.0.1 localhost\n", Resolv: "nameserver 127.0.0.1\n",
-	}
+	spec := place.Spec(t, d)
 	for name, args := range containers {
 		spec.Containers = append(spec.Containers, pilot.Container{
 			Name: name, Image: "probe", Tree: filepath.Join(dir, "image"), Args: append([]string{"/bin/probe"}, args...), Env: []string{"PATH=/bin"},
 			Config: gondola.Container{Name: name},
 		})
 	}
-	t.Cleanup(func() {
-		if err := d.Kill(context.Background(), spec); err != nil {
-			t.Errorf("Kill: %v", err)
-		}
-		if err := d.Kill(context.Background(), spec); err != nil {
-			t.Errorf("Kill again: %v", err)
-		}
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(spec.Dir, "pilot.log"))
-			t.Logf("pilot.log:\n%s", log)
-		}
-		checkNothingLeft(t, spec)
-		removeNetNS(id)
-		os.RemoveAll(run)
-		os.Remove(filepath.Dir(run)) // when it is the last one's
-	})
 	return spec
-}
-
-func checkNothingLeft(t *testing.T, spec pilot.Spec) {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || bytes.Contains(mounts, []byte(spec.Dir)) || bytes.Contains(mounts, []byte(spec.RunDir)) {
-		t.Errorf("mounts of the Machine are left (%v)", err)
-	}
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		if left, _ := filepath.Glob(pattern + spec.Cgroup); len(left) > 0 {
-			t.Errorf("cgroups are left: %v", left)
-		}
-		parents, _ := filepath.Glob(pattern + filepath.Dir(spec.Cgroup))
-		for _, dir := range parents {
-			os.Remove(dir)
-		}
-	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range processes {
-		if b, err := os.ReadFile(file); err == nil && (bytes.Contains(b, []byte(spec.Dir)) || bytes.Contains(b, []byte(spec.RunDir))) {
-			t.Errorf("a process is left: %s %q", file, b)
-		}
-	}
-	if _, err := os.Stat(spec.Socket); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left: %v", err)
-	}
 }
 
 // await returns the first Status that ok accepts.
@@ -205,30 +155,6 @@ func run(t *testing.T, api pilot.API, container string, args ...string) string {
 	return strings.TrimSpace(out.String())
 }
 
-// kill9 kills the process that a record in the Machine's directories names, and waits until it is dead.
-func kill9(t *testing.T, record string) {
-	t.Helper()
-	var p struct{ PID int }
-	b, err := os.ReadFile(record)
-	if err == nil {
-		err = json.Unmarshal(b, &p)
-	}
-	fd := -1
-	if err == nil {
-		fd, err = unix.PidfdOpen(p.PID, 0)
-	}
-	if err == nil {
-		defer unix.Close(fd)
-		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
-	if err == nil {
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-	}
-	if err != nil {
-		t.Fatalf("kill -9 of %s: %v", record, err)
-	}
-}
-
 func TestLaunch_RunsToTheEnd(t *testing.T) {
 	d := newDriver(t)
 	spec := newSpec(t, d, map[string][]string{"main": {"serve", "8080"}})
@@ -258,7 +184,7 @@ func TestLaunch_AdoptsAfterThePilotWasKilled(t *testing.T) {
 	api := launch(t, d, spec)
 	first := await(t, api, running)
 	run(t, api, "main", "write", "/tmp/mark", "same run")
-	kill9(t, filepath.Join(spec.Dir, "pilot.json"))
+	drivertest.Kill9(t, filepath.Join(spec.Dir, "pilot.json"))
 	if _, err := d.Adopt(t.Context(), spec); !errors.Is(err, pilot.ErrGone) {
 		t.Fatalf("Adopt of a killed pilot = %v, want ErrGone", err)
 	}
@@ -289,7 +215,7 @@ func TestLaunch_RestartsALostSandboxInPlace(t *testing.T) {
 		}
 		lost <- last
 	}()
-	kill9(t, filepath.Join(spec.RunDir, "sandbox.json"))
+	drivertest.Kill9(t, filepath.Join(spec.RunDir, "sandbox.json"))
 	if last := <-lost; last.Phase != pilot.Lost {
 		t.Errorf("after kill -9 of the sandbox the phase is %q, want lost", last.Phase)
 	}

@@ -1,11 +1,9 @@
 package gvisor_test
 
 import (
-	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"gondola"
 	"gondola/internal/driver/drivertest"
 	"gondola/internal/pilot"
 )
@@ -25,25 +23,9 @@ func TestDriver(t *testing.T) {
 				spec.Volumes = volumes
 				return spec
 			},
-			Renew: func(t *testing.T, spec pilot.Spec) {
-				removeNetNS(spec.Machine)
-				makeNetNS(t, spec.Machine)
-			},
-			KillSandbox: func(t *testing.T, spec pilot.Spec) { kill9(t, filepath.Join(spec.RunDir, "sandbox.json")) },
-			KillPilot:   func(t *testing.T, spec pilot.Spec) { kill9(t, filepath.Join(spec.Dir, "pilot.json")) },
+			Renew:       place.Renew,
+			KillSandbox: func(t *testing.T, spec pilot.Spec) { drivertest.Kill9(t, filepath.Join(spec.RunDir, "sandbox.json")) },
+			KillPilot:   func(t *testing.T, spec pilot.Spec) { drivertest.Kill9(t, filepath.Join(spec.Dir, "pilot.json")) },
 		}
 	})
 }
-
-func makeNetNS(t *testing.T, id gondola.MachineID) string {
-	t.Helper()
-	name := "gvt-" + string(id)
-	for _, args := range [][]string{{"netns", "add", name}, {"-n", name, "link", "set", "lo", "up"}} {
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v: %s", args, err, out)
-		}
-	}
-	return "/run/netns/" + name
-}
-
-func removeNetNS(id gondola.MachineID) { exec.Command("ip", "netns", "del", "gvt-"+string(id)).Run() }

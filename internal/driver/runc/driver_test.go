@@ -1,8 +1,6 @@
 package runc_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,9 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"gondola"
 	"gondola/internal/driver"
@@ -66,12 +61,11 @@ func TestDriver(t *testing.T) {
 				spec.Volumes = volumes
 				return spec
 			},
-			Renew: func(t *testing.T, spec pilot.Spec) {
-				removeNetNS(spec.Machine)
-				makeNetNS(t, spec.Machine)
+			Renew: place.Renew,
+			KillSandbox: func(t *testing.T, spec pilot.Spec) {
+				drivertest.Kill9(t, filepath.Join(spec.RunDir, driver.SandboxRecord))
 			},
-			KillSandbox: func(t *testing.T, spec pilot.Spec) { kill9(t, filepath.Join(spec.RunDir, driver.SandboxRecord)) },
-			KillPilot:   func(t *testing.T, spec pilot.Spec) { kill9(t, filepath.Join(spec.Dir, "pilot.json")) },
+			KillPilot: func(t *testing.T, spec pilot.Spec) { drivertest.Kill9(t, filepath.Join(spec.Dir, "pilot.json")) },
 		}
 	})
 }
@@ -91,88 +85,13 @@ func newDriver(t *testing.T) *runc.Driver {
 	return runc.New(runc.Config{PilotPath: filepath.Join(dir, "gondola-pilot")})
 }
 
-// newSpec returns the Spec of a Machine without containers. When the test ends it is killed, and nothing of it may be left.
+// place is where the Machines of these tests run.
+const place drivertest.Place = "rct"
+
+// newSpec returns the Spec of a Machine without containers, of which nothing may be left when the test ends.
 func newSpec(t *testing.T, d *runc.Driver) pilot.Spec {
 	t.Helper()
-	id := gondola.NewMachineID()
-	netns := makeNetNS(t, id)
-	run := filepath.Join("/run/gondola-rct", string(id))
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	spec := pilot.Spec{
-		Machine: id, Instance: "rct", Version: gondola.NewVersion(time.Now()), Dir: filepath.Join(t.TempDir(), "m"), RunDir: run,
-		Socket: run + ".sock", NetNS: netns, Cgroup: "gondola-rct/" + string(id), Hostname: "probe",
-		Hosts: "127.0.0.1 localhost\n", Resolv: "nameserver 127.0.0.1\n",
-	}
-	t.Cleanup(func() {
-		for range 2 {
-			if err := d.Kill(context.Background(), spec); err != nil {
-				t.Errorf("Kill: %v", err)
-			}
-		}
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(spec.Dir, "pilot.log"))
-			t.Logf("pilot.log:\n%s", log)
-		}
-		checkNothingLeft(t, spec)
-		removeNetNS(id)
-		os.RemoveAll(run)
-		os.Remove(filepath.Dir(run)) // when it is the last one's
-	})
-	return spec
-}
-
-func checkNothingLeft(t *testing.T, spec pilot.Spec) {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || bytes.Contains(mounts, []byte(spec.Dir)) || bytes.Contains(mounts, []byte(spec.RunDir)) {
-		t.Errorf("mounts of the Machine are left (%v)", err)
-	}
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		if left, _ := filepath.Glob(pattern + spec.Cgroup); len(left) > 0 {
-			t.Errorf("cgroups are left: %v", left)
-		}
-		parents, _ := filepath.Glob(pattern + filepath.Dir(spec.Cgroup))
-		for _, dir := range parents {
-			os.Remove(dir)
-		}
-	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range processes {
-		b, err := os.ReadFile(file)
-		if err != nil || len(b) == 0 { // ended, if its parent has not yet asked how
-			continue
-		}
-		if bytes.Contains(b, []byte(spec.Dir)) || bytes.Contains(b, []byte(spec.RunDir)) {
-			t.Errorf("a process is left: %s %q", file, b)
-		}
-		if group, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup")); err == nil && strings.Contains(string(group), spec.Cgroup) {
-			t.Errorf("a process is left in the cgroup: %s %q", file, b)
-		}
-	}
-	if _, err := os.Stat(spec.Socket); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left: %v", err)
-	}
-}
-
-func kill9(t *testing.T, record string) {
-	t.Helper()
-	p, err := driver.ReadProcess(record)
-	fd := -1
-	if err == nil {
-		fd, err = unix.PidfdOpen(p.PID, 0)
-	}
-	if err == nil {
-		defer unix.Close(fd)
-		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
-	if err == nil {
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-	}
-	if err != nil {
-		t.Fatalf("kill -9 of %s: %v", record, err)
-	}
+	return place.Spec(t, d)
 }
 
 func TestFind_NamesThePackageOfAMissingProgram(t *testing.T) {
@@ -181,16 +100,3 @@ func TestFind_NamesThePackageOfAMissingProgram(t *testing.T) {
 		t.Errorf("Find = %v, want ErrUnsupported and how to install it", err)
 	}
 }
-
-func makeNetNS(t *testing.T, id gondola.MachineID) string {
-	t.Helper()
-	name := "rct-" + string(id)
-	for _, args := range [][]string{{"netns", "add", name}, {"-n", name, "link", "set", "lo", "up"}} {
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v: %s", args, err, out)
-		}
-	}
-	return "/run/netns/" + name
-}
-
-func removeNetNS(id gondola.MachineID) { exec.Command("ip", "netns", "del", "rct-"+string(id)).Run() }

@@ -12,6 +12,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/driver/drivertest"
 	"gondola/internal/driver/runc"
 	"gondola/internal/pilot"
 )
@@ -163,7 +164,7 @@ func TestTerminal_SurvivesThePilot(t *testing.T) {
 	spec.Containers = []pilot.Container{container("main", gondola.ContainerExtension{TTY: true, Stdin: true}, "ticks")}
 	launch(t, d, spec)
 	awaitLog(t, spec, "main", "tick 3")
-	kill9(t, filepath.Join(spec.Dir, "pilot.json"))
+	drivertest.Kill9(t, filepath.Join(spec.Dir, "pilot.json"))
 	api := launch(t, d, spec)
 	if got := await(t, api, all(gondola.ContainerRunning)).Containers[0]; got.RestartCount != 0 {
 		t.Errorf("main = %+v, want that it runs on", got)
@@ -211,7 +212,7 @@ func TestMonitor_ItsDeathEndsTheContainer(t *testing.T) {
 		t.Fatalf("monitors = %v, want one", monitors)
 	}
 	first := awaitProcess(t, filepath.Join(filepath.Dir(monitors[0]), "init.json"))
-	kill9(t, monitors[0])
+	drivertest.Kill9(t, monitors[0])
 	if got := await(t, api, all(gondola.ContainerExited)).Containers[0].State; got.ExitCode != 137 {
 		t.Errorf("main = %+v, want an end by 137", got)
 	}
