@@ -175,9 +175,9 @@ func (b *bench) during(ctx context.Context, what string, n *neighbour, do func()
 		ask  func(context.Context) error
 	}{
 		{"Kubernetes get", func(ctx context.Context) error { _, err := pods.Get(ctx, "neighbour", metav1.GetOptions{}); return err }},
-		{"list of 50", func(ctx context.Context) error { _, err := pods.List(ctx, metav1.ListOptions{Limit: 50}); return err }},
+		{"Kubernetes list of 50", func(ctx context.Context) error { _, err := pods.List(ctx, metav1.ListOptions{Limit: 50}); return err }},
 		{"Machines get", func(ctx context.Context) error { _, err := b.host.api.Get(ctx, n.machine); return err }},
-		{"list", func(ctx context.Context) error { _, err := b.podMachines(ctx); return err }},
+		{"Machines list", func(ctx context.Context) error { _, err := b.podMachines(ctx); return err }},
 		{"neighbour's HTTP", n.ask},
 	}
 	took, failed := make([]times, len(kinds)), make([]int, len(kinds))
@@ -203,17 +203,21 @@ func (b *bench) during(ctx context.Context, what string, n *neighbour, do func()
 	err := do()
 	cancel()
 	probes.Wait()
-	var line []string
+	header, line := []string{"p50 / p99 of requests during"}, []string{what}
 	for i, k := range kinds {
 		if len(took[i]) == 0 {
 			return errors.Join(err, fmt.Errorf("%s: no %s was answered during it", what, k.name))
 		}
-		text := k.name + " " + took[i].String()
+		text := took[i].String()
 		if failed[i] > 0 {
 			text += fmt.Sprintf(" (%d of %d failed)", failed[i], len(took[i]))
 		}
-		line = append(line, text)
+		header, line = append(header, k.name), append(line, text)
 	}
-	b.add("p50 / p99 of requests during: "+what, strings.Join(line, ", "), "")
+	if b.requests == nil {
+		b.requests = [][]string{header}
+	}
+	b.requests = append(b.requests, line)
+	fmt.Fprintf(os.Stderr, "  %s\n", strings.Join(line, "; "))
 	return err
 }

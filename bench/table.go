@@ -15,7 +15,10 @@ import (
 type row struct{ what, ours, other string }
 
 // table collects the rows of a run.
-type table struct{ rows []row }
+type table struct {
+	rows     []row
+	requests [][]string // what went on, and how each kind of request fared meanwhile; first the header
+}
 
 // add notes a figure, and says it at once to whoever watches.
 func (t *table) add(what, ours, other string) {
@@ -28,10 +31,28 @@ func (t *table) add(what, ours, other string) {
 }
 
 func (t *table) markdown() string {
-	var b strings.Builder
-	b.WriteString("| what | Gondola | compared with |\n|---|---|---|\n")
+	header, compared := []string{"what", "Gondola"}, slices.ContainsFunc(t.rows, func(r row) bool { return r.other != "" })
+	if compared {
+		header = append(header, "compared with")
+	}
+	lines := [][]string{header}
 	for _, r := range t.rows {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", r.what, r.ours, r.other)
+		lines = append(lines, []string{r.what, r.ours, r.other}[:len(header)])
+	}
+	if len(t.requests) == 0 {
+		return columns(lines)
+	}
+	return columns(t.requests) + "\n" + columns(lines)
+}
+
+// columns is a Markdown table.
+func columns(lines [][]string) string {
+	var b strings.Builder
+	for i, cells := range lines {
+		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+		if i == 0 {
+			b.WriteString("|" + strings.Repeat("---|", len(cells)) + "\n")
+		}
 	}
 	return b.String()
 }
