@@ -248,14 +248,27 @@ func TestLaunch_FailsWhenAProgramDoesNotExist(t *testing.T) {
 	}
 }
 
+// cpuOf is the CPU time that a sandbox has had, as the host counts it.
+func cpuOf(t *testing.T, api pilot.API) time.Duration {
+	t.Helper()
+	st, err := api.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(st.CPU.UsageNanos)
+}
+
 func TestLimits(t *testing.T) {
 	d := newDriver(t)
 	spec := newSpec(t, d, map[string][]string{"main": {"serve", "8080"}})
 	spec.Limits = gondola.Resources{CPUMillis: 200, MemoryBytes: 64 << 20}
 	api := launch(t, d, spec)
 	await(t, api, running)
-	if got := run(t, api, "main", "burn"); len(got) > 3 {
-		t.Errorf("one second of work under 200 millicores took %s ms of CPU", got)
+	before, began := cpuOf(t, api), time.Now()
+	run(t, api, "main", "burn")
+	used, took := cpuOf(t, api)-before, time.Since(began)
+	if most := took/5 + 100*time.Millisecond; used > most { // a fifth of a core, and one period more
+		t.Errorf("%s of work under 200 millicores took %s of CPU, want at most %s", took, used, most)
 	}
 	lost := make(chan pilot.Status, 1)
 	go func() {
