@@ -183,6 +183,8 @@ func (h *host) leftoverIDs(t *testing.T) map[string][]gondola.MachineID {
 			kind = "sandboxes"
 		case len(args) > 2 && args[1] == "run":
 			kind = "pilots"
+		case len(args) > 2 && args[1] == "runc-monitor":
+			kind = "monitors"
 		default:
 			continue
 		}

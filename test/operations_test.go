@@ -15,50 +15,9 @@ import (
 	"gondola"
 )
 
-// operation is what goes on when a process is killed.
-type operation struct {
-	setup func(c *crashed) error
-	// act asks for the operation; nil means that it was acknowledged. It is asked for again where it was not: that must be harmless.
-	act  func(c *crashed, ctx context.Context) error
-	once bool // it is no request: it happens
-	// wrong says what is not yet as it has to be in the end; nothing if all is.
-	wrong func(c *crashed, ctx context.Context) string
-}
-
 const app = gondola.AppName("crash")
 
-var operations = map[string]operation{
-	"create":         {setup: (*crashed).makeVolume, act: (*crashed).create, wrong: running("old")},
-	"stop":           {setup: (*crashed).makeMachine, act: (*crashed).stopMachine, wrong: isState(gondola.Stopped)},
-	"start":          {setup: (*crashed).makeStopped, act: (*crashed).startMachine, wrong: running("old")},
-	"restart":        {setup: (*crashed).makeMachine, act: (*crashed).restart, wrong: running("old"), once: true},
-	"update":         {setup: (*crashed).makeMachine, act: (*crashed).update, wrong: (*crashed).updated},
-	"destroy":        {setup: (*crashed).makeMachine, act: (*crashed).destroy, wrong: (*crashed).destroyed},
-	"payload":        {setup: (*crashed).makeMachine, act: (*crashed).payload, wrong: running("new")},
-	"daemon dies":    {setup: (*crashed).makeMachine, act: (*crashed).killDaemon, wrong: running("old"), once: true},
-	"pilot dies":     {setup: (*crashed).makeMachine, act: (*crashed).killPilot, wrong: running("old"), once: true},
-	"sandbox dies":   {setup: (*crashed).makeMachine, act: (*crashed).killSandbox, wrong: running("old"), once: true},
-	"container dies": {setup: (*crashed).makeMachine, act: (*crashed).endContainer, wrong: running("old"), once: true},
-	"down":           {setup: (*crashed).makeMachine, act: (*crashed).down, wrong: running("old"), once: true},
-	"volume":         {act: (*crashed).makeExtra, wrong: hasVolume("extra", 1)},
-	"copy":           {setup: (*crashed).makeMachine, act: (*crashed).copyVolume, wrong: hasVolume("extra", 1)},
-	"extend":         {setup: (*crashed).makeMachine, act: (*crashed).extend, wrong: hasVolume("data", 2)},
-	"snapshot":       {setup: (*crashed).makeMachine, act: (*crashed).snapshot, wrong: (*crashed).snapshotted},
-	"delete snapshot": {setup: (*crashed).makeSnapshot, act: (*crashed).deleteSnapshot,
-		wrong: func(c *crashed, ctx context.Context) string {
-			if got := c.snapshots(ctx); got != "[]" {
-				return "snapshots are " + got
-			}
-			return ""
-		}},
-	"delete volume": {setup: func(c *crashed) error { return c.makeExtra(c.ctx) }, act: (*crashed).deleteVolume, wrong: (*crashed).volumeGone},
-	"collect":       {setup: (*crashed).leave, act: (*crashed).killDaemon, wrong: (*crashed).clean, once: true},
-	"import":        {setup: (*crashed).makeArchive, act: (*crashed).importImage, wrong: hasImage(true)},
-	"pull":          {setup: (*crashed).pushImage, act: (*crashed).pull, wrong: running("")},
-	"prune":         {setup: (*crashed).unusedImage, act: (*crashed).prune, wrong: hasImage(false)},
-}
-
-// machine is the Machine of most operations: it mounts a Volume and files, and notes in the Volume what it finds.
+// request is the Machine of most operations: it mounts a Volume and files, and notes in the Volume what it finds.
 func (c *crashed) request(image string) gondola.CreateRequest {
 	stop := gondola.Duration(time.Second)
 	return gondola.CreateRequest{Name: "m", Config: gondola.Config{
@@ -67,6 +26,7 @@ func (c *crashed) request(image string) gondola.CreateRequest {
 		Containers: []gondola.Container{{Name: "main", Image: image, Stop: &gondola.StopConfig{Timeout: &stop},
 			Restart: &gondola.RestartPolicy{Policy: "always"},
 			Mounts:  []gondola.ContainerMount{{Name: "data", Path: "/data"}, {Name: "files", Path: "/files"}}}},
+		Gondola: &gondola.ConfigExtension{Driver: c.driver},
 	}, Gondola: &gondola.CreateExtension{Payload: files("old")}}
 }
 
@@ -209,6 +169,9 @@ func (c *crashed) killSandbox(ctx context.Context) error { return c.kill(ctx, "s
 func (c *crashed) kill(ctx context.Context, role string) error {
 	return c.on(ctx, func(ref gondola.Ref) error {
 		pids := processesOf(role, string(ref.ID))
+		if role == "sandbox" && c.driver != "" {
+			pids = c.pauseOf(ref.ID)
+		}
 		if len(pids) != 1 {
 			return fmt.Errorf("there are %d processes that are the %s", len(pids), role)
 		}

@@ -92,6 +92,7 @@ func (p places) ensureMachineDir(id gondola.MachineID, worker string) (made bool
 	if err := os.Mkdir(filepath.Join(tmp, "run"), 0o700); err != nil {
 		return false, err
 	}
+	failpoint.Hit("host.prepare.written")
 	err = os.Rename(tmp, p.dir(id))
 	if errors.Is(err, fs.ErrExist) { // a directory that somebody made without a worker's name: keep what is in it
 		if err := os.Rename(filepath.Join(tmp, "worker"), filepath.Join(p.dir(id), "worker")); err != nil {

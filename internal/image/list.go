@@ -132,6 +132,7 @@ func (s *Store) condemn(inUse map[string]bool) ([]string, error) {
 			if err := os.Rename(s.path(dir, e.Name()), filepath.Join(grave, filepath.Base(dir)+"-"+e.Name())); err != nil {
 				return nil, err
 			}
+			failpoint.Hit("image.prune.buried")
 		}
 	}
 	return []string{grave}, nil

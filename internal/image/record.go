@@ -12,6 +12,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"gondola/internal/failpoint"
 )
 
 // record is what the index holds of one reference.
@@ -85,6 +87,7 @@ func (s *Store) writeAtomic(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("image.file.written")
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // accept lets containers be added from now on, which begin starts to supervise.
@@ -58,6 +59,7 @@ func (s *Supervisor) AddContainer(ctx context.Context, c Container) error {
 	}
 	s.added = append(s.added, &c)
 	s.ledger.commit(entry{Containers: []containerRecord{newRecord(&c, 0)}})
+	failpoint.Hit("pilot.add.recorded")
 	s.begin(&c)
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"gondola/internal/failpoint"
 )
 
 // Logs of a container lie in Dir/logs/<container>: "<run>.log" is being written, "<run>.log.1" and "<run>.log.2" hold what came before, the
@@ -194,7 +196,9 @@ func (l *logFile) rotateLocked() {
 		os.Rename(fmt.Sprintf("%s.log.%d", l.base, i-1), fmt.Sprintf("%s.log.%d", l.base, i))
 	}
 	os.Rename(l.base+".log", l.base+".log.1")
+	failpoint.Hit("pilot.log.shifted")
 	os.Rename(l.base+".new", l.base+".log")
+	failpoint.Hit("pilot.log.rotated")
 	l.f.Close()
 	l.f, l.size = f, 0
 }

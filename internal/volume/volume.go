@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/failpoint"
 )
 
 // Kind is how volumes are kept.
@@ -195,6 +196,7 @@ func write(dir string, m meta) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit("volume.meta.written")
 	if err := os.Rename(tmp, filepath.Join(dir, "meta")); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 	"gondola/internal/store"
 )
@@ -162,6 +163,7 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 	} else if merged, err = m.mergeAdded(ctx, rec, payload, k, try); err != nil {
 		return err
 	}
+	failpoint.Hit("worker.add.recorded")
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if payload != nil {
@@ -169,7 +171,9 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 			return fmt.Errorf("hand over the payload: %w", err)
 		}
 	}
-	return api.AddContainer(ctx, merged)
+	err = api.AddContainer(ctx, merged)
+	failpoint.Hit("worker.add.given")
+	return err
 }
 
 // mergeAdded pulls the image and records the container in the Spec.

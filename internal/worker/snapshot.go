@@ -69,7 +69,9 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 	}
 	s.Status = snapshotCreated
 	w.diskChanged()
-	return s.VolumeSnapshot, w.store.PutSnapshot(ctx, s)
+	err = w.store.PutSnapshot(ctx, s)
+	failpoint.Hit("worker.snapshot.saved")
+	return s.VolumeSnapshot, err
 }
 
 // ListSnapshots implements gondola.Volumes. Those of a Volume that was deleted are listed as long as it is on record.
@@ -109,7 +111,9 @@ func (w *Worker) deleteSnapshot(ctx context.Context, id string) error {
 	}
 	failpoint.Hit("worker.snapshot.delete.made")
 	w.diskChanged()
-	return w.store.ForgetSnapshot(ctx, id)
+	err := w.store.ForgetSnapshot(ctx, id)
+	failpoint.Hit("worker.snapshot.delete.forgotten")
+	return err
 }
 
 // collectVolumes finishes what a crash cut short, removes what is too old, and makes the daily snapshots.

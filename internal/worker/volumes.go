@@ -155,6 +155,7 @@ func (w *Worker) setVolume(ctx context.Context, v *disk, change func(*store.Volu
 	if err := w.store.PutVolume(ctx, rec); err != nil {
 		return err
 	}
+	failpoint.Hit("worker.volume.saved")
 	w.disks.mu.Lock()
 	v.rec = rec
 	w.disks.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -27,7 +28,9 @@ func WriteBundle(dir string, spec *specs.Spec) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+	err = os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+	failpoint.Hit("pilot.bundle.written")
+	return err
 }
 
 // Security returns what a container's Config says of it.

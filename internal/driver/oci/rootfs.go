@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -48,7 +49,9 @@ func MakeRootfs(run *pilot.Run, base string, vs Volumes) (string, error) {
 			return "", fmt.Errorf("file %s: %w", f.GuestPath, err)
 		}
 	}
-	return merged, makeMountPoints(root, run.Mounts, vs)
+	err = makeMountPoints(root, run.Mounts, vs)
+	failpoint.Hit("pilot.rootfs.made")
+	return merged, err
 }
 
 // holdParts replaces the source of every mount of a part of a volume by a bind of that very directory. A name would not do: the containers of

@@ -12,6 +12,7 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -32,6 +33,7 @@ func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 	if spec.Cgroup != "" {
 		errs = append(errs, cgroup.Host().Remove(ctx, r.sandboxCgroup()))
 	}
+	failpoint.Hit("pilot.sandbox.killed")
 	for _, dir := range driver.SandboxDirs(spec) {
 		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
 	}

@@ -16,6 +16,7 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -208,7 +209,9 @@ func startMonitor(ctx context.Context, dir string, o order, stdio [3]*os.File) e
 		cmd.Stderr = stdio[2]
 	}
 	cmd.ExtraFiles = []*os.File{write, lock} // resultFD, lockFD
+	failpoint.Hit("pilot.monitor.ordered")
 	err = cmd.Start()
+	failpoint.Hit("pilot.monitor.started")
 	write.Close()
 	if err != nil {
 		return fmt.Errorf("start a monitor: %w", err)

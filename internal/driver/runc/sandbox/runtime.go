@@ -28,6 +28,7 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -96,6 +97,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("start sandbox: %w", err)
 	}
+	failpoint.Hit("pilot.pause.started")
 	if err := driver.RecordProcess(r.record(), pid, ""); err != nil {
 		return false, fmt.Errorf("sandbox process: %w", err)
 	}
@@ -232,6 +234,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	if r.spec.Cgroup != "" { // what a monitor may have been about to start
 		errs = append(errs, r.tree.Remove(ctx, r.cgroup()))
 	}
+	failpoint.Hit("pilot.pause.killed")
 	for _, dir := range driver.SandboxDirs(r.spec) {
 		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
 	}
