@@ -55,6 +55,7 @@ func TestCrashPoints_AllAreKilledAt(t *testing.T) {
 //	GONDOLA_CRASH_HITS=n       at the first n hits of each
 //	GONDOLA_CRASH_SEEDS=1,2    once more for each seed, which chooses a hit, and in two of three rounds a second kill
 //	GONDOLA_CRASH_RECORD=file  outcomes are added to the file; what it has already is not done again
+//	GONDOLA_CRASH_PART=1/2     only every second round, the first and so on
 //	GONDOLA_CRASH_FOR=4m       nothing is begun after that time
 //	GONDOLA_CRASH_TABLE=file   the table of that page is written once all is done
 func TestCrashPoints(t *testing.T) {
@@ -129,7 +130,19 @@ func wanted() ([]trial, error) {
 	if err != nil {
 		return nil, fmt.Errorf("GONDOLA_CRASH_SEEDS: %w", err)
 	}
-	return plan(only, first, hits, list), nil
+	part, of := 1, 1
+	if s := os.Getenv("GONDOLA_CRASH_PART"); s != "" {
+		if _, err := fmt.Sscanf(s, "%d/%d", &part, &of); err != nil || part < 1 || of < part {
+			return nil, fmt.Errorf("GONDOLA_CRASH_PART %q: want 1/2 or the like", s)
+		}
+	}
+	var trials []trial
+	for i, t := range plan(only, first, hits, list) {
+		if i%of == part-1 {
+			trials = append(trials, t)
+		}
+	}
+	return trials, nil
 }
 
 // tryAndAgain does a trial, at the first hit where there is no such hit and a seed chose it. One that goes wrong is done once more, which tells

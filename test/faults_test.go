@@ -132,6 +132,18 @@ func (c *crashed) hungSandbox() {
 	c.check(c.restart(c.ctx))
 	c.check(c.await(running("old")))
 	c.t.Logf("restart with 1 s of grace: %s", time.Since(began))
+	m, err := c.machine(c.ctx)
+	c.check(err)
+	m.Config.Containers[0].Healthchecks = []gondola.Healthcheck{{Kind: "liveness", Interval: 1, FailureThreshold: 2, Unhealthy: "stop",
+		Exec: &gondola.ExecProbe{Command: []string{"true"}}}}
+	_, err = c.api.Update(c.ctx, m.Ref(), gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: *m.Config}})
+	c.check(err)
+	c.check(c.await(isState(gondola.Started)))
+	c.check(c.await(running("old")))
+	hang()
+	began = time.Now()
+	c.check(c.await(running("old"))) // by itself
+	c.t.Logf("a liveness check has it started again after %s", time.Since(began))
 	hang()
 	c.check(c.destroy(c.ctx))
 	c.check(c.awaitFor((*crashed).destroyed, recovery))

@@ -96,8 +96,8 @@ func recovering() (names []string) {
 	return names
 }
 
-// plan lists what is to be tried: each hit of each point that matches in each of its operations, or the first of these alone, and once more
-// in another order for each seed.
+// plan lists what is to be tried: each hit of each point that matches in each of its operations, or the first of these alone, and before the
+// later hits once for each seed, in another order.
 func plan(only *regexp.Regexp, first bool, hits int, seeds []uint64) (trials []trial) {
 	var pairs []trial
 	for _, p := range points {
@@ -107,17 +107,23 @@ func plan(only *regexp.Regexp, first bool, hits int, seeds []uint64) (trials []t
 			}
 		}
 	}
-	for _, t := range pairs {
-		for t.Hit = 1; t.Hit <= hits; t.Hit++ {
+	hit := func(n int) {
+		for _, t := range pairs {
+			t.Hit = n
 			trials = append(trials, t)
 		}
 	}
+	if hits > 0 {
+		hit(1)
+	}
 	for _, seed := range seeds {
 		random := rand.New(rand.NewPCG(seed, 0))
-		random.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
-		for _, t := range pairs {
-			trials = append(trials, seeded(seed, t.Point, t.Operation))
+		for _, i := range random.Perm(len(pairs)) {
+			trials = append(trials, seeded(seed, pairs[i].Point, pairs[i].Operation))
 		}
+	}
+	for n := 2; n <= hits; n++ {
+		hit(n)
 	}
 	return trials
 }
