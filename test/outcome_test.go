@@ -162,7 +162,7 @@ func summary(all []outcome) string {
 		}
 	}
 	slices.Sort(seeds)
-	return fmt.Sprintf("%d rounds, %d of them with a second kill; seeds %v", trials, second, seeds)
+	return fmt.Sprintf("%d rounds, %d of them with a second kill, seeds %v", trials, second, seeds)
 }
 
 // writeTable puts the table in the place of the one of a page, or at its end, and says what it is of.
