@@ -286,7 +286,7 @@ type ImageInfo struct {
 // Offered lists which of the contracts beyond Fly.io's API a server has (GET /v1/gondola).
 type Offered struct {
 	Version   string          `json:"version"`
-	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "containers", "services", "policies", "images", "ask", "stats", "volumes"
+	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "containers", "sizes", "services", "policies", "images", "ask", "stats", "volumes"
 	Info      json.RawMessage `json:"info,omitempty"`
 }
 
@@ -300,6 +300,7 @@ type Platform interface {
 	Streams
 	Files
 	Containers
+	Sizes
 	Services
 	Policies
 	Images

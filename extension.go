@@ -59,6 +59,14 @@ type ContainerExtension struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Target names the container whose processes an ephemeral one sees as its own. If empty, those of no other.
 	Target string `json:"target,omitempty"`
+	// ResizeRestart lists the resources, "cpu" and "memory", whose change (Sizes) ends the container and starts it anew.
+	ResizeRestart []string `json:"resize_restart,omitempty"`
+}
+
+// Size is what a Machine or a container reserves and what it may use at most; zero limits are none.
+type Size struct {
+	Requests Resources `json:"requests"`
+	Limits   Resources `json:"limits"`
 }
 
 // EnvVar is an environment variable whose value may be a secret or a fact that is known only when the Machine runs.
@@ -149,6 +157,12 @@ type MachineExtension struct {
 	Notes      []Note            `json:"notes,omitempty"`      // the last 50, oldest first: what a kubelet would record as Events
 	SandboxID  string            `json:"sandbox_id,omitempty"` // changes when the sandbox is made anew
 	StartedAt  time.Time         `json:"started_at,omitzero"`  // of the present sandbox
+	Resize     *ResizeState      `json:"resize,omitempty"`     // set while a Resize is recorded and not in effect yet
+}
+
+// ResizeState is how far a Resize is.
+type ResizeState struct {
+	Error string `json:"error,omitempty"` // why the last try failed; it is tried again
 }
 
 // ContainerStatus is the state of one container.
@@ -163,6 +177,7 @@ type ContainerStatus struct {
 	Ready        bool            `json:"ready"`   // runs and its readiness probe passes, or it ended well (init)
 	Started      bool            `json:"started"` // runs and its startup probe has passed
 	Ephemeral    bool            `json:"ephemeral,omitempty"`
+	Size         *Size           `json:"size,omitempty"` // what the present run has; nil where nobody can tell
 }
 
 // ContainerState says what a container does; Kind decides which of the other fields mean something.

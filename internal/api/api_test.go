@@ -250,7 +250,7 @@ func TestTraps_OfTheWire(t *testing.T) {
 	other := s.machine(app)
 	s.wants("DELETE", other+"?force=true", "", 200, `"ok":true`)
 	s.wants("DELETE", "/v1/apps/two", "", 202, ``)
-	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","services","policies","images","ask","stats","volumes"\]`)
+	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","sizes","services","policies","images","ask","stats","volumes"\]`)
 }
 
 func TestLease_AsTheWireHasIt(t *testing.T) {

@@ -101,6 +101,7 @@ func (a *API) gondolaRoutes() []route {
 		{"PUT", machine + "/payload", changes, large, a.putPayload},
 		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"POST", machine + "/containers", changes, large, a.addContainer},
+		{"PUT", machine + "/size", changes, small, a.resize},
 		{"PUT", root + "/networks/{network}/services", runs, large, a.setServices},
 		{"PUT", root + "/networks/{network}/policies/{owner}", runs, large, a.setPolicies},
 		{"GET", root + "/entrances", looks, 0, a.entrances},

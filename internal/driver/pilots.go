@@ -101,7 +101,7 @@ func prepare(spec pilot.Spec, payload *gondola.Payload) error {
 	}
 	tree := cgroup.Host()
 	// Pilot and sandbox together weigh what the Machine asked for; between the two CPU is shared evenly, so neither can shut the other out.
-	if err := tree.Limit(spec.Cgroup, cgroup.Limits{Weight: max(spec.Requests.CPUMillis, cgroup.MinWeight)}); err != nil {
+	if err := tree.Weigh(spec.Cgroup, spec.Requests.CPUMillis); err != nil {
 		return err
 	}
 	// Beside the sandbox, whose limits are not the pilot's. A pilot enters it by itself, so that none of its children is ever outside.

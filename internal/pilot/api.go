@@ -27,6 +27,10 @@ type API interface {
 	// AddContainer starts an ephemeral container, once. One of that name that is there is left alone; ErrPrecondition while the Machine does
 	// not run.
 	AddContainer(ctx context.Context, c Container) error
+	// Resize changes what sandbox and containers may use: in place, or with a restart of those containers that want one. It returns when all
+	// is in effect but these restarts. ErrPrecondition while the Machine does not run, and for a limit of memory below what is used. Again is
+	// harmless; Status tells the sizes in effect.
+	Resize(ctx context.Context, size Size) error
 	Processes(ctx context.Context) ([]gondola.ProcessStat, error)
 	// Stats tells what the Machine and its running containers use; Ref, Metadata and rates are left to the worker.
 	Stats(ctx context.Context) (gondola.MachineStats, error)

@@ -154,6 +154,11 @@ func (c *Client) AddContainer(ctx context.Context, k Container) error {
 	return c.call(ctx, http.MethodPost, "/v1/containers", k, nil)
 }
 
+// Resize implements API.
+func (c *Client) Resize(ctx context.Context, size Size) error {
+	return c.call(ctx, http.MethodPut, "/v1/size", size, nil)
+}
+
 // Processes implements API.
 func (c *Client) Processes(ctx context.Context) (ps []gondola.ProcessStat, err error) {
 	return ps, c.call(ctx, http.MethodGet, "/v1/processes", nil, &ps)

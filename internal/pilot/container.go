@@ -138,6 +138,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		return true
 	})
 	failpoint.Hit("pilot.container.recorded")
+	size := run.Container.Config.Size()
 	con, err := s.openConsole(c, &run)
 	if err == nil {
 		if err = s.rt.Start(ctx, run); err != nil && !s.goneSoon(ctx) {
@@ -158,6 +159,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 	hooked := c.Config.Gondola != nil && c.Config.Gondola.PostStart != nil
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
 		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerRunning, StartedAt: time.Now()}
+		r.Status.Size = &size
 		if !hooked && !has(c, startupProbe) { // in one step with the news that it runs
 			r.Status.Started, r.Status.Ready = true, !has(c, readinessProbe)
 		}
@@ -183,7 +185,7 @@ func (s *Supervisor) prepareRun(c *Container, n int) (Run, error) {
 		return Run{}, err
 	}
 	ext := c.Config.Gondola
-	return Run{Container: *c, Attempt: n, Args: args, Env: defaultEnv(env, "HOME="+home), WorkingDir: workingDir(c), Identity: id,
+	return Run{Container: s.sized(c), Attempt: n, Args: args, Env: defaultEnv(env, "HOME="+home), WorkingDir: workingDir(c), Identity: id,
 		Mounts: mounted, Files: c.Config.Files, TTY: ext != nil && ext.TTY}, nil
 }
 
@@ -325,16 +327,22 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 			r.Row = 0
 		}
 		good := state.ExitCode == 0
-		r.Done = s.overLocked(c) || isInit(c) && good || !policy.Restart(state.ExitCode, r.Row)
+		again := r.Again
+		r.Again = false
+		r.Done = s.overLocked(c) || !again && (isInit(c) && good || !policy.Restart(state.ExitCode, r.Row))
 		if !r.Begun { // it never began: there is no run whose end this is, but the try counts as one
 			r.Runs, r.Starts = r.Runs+1, r.Starts+1
 			r.Status.RestartCount = r.Starts - 1
 		}
-		if !r.Done {
+		if !r.Done && !again {
 			r.Row++
 		}
 		r.Begun = false
 		r.Status.State = state
+		if !r.Done && again { // nobody is to take its end for the container's
+			r.Status.Last = &state
+			r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+		}
 		r.Status.Ready, r.Status.Started = r.Done && isInit(c) && good, false
 		return true
 	})
@@ -369,7 +377,7 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 	turns := make(chan struct{})
 	go func() {
 		defer close(turns)
-		s.ledger.await(rctx.Done(), func() bool { return s.over(c) && !s.dependents(c) })
+		s.ledger.await(rctx.Done(), func() bool { return s.over(c) && !s.dependents(c) || s.again(c.Name) })
 	}()
 	defer func() { cancel(); <-turns }()
 	select {
@@ -388,7 +396,11 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 		if ctx.Err() != nil {
 			return Exit{}, false
 		}
-		return s.terminate(ctx, c, kill{note: "Stopping container " + c.Name}, exits)
+		note := "Stopping container " + c.Name
+		if s.again(c.Name) {
+			note = "Container " + c.Name + " resize requires restart"
+		}
+		return s.terminate(ctx, c, kill{note: note}, exits)
 	case <-ctx.Done():
 		return Exit{}, false
 	}

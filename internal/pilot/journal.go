@@ -33,8 +33,9 @@ type entry struct {
 
 // sandboxRecord is the sandbox of the moment.
 type sandboxRecord struct {
-	ID        string    `json:"id"`
-	StartedAt time.Time `json:"started_at"`
+	ID        string        `json:"id"`
+	StartedAt time.Time     `json:"started_at"`
+	Size      *gondola.Size `json:"size,omitempty"`
 }
 
 // stopRecord is a Stop that was asked for, so that the next pilot goes on with it.
@@ -47,12 +48,13 @@ type stopRecord struct {
 // containerRecord is what is known of a container beyond its status.
 type containerRecord struct {
 	Status gondola.ContainerStatus `json:"status"`
-	Runs   int                     `json:"runs"`           // runs begun, over all Versions: the next one is number Runs
-	Starts int                     `json:"starts"`         // runs begun since the clean slate; all but the first are restarts
-	Begun  bool                    `json:"begun"`          // the present run was given to the Runtime and has not been seen to end
-	Row    int                     `json:"row"`            // restarts in a row, the one that is due included, for the back-off
-	Done   bool                    `json:"done,omitempty"` // ended for good
-	Hooked bool                    `json:"hooked"`         // the post-start hook of the present run is through
+	Runs   int                     `json:"runs"`            // runs begun, over all Versions: the next one is number Runs
+	Starts int                     `json:"starts"`          // runs begun since the clean slate; all but the first are restarts
+	Begun  bool                    `json:"begun"`           // the present run was given to the Runtime and has not been seen to end
+	Row    int                     `json:"row"`             // restarts in a row, the one that is due included, for the back-off
+	Done   bool                    `json:"done,omitempty"`  // ended for good
+	Hooked bool                    `json:"hooked"`          // the post-start hook of the present run is through
+	Again  bool                    `json:"again,omitempty"` // the present run is to be ended, and another one begun whatever the policy says
 }
 
 // run is the number of the present or last run.

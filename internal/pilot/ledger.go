@@ -63,8 +63,9 @@ func (l *ledger) apply(e entry) {
 			l.stop = nil
 		}
 	}
-	if e.Sandbox != nil && e.Sandbox.ID != l.sandbox.ID {
-		l.sandbox, l.oom = *e.Sandbox, false
+	if e.Sandbox != nil {
+		l.oom = l.oom && e.Sandbox.ID == l.sandbox.ID
+		l.sandbox = *e.Sandbox
 	}
 	l.oom = l.oom || e.OOM
 	if e.Stop != nil {
@@ -228,7 +229,7 @@ func (l *ledger) change(name string, durable bool, f func(*containerRecord) bool
 func (l *ledger) status() (Status, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Status{Version: l.version, Seq: l.seq, Phase: l.phase, Message: l.message, SandboxID: l.sandbox.ID, StartedAt: l.sandbox.StartedAt,
+	s := Status{Version: l.version, Seq: l.seq, Phase: l.phase, Message: l.message, SandboxID: l.sandbox.ID, StartedAt: l.sandbox.StartedAt, Size: l.sandbox.Size,
 		Notes: slices.Clone(l.recent), Containers: make([]gondola.ContainerStatus, len(l.containers))}
 	for i, c := range l.containers {
 		s.Containers[i] = c.Status

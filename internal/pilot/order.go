@@ -135,7 +135,7 @@ func (l *ledger) sandboxMade(spec *Spec) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now}}
+	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}}}
 	again := map[string]bool{}
 	var need func(name string)
 	need = func(name string) {
@@ -190,7 +190,7 @@ func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 	}
 	c.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
 	c.Status.Ready, c.Status.Started = false, false
-	c.Begun, c.Done, c.Hooked, c.Row = false, false, false, 0
+	c.Begun, c.Done, c.Hooked, c.Row, c.Again = false, false, false, 0, false
 	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
 		c.Status.State, c.Status.Last, c.Done = *c.Status.Last, nil, true
 	}

@@ -27,6 +27,11 @@ type Runtime interface {
 	// Wait blocks until the container of that name has ended, also one that an earlier pilot started, and returns how. It may be called
 	// again. If the exit status cannot be known (the sandbox died), Exit.Unknown.
 	Wait(ctx context.Context, name string) (Exit, error)
+	// Resize changes what the sandbox that Boot made or took over reserves and may use together; zero limits are none.
+	Resize(ctx context.Context, size gondola.Size) error
+	// Limit changes what a container that runs may use to what c asks for, for its programs to see; called as well when the sandbox's size
+	// has changed.
+	Limit(ctx context.Context, c Container) error
 	// Signal sends a signal to the container's first process, or to all of its processes. A sandbox that has not taken it when ctx ends is
 	// given up on with the context's error: it may hang, and then only its end ends the call. So it is with Exec.
 	Signal(ctx context.Context, name string, sig gondola.Signal, all bool) error

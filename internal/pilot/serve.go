@@ -111,6 +111,7 @@ func (h *handler) routes() http.Handler {
 	mux.HandleFunc("POST /v1/signal", h.signal)
 	mux.HandleFunc("PUT /v1/payload", h.payload)
 	mux.HandleFunc("POST /v1/containers", h.addContainer)
+	mux.HandleFunc("PUT /v1/size", h.resize)
 	mux.HandleFunc("GET /v1/processes", h.processes)
 	mux.HandleFunc("GET /v1/stats", h.stats)
 	mux.HandleFunc("GET /v1/exec", h.exec)
@@ -177,6 +178,13 @@ func (h *handler) addContainer(w http.ResponseWriter, r *http.Request) {
 	var c Container
 	if readBody(w, r, &c) {
 		answer(w, nil, h.api.AddContainer(r.Context(), c))
+	}
+}
+
+func (h *handler) resize(w http.ResponseWriter, r *http.Request) {
+	var size Size
+	if readBody(w, r, &size) {
+		answer(w, nil, h.api.Resize(r.Context(), size))
 	}
 }
 

@@ -104,6 +104,7 @@ type Status struct {
 	Message    string                    `json:"message,omitempty"`   // why Failed
 	SandboxID  string                    `json:"sandbox_id"`          // changes when the sandbox is made anew
 	StartedAt  time.Time                 `json:"started_at,omitzero"` // of the sandbox
+	Size       *gondola.Size             `json:"size,omitempty"`      // that the sandbox has
 	Containers []gondola.ContainerStatus `json:"containers"`          // in the order of the Spec
 	Notes      []gondola.Note            `json:"notes,omitempty"`     // the last 50
 }

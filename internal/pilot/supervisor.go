@@ -51,6 +51,10 @@ type Supervisor struct {
 	overrun  map[string]bool     // container → it was killed for its memory
 	added    []*Container        // ephemeral ones, beside those of spec
 	begin    func(*Container)    // starts to supervise one more; nil while there may be none
+	size     Size                // that sandbox and containers are to have
+
+	resizing sync.Mutex    // held by the one Resize under way
+	resized  chan struct{} // of 1: size has changed
 }
 
 // NewSupervisor returns a Supervisor that does nothing until Run.
@@ -60,7 +64,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
 		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{},
-		overrun: map[string]bool{}}
+		overrun: map[string]bool{}, size: cfg.Spec.Size(), resized: make(chan struct{}, 1)}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s
 }
@@ -270,30 +274,41 @@ func (s *Supervisor) kubernetes() bool { return s.spec.RestartBackoff == "kubern
 
 // watchMemory kills containers that use more memory than their own limit. The returned function ends it.
 func (s *Supervisor) watchMemory(ctx context.Context) (stop func()) {
-	limits := map[string]int64{}
-	for _, c := range s.spec.Containers {
-		if ext := c.Config.Gondola; ext != nil && ext.Limits != nil && ext.Limits.MemoryBytes > 0 {
-			limits[c.Name] = ext.Limits.MemoryBytes
-		}
-	}
-	if len(limits) == 0 {
-		return func() {}
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
+			limits, due := s.memoryLimits(), tick.C
+			if len(limits) == 0 { // a Resize may give some
+				due = nil
+				tick.Stop()
+			}
 			select {
-			case <-tick.C:
+			case <-due:
 				s.checkMemory(ctx, limits)
+			case <-s.resized:
+				tick.Reset(time.Second)
 			case <-ctx.Done():
 				return
 			}
 		}
 	})
 	return func() { cancel(); wg.Wait() }
+}
+
+// memoryLimits returns the containers that have a limit of their own.
+func (s *Supervisor) memoryLimits() map[string]int64 {
+	limits := map[string]int64{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, size := range s.size.Containers {
+		if size.Limits.MemoryBytes > 0 {
+			limits[name] = size.Limits.MemoryBytes
+		}
+	}
+	return limits
 }
 
 func (s *Supervisor) checkMemory(ctx context.Context, limits map[string]int64) {

@@ -71,7 +71,7 @@ func (w *Worker) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequ
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to stop machine from current state: '%s'", m.rec.State)
 		}
 		m.asked = false
-		m.interrupt("launch", "add", "payload")
+		m.interrupt("launch", "add", "payload", "resize")
 		return m.commit(ctx, func(r *record) { r.State, r.Target, r.Stop = gondola.Stopping, gondola.Stopped, &req },
 			event{kind: "stop", source: "user"})
 	})
@@ -88,7 +88,7 @@ func (w *Worker) Restart(ctx context.Context, ref gondola.Ref, req gondola.Resta
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to restart machine from current state: '%s'", m.rec.State)
 		}
 		m.asked = false
-		m.interrupt("launch", "add", "payload")
+		m.interrupt("launch", "add", "payload", "resize")
 		return m.commit(ctx, func(r *record) {
 			r.State, r.Target, r.Stop = gondola.Restarting, gondola.Started, &gondola.StopRequest{Signal: req.Signal, Timeout: req.Timeout}
 			r.Kill = req.ForceStop
@@ -113,7 +113,7 @@ func (w *Worker) Destroy(ctx context.Context, ref gondola.Ref, force bool) error
 		case !force && (m.rec.State.Transient() || m.rec.State == gondola.Started):
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to destroy machine from current state: '%s': stop it first, or use force", m.rec.State)
 		}
-		m.interrupt("launch", "add", "payload", "ask", "clean")
+		m.interrupt("launch", "add", "payload", "resize", "ask", "clean")
 		return m.commit(ctx, func(r *record) { r.State, r.Target, r.Kill = gondola.Destroying, gondola.Destroyed, true },
 			event{kind: "destroy", source: "user"})
 	})
@@ -189,7 +189,7 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 		return err
 	}
 	m.asked = false
-	m.interrupt("launch", "add", "payload")
+	m.interrupt("launch", "add", "payload", "resize")
 	m.noteServices(config)
 	change := func(r *record) {
 		r.State, r.Target, r.Version, r.Config, r.Allocated = gondola.Updating, target, gondola.NewVersion(time.Now()), config, want

@@ -52,7 +52,7 @@ func (m *machine) haltRunning(ctx context.Context) error {
 		} else {
 			halted = m.halted
 		}
-		m.interrupt("launch", "add", "ask")
+		m.interrupt("launch", "add", "resize", "ask")
 		return nil
 	})
 	if err != nil {

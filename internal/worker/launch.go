@@ -235,6 +235,7 @@ func (l *launcher) make(ctx context.Context) error {
 		if images != nil && ran { // ephemeral containers were the run's before
 			r.Config = lasting(r.Config)
 		}
+		spec = l.w.sizedSpec(spec, r.Config) // it may have been resized meanwhile
 		r.State, r.Step, r.Spec, r.Digests, r.Halting, r.Final = gondola.Starting, stepRun, spec, digests, false, nil
 		r.Reason, r.Message, r.Mounted = "", "", mounted(l.rec.Config)
 	})

@@ -43,6 +43,7 @@ type machine struct {
 	status    *pilot.Status                     // last heard of the present run
 	pulling   map[string]gondola.ContainerState // container → why it waits, while images are pulled
 	additions map[string]addition               // ephemeral container → what holds it up, while the pilot does not have it
+	resizing  resizing                          // while the record says Resized
 	notes     notes
 	outcome   *outcome // the sandbox is over and is being cleaned up
 	asked     bool     // the pilot was told to stop
@@ -157,6 +158,9 @@ func (m *machine) alarm() (<-chan time.Time, func()) {
 		at = m.killAt
 	}
 	if _, next := m.unknown(); m.job == nil && !next.IsZero() && (at.IsZero() || next.Before(at)) {
+		at = next
+	}
+	if next := m.resizing.next; m.rec.Resized && m.job == nil && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
 	if at.IsZero() {
@@ -275,6 +279,10 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 	}
 	if k, _ := m.unknown(); k != nil {
 		m.add(ctx, *k)
+		return false, nil
+	}
+	if m.rec.Resized {
+		return m.stepResize(ctx)
 	}
 	return false, nil
 }
@@ -353,7 +361,8 @@ func (m *machine) disconnect() {
 		m.conn.cancel()
 		m.conn.up()
 		m.conn = nil
-		if m.job != nil && m.job.name == "add" {
+		m.resizing.next = time.Time{} // the next pilot is told at once
+		if m.job != nil && (m.job.name == "add" || m.job.name == "resize") {
 			m.job.cancel()
 		}
 	}

@@ -42,6 +42,9 @@ func (m *machine) view() *gondola.Machine {
 		x.Containers = m.waitingContainers()
 	}
 	x.Containers = append(x.Containers, m.shownAdditions(x.Containers)...)
+	if r.Resized {
+		x.Resize = &gondola.ResizeState{Error: m.resizing.err}
+	}
 	for _, c := range x.Containers {
 		v.Containers = append(v.Containers, gondola.MachineContainer{Name: c.Name, State: string(c.State.Kind)})
 		if x.Reason == "" && c.State.Kind == gondola.ContainerWaiting && c.State.Message != "" && st == nil {

@@ -16,6 +16,18 @@ type Limits struct {
 	MemoryBytes int64
 	PIDs        int64 // threads count too
 	Weight      int64 // thousandths of a core to be had when others want the CPU too; see Shares
+	Container   bool  // Weight is that of a container, of which zero is one too: see ContainerShares
+}
+
+// shares is the weight as v1 has it; zero leaves it as it is.
+func (l Limits) shares() int64 {
+	switch {
+	case l.Container:
+		return ContainerShares(l.Weight)
+	case l.Weight > 0:
+		return Shares(l.Weight)
+	}
+	return 0
 }
 
 // MinWeight is the least that a group is weighed with: one that asks for no CPU must still come to its turn now and then.
@@ -24,8 +36,19 @@ const MinWeight = 10
 // Shares returns so many thousandths of a core as a weight of cgroup v1, where a core is 1024, as a kubelet has it.
 func Shares(millis int64) int64 { return max(millis, MinWeight) * 1024 / 1000 }
 
-// weight is Shares in v2, in which 1 to 10000 stand for v1's 2 to 262144 (https://github.com/kubernetes/enhancements, KEP 2254).
-func weight(millis int64) int64 { return 1 + (min(Shares(millis), 262144)-2)*9999/262142 }
+// Weigh makes a group weigh as much as one that asks for so many thousandths of a core.
+func (t Tree) Weigh(group string, millis int64) error {
+	return t.Limit(group, Limits{Weight: max(millis, MinWeight)})
+}
+
+// ContainerShares is what a kubelet weighs a container with against the others of its Pod; one that asks for nothing gets the least there is.
+func ContainerShares(millis int64) int64 { return max(millis*1024/1000, 2) }
+
+// ContainerWeight is ContainerShares in v2.
+func ContainerWeight(millis int64) int64 { return weight(ContainerShares(millis)) }
+
+// weight is v1's shares in v2, in which 1 to 10000 stand for 2 to 262144 (https://github.com/kubernetes/enhancements, KEP 2254).
+func weight(shares int64) int64 { return 1 + (min(shares, 262144)-2)*9999/262142 }
 
 // Period is the time in which a group gets its share of CPU, in microseconds.
 const Period = 100_000
@@ -41,12 +64,9 @@ func (t Tree) Limit(group string, l Limits) error {
 	if t.Unified() {
 		return t.limitUnified(group, l)
 	}
-	quota, shares := int64(0), int64(0)
+	quota, shares := int64(0), l.shares()
 	if l.CPUMillis > 0 {
 		quota = Quota(l.CPUMillis)
-	}
-	if l.Weight > 0 {
-		shares = Shares(l.Weight)
 	}
 	for _, s := range []struct {
 		controller, file string
@@ -79,8 +99,8 @@ func (t Tree) limitUnified(group string, l Limits) error {
 	if l.CPUMillis > 0 {
 		values["cpu.max"] = fmt.Sprintf("%d %d", Quota(l.CPUMillis), Period)
 	}
-	if l.Weight > 0 {
-		values["cpu.weight"] = strconv.FormatInt(weight(l.Weight), 10)
+	if l.shares() > 0 {
+		values["cpu.weight"] = strconv.FormatInt(weight(l.shares()), 10)
 	}
 	if l.PIDs > 0 {
 		values["pids.max"] = strconv.FormatInt(l.PIDs, 10)

@@ -468,3 +468,21 @@ func (r *runtime) Processes(context.Context) ([]gondola.ProcessStat, error) {
 	}
 	return out, nil
 }
+
+func (r *runtime) Resize(_ context.Context, size gondola.Size) error {
+	r.box.mu.Lock()
+	defer r.box.mu.Unlock()
+	r.box.spec.Requests, r.box.spec.Limits = size.Requests, size.Limits
+	return nil
+}
+
+func (r *runtime) Limit(_ context.Context, c pilot.Container) error {
+	r.box.mu.Lock()
+	defer r.box.mu.Unlock()
+	run := r.box.containers[c.Name]
+	if run == nil || run.main.ended() {
+		return gondola.Errorf(gondola.ErrPrecondition, "container %s has ended", c.Name)
+	}
+	run.run.Container = c
+	return nil
+}

@@ -7,10 +7,12 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"gvisor.dev/gvisor/pkg/sentry/control"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/runsc/container"
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
@@ -101,19 +103,29 @@ var limiterCode = map[string][]byte{
 
 // guestFiles are the limits of a container as its cgroup has them: its own, and where it has none or more, those of the Machine.
 func (r *Runtime) guestFiles(c pilot.Container) (files []control.CgroupsWriteArg) {
-	limits := r.spec.Limits
-	if g := c.Config.Gondola; g != nil && g.Limits != nil {
-		limits = tighter(limits, *g.Limits)
-	}
+	r.mu.Lock()
+	limits := r.limits
+	r.mu.Unlock()
+	size := c.Config.Size()
+	limits = tighter(limits, size.Limits)
 	id := r.id(c.Name)
+	add := func(file, value string) {
+		files = append(files, control.CgroupsWriteArg{File: guestFile(id, file), Value: value})
+	}
+	memory, cpu := "max", "max"
 	if n := limits.MemoryBytes; n > 0 {
-		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "memory.max"), Value: strconv.FormatInt(n, 10)})
+		memory = strconv.FormatInt(n, 10)
 	}
 	if m := limits.CPUMillis; m > 0 {
-		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "cpu.max"), Value: fmt.Sprintf("%d %d", cgroup.Quota(m), cgroup.Period)})
+		cpu = strconv.FormatInt(cgroup.Quota(m), 10)
 	}
+	add("memory.max", memory)
+	add("cpu.max", fmt.Sprintf("%s %d", cpu, cgroup.Period))
 	if n := r.spec.Processes; n > 0 {
-		files = append(files, control.CgroupsWriteArg{File: guestFile(id, "pids.max"), Value: strconv.FormatInt(n, 10)})
+		add("pids.max", strconv.FormatInt(n, 10))
+	}
+	if c.Config.Gondola != nil {
+		add("cpu.weight", strconv.FormatInt(cgroup.ContainerWeight(size.Requests.CPUMillis), 10))
 	}
 	return files
 }
@@ -166,9 +178,27 @@ func (r *Runtime) limitGuest(ctx context.Context, c pilot.Container) error {
 	if err := r.rootReady(ctx); err != nil {
 		return err
 	}
-	last := files[len(files)-1] // they are written in this order
-	if shown, err := root.Sandbox.CgroupsReadControlFile(last.File); err == nil && shown == last.Value {
+	if shown, err := shows(root, files); err == nil && shown {
 		return nil
+	}
+	return r.writeGuest(files)
+}
+
+// shows says whether the files have their values.
+func shows(root *container.Container, files []control.CgroupsWriteArg) (bool, error) {
+	for _, f := range files {
+		if shown, err := root.Sandbox.CgroupsReadControlFile(f.File); err != nil || strings.TrimSpace(shown) != f.Value {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// writeGuest runs a program in the sandbox that writes the files.
+func (r *Runtime) writeGuest(files []control.CgroupsWriteArg) error {
+	root, err := r.booted()
+	if err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(root.Spec.Mounts, func(m specs.Mount) bool { return m.Destination == guestCgroups }) {
 		return nil // made by an earlier pilot, or without limiterCode: its root does not know

@@ -45,6 +45,7 @@ type Runtime struct {
 
 	mu      sync.Mutex
 	spec    pilot.Spec
+	limits  gondola.Resources // of the sandbox: the Spec's, or what Resize said
 	conf    *config.Config
 	volumes oci.Volumes
 	sandbox *container.Container // nil before Boot
@@ -104,7 +105,7 @@ func (r *Runtime) configure(spec pilot.Spec) error {
 	config.RegisterFlags(flags)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spec = spec
+	r.spec, r.limits = spec, spec.Limits
 	r.volumes = oci.PlaceVolumes(spec, true)
 	if err := flags.Parse(r.flags()); err != nil {
 		return fmt.Errorf("runsc flags: %w", err)

@@ -83,17 +83,19 @@ func (r *Runtime) baseSpec(root, name string) *specs.Spec {
 
 // limit sets what one container may use.
 func (r *Runtime) limit(res *specs.LinuxResources, g *gondola.ContainerExtension) {
-	cpu := &specs.LinuxCPU{}
+	asks := int64(0)
 	if g.Requests != nil {
-		shares := uint64(cgroup.Shares(g.Requests.CPUMillis)) // as a kubelet weighs containers against each other
-		cpu.Shares, res.CPU = &shares, cpu
+		asks = g.Requests.CPUMillis
 	}
+	shares := uint64(cgroup.ContainerShares(asks))
+	cpu := &specs.LinuxCPU{Shares: &shares}
+	res.CPU = cpu
 	if g.Limits == nil {
 		return
 	}
 	if m := g.Limits.CPUMillis; m > 0 {
 		quota, period := cgroup.Quota(m), uint64(cgroup.Period)
-		cpu.Quota, cpu.Period, res.CPU = &quota, &period, cpu
+		cpu.Quota, cpu.Period = &quota, &period
 	}
 	if m := g.Limits.MemoryBytes; m > 0 {
 		res.Memory = &specs.LinuxMemory{Limit: &m}

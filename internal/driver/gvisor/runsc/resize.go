@@ -1,0 +1,47 @@
+package runsc
+
+import (
+	"context"
+	"fmt"
+
+	"gondola"
+	"gondola/internal/driver/cgroup"
+	"gondola/internal/pilot"
+)
+
+// Resize changes the limits of the sandbox; see pilot.Runtime. The number of its CPUs stays what it was made with.
+func (r *Runtime) Resize(_ context.Context, size gondola.Size) error {
+	if _, err := r.booted(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.limits = size.Limits
+	r.mu.Unlock()
+	if r.spec.Cgroup == "" {
+		return nil
+	}
+	limits := cgroup.Limits{CPUMillis: size.Limits.CPUMillis, MemoryBytes: size.Limits.MemoryBytes}
+	if limits.MemoryBytes > 0 {
+		limits.MemoryBytes += gondola.Overhead.MemoryBytes // as it was made: see oci.MachineResources
+	}
+	if err := cgroup.Host().Resize(r.sandboxCgroup(), limits); err != nil {
+		return err
+	}
+	return cgroup.Host().Weigh(r.spec.Cgroup, size.Requests.CPUMillis)
+}
+
+// Limit shows a container that runs its new limits; see pilot.Runtime. They are kept by the sandbox's, and by the pilot, which looks at what
+// containers use.
+func (r *Runtime) Limit(_ context.Context, c pilot.Container) error {
+	if _, err := r.running(c.Name); err != nil {
+		return err
+	}
+	files := r.guestFiles(c)
+	if len(files) == 0 {
+		return nil
+	}
+	if err := r.writeGuest(files); err != nil {
+		return fmt.Errorf("show the limits of container %s: %w", c.Name, err)
+	}
+	return nil
+}
