@@ -54,6 +54,7 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Dial", (*suite).dial},
 		{"PayloadIsRefreshed", (*suite).payload},
 		{"ContainerIsAdded", (*suite).addContainer},
+		{"Resize", (*suite).resize},
 		{"ServicesAndImages", (*suite).servicesAndImages},
 		{"Stats", (*suite).stats},
 	} {
@@ -471,6 +472,8 @@ func (s *suite) unknown() {
 	s.wants(err, gondola.ErrNotFound, "Dial")
 	s.wants(s.p.PutPayload(ctx, ref, gondola.Payload{}), gondola.ErrNotFound, "PutPayload")
 	s.wants(s.p.AddContainer(ctx, ref, gondola.AddContainerRequest{}), gondola.ErrNotFound, "AddContainer")
+	_, err = s.p.Resize(ctx, ref, gondola.ResizeRequest{})
+	s.wants(err, gondola.ErrNotFound, "Resize")
 }
 
 func (s *suite) deadline() {

@@ -47,3 +47,68 @@ func (s *suite) addContainer() {
 		s.Errorf("containers of the next run = %+v, want main alone", m.Config.Containers)
 	}
 }
+
+func (s *suite) resize() {
+	k := gondola.Container{Name: "main", Image: "test/app", Cmd: []string{"run"}, Gondola: &gondola.ContainerExtension{
+		Requests: &gondola.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30}}}
+	m := s.started(gondola.Config{Containers: []gondola.Container{k}, Gondola: &gondola.ConfigExtension{Requests: k.Gondola.Requests}})
+	to := func(cpu, memory int64) gondola.ResizeRequest {
+		size := gondola.Size{Requests: gondola.Resources{CPUMillis: cpu, MemoryBytes: memory}, Limits: gondola.Resources{MemoryBytes: memory}}
+		return gondola.ResizeRequest{Size: size, Containers: []gondola.ContainerSize{{Name: "main", Size: size}}}
+	}
+	inEffect := func(req gondola.ResizeRequest) (last gondola.Machine) {
+		s.eventually("the new size is in effect", func() bool {
+			last = s.get(m.Ref())
+			size := last.Gondola.Containers[0].Size
+			return last.Gondola.Resize == nil && size != nil && *size == req.Size
+		})
+		return last
+	}
+	more := to(4000, 8<<30)
+	for range 2 {
+		got, err := s.p.Resize(s.Context(), m.Ref(), more)
+		s.no(err, "Resize")
+		if *got.Config.Gondola.Requests != more.Requests || got.Gondola.Allocated != more.Requests || got.Version != m.Version {
+			s.Errorf("Resize = %+v, allocated %s; want %s of version %s", got.Config.Gondola, got.Gondola.Allocated, more.Requests, m.Version)
+		}
+	}
+	if got := inEffect(more); got.State != gondola.Started || got.Gondola.Containers[0].RestartCount != 0 {
+		s.Errorf("the machine is %s, %+v; want it running on", got.State, got.Gondola.Containers)
+	}
+	a, err := s.p.Ask(s.Context(), gondola.Ask{Requests: gondola.Resources{CPUMillis: 5000}})
+	s.no(err, "Ask")
+	if len(a.Bids) != 0 {
+		s.Errorf("5 CPUs beside a machine that was resized to 4 of 8: %+v, want a refusal", a)
+	}
+
+	_, err = s.p.Resize(s.Context(), m.Ref(), to(9000, 1<<30))
+	s.wants(err, gondola.ErrCapacity, "Resize beyond the worker")
+	if r := gondola.Refusals(err); len(r) != 1 || r[0].Capacity.CPUMillis != 8000 || r[0].Free.CPUMillis != 8000 {
+		s.Errorf("refusals = %+v, want one of a worker of 8 CPUs, of which the machine may have all", r)
+	}
+	if got := s.get(m.Ref()); got.Config.Gondola.Requests.CPUMillis != 4000 || got.Gondola.Allocated.CPUMillis != 4000 {
+		s.Errorf("after a refusal: %+v, allocated %s", got.Config.Gondola, got.Gondola.Allocated)
+	}
+	_, err = s.p.Resize(s.Context(), m.Ref(), gondola.ResizeRequest{Size: more.Size, Containers: []gondola.ContainerSize{{Name: "none"}}})
+	s.wants(err, gondola.ErrInvalid, "Resize of a container that is not there")
+
+	less := to(500, 1<<29)
+	_, err = s.p.Resize(s.Context(), m.Ref(), less)
+	s.no(err, "Resize")
+	if got := inEffect(less); got.Gondola.Allocated != less.Requests {
+		s.Errorf("allocated = %s once less is in effect, want %s", got.Gondola.Allocated, less.Requests)
+	}
+
+	// A Machine that stands still has it from its next start.
+	s.no(s.p.Stop(s.Context(), m.Ref(), gondola.StopRequest{}), "Stop")
+	s.await(m.Ref(), gondola.Stopped)
+	got, err := s.p.Resize(s.Context(), m.Ref(), more)
+	s.no(err, "Resize of a stopped machine")
+	if got.Gondola.Allocated != (gondola.Resources{}) {
+		s.Errorf("a stopped machine holds %s after its resize", got.Gondola.Allocated)
+	}
+	_, err = s.p.Start(s.Context(), m.Ref())
+	s.no(err, "Start")
+	s.await(m.Ref(), gondola.Started)
+	inEffect(more)
+}

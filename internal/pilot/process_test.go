@@ -179,3 +179,6 @@ func testSpec(t *testing.T, script string) pilot.Spec {
 	s.Containers[0].Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartNo}
 	return s
 }
+
+func (p *processes) Resize(context.Context, gondola.Size) error   { return nil }
+func (p *processes) Limit(context.Context, pilot.Container) error { return nil }

@@ -138,7 +138,8 @@ func (m *machine) stepResize(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
-// inEffect says whether what a pilot tells has the sizes of the Spec. A container that does not run has them from its next run.
+// inEffect says whether what a pilot tells has the sizes of the Spec. A container that does not run has them from its next run, which is
+// waited for where it is due now.
 func inEffect(s *pilot.Spec, st *pilot.Status) bool {
 	want := s.Size()
 	if st.Size == nil || *st.Size != want.Size {
@@ -146,7 +147,8 @@ func inEffect(s *pilot.Spec, st *pilot.Status) bool {
 	}
 	for _, c := range st.Containers {
 		size, ok := want.Containers[c.Name]
-		if ok && !c.Ephemeral && c.State.Kind == gondola.ContainerRunning && (c.Size == nil || *c.Size != size) {
+		runs := c.State.Kind == gondola.ContainerRunning || c.State.Reason == "ContainerCreating" && c.Size != nil
+		if ok && !c.Ephemeral && runs && (c.Size == nil || *c.Size != size) {
 			return false
 		}
 	}

@@ -91,12 +91,26 @@ func StandardMounts(shm string) []specs.Mount {
 	}
 }
 
-// MachineResources translates the limits of a Machine. The sandbox itself needs memory too, and that is not the user's to pay.
-func MachineResources(l gondola.Resources) *specs.LinuxResources {
-	res := &specs.LinuxResources{}
+// minCPUMillis is the least CPU that a sandbox with a kernel of its own can be limited to: with a hundredth of a core it would take 15 s to start
+// a command.
+const minCPUMillis = 100
+
+// SandboxLimits are those of a sandbox with a kernel of its own, whose containers have l. What the sandbox itself needs is not the user's to pay.
+func SandboxLimits(l gondola.Resources) gondola.Resources {
 	if l.MemoryBytes > 0 {
-		limit := l.MemoryBytes + gondola.Overhead.MemoryBytes
-		res.Memory = &specs.LinuxMemory{Limit: &limit}
+		l.MemoryBytes += gondola.Overhead.MemoryBytes
+	}
+	if l.CPUMillis > 0 {
+		l.CPUMillis = max(l.CPUMillis, minCPUMillis)
+	}
+	return l
+}
+
+// MachineResources translates the limits of such a sandbox.
+func MachineResources(limits gondola.Resources) *specs.LinuxResources {
+	res, l := &specs.LinuxResources{}, SandboxLimits(limits)
+	if l.MemoryBytes > 0 {
+		res.Memory = &specs.LinuxMemory{Limit: &l.MemoryBytes}
 	}
 	if l.CPUMillis > 0 {
 		period, quota := uint64(cgroup.Period), cgroup.Quota(l.CPUMillis)

@@ -40,10 +40,12 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 	if err := e.relabel(ctx, pod, m); err != nil {
 		return 0, err
 	}
+	m, due := e.resize(ctx, n, pod, m, w) // before the status: that tells of the spec it has seen
 	details, err := e.reportCalmly(ctx, n, pod, m, w)
 	if err != nil {
 		return 0, err
 	}
+	details = sooner(details, due)
 	again, err := e.restart(ctx, n, pod, m, w)
 	if err != nil || again > 0 {
 		return sooner(again, details), err

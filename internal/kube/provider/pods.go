@@ -76,9 +76,10 @@ type work struct {
 	tries       int
 	detailsAt   time.Time         // since when details wait to be reported; zero: none do
 	refusedHere map[string]string // ephemeral container → why it cannot be run
-	began       time.Time         // when the Pod was first seen here
-	span        trace.Span        // of the Pod's way to Running; nil: it is over, or was never followed
-	createdHere bool              // this process made the Machine: all its notes are news
+	resizing    resizing
+	began       time.Time  // when the Pod was first seen here
+	span        trace.Span // of the Pod's way to Running; nil: it is over, or was never followed
+	createdHere bool       // this process made the Machine: all its notes are news
 }
 
 func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine {

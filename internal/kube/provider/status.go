@@ -79,7 +79,8 @@ func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *
 
 // seen is what only the worker of the Pod knows of a Pod that has its Machine.
 func (w *work) seen() translate.Observed {
-	return translate.Observed{Waiting: w.waiting, Refused: w.refusedHere}
+	return translate.Observed{Waiting: w.waiting, Refused: w.refusedHere,
+		Resize: w.resizing.pending, ResizeGeneration: w.resizing.accepted}
 }
 
 // urgent says whether two statuses differ in what controllers, Services and people act on.

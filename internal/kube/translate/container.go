@@ -32,6 +32,9 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 				st.State.Waiting.Reason, st.State.Waiting.Message = w.Reason, w.Message
 			}
 		}
+		if observed != nil && st.ContainerID != "" {
+			resources(&st, c, m, observed)
+		}
 		if (o.Over || o.Failure != nil) && st.State.Running != nil && !alive(m) {
 			lose(&st, o)
 		}

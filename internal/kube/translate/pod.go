@@ -139,6 +139,7 @@ func container(pod *corev1.Pod, c *corev1.Container, in Inputs, init bool) (gond
 			Termination: &gondola.Termination{
 				Path: c.TerminationMessagePath, FallbackLog: c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
 			},
+			ResizeRestart: resizeRestart(c),
 		},
 	}
 	if l := c.Lifecycle; l != nil {

@@ -24,6 +24,9 @@ type Observed struct {
 	// containers have ended.
 	Over    bool
 	Refused map[string]string // ephemeral container → why it cannot be run
+
+	Resize           *Pending // why the Pod's new resources are not carried out; nil: that has not been tried yet
+	ResizeGeneration int64    // generation of the Pod whose resources were carried out last; zero: not known
 }
 
 // Failure is why a Pod as a whole has failed.
@@ -62,7 +65,8 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 		s.Phase, s.Reason, s.Message = old.Phase, old.Reason, old.Message
 	}
 	addresses(s, m, o)
-	conditions(pod, old, s, m, o.Now)
+	podLevel(pod, s, m)
+	conditions(pod, old, s, m, o)
 	if o.Failure != nil && o.Failure.Disrupted {
 		disrupted(old, s, pod, o)
 	}
@@ -114,13 +118,16 @@ func onePerFamily(list []netip.Addr) []netip.Addr {
 }
 
 // conditions writes the conditions that are a kubelet's and keeps all others.
-func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, now time.Time) {
+func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, o Observed) {
 	owned := []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
 	s.Conditions = nil
 	for _, c := range old.Conditions {
 		if !slices.Contains(owned, c.Type) {
 			s.Conditions = append(s.Conditions, c)
 		}
+	}
+	if s.Phase != corev1.PodSucceeded && s.Phase != corev1.PodFailed {
+		s.Conditions = append(s.Conditions, resizeConditions(pod, old, m, o)...)
 	}
 	all := append(slices.Clone(s.InitContainerStatuses), s.ContainerStatuses...)
 	sandbox := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse,
@@ -136,44 +143,14 @@ func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, n
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue,
 			ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.PodScheduled)},
 	}
-	if m != nil && resized(pod, m) {
-		fresh = append(fresh, corev1.PodCondition{Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: corev1.PodReasonInfeasible,
-			Message: "resizing a Pod in place is not supported yet", ObservedGeneration: pod.Generation})
-	}
 	for _, c := range fresh {
-		c.LastTransitionTime = metav1.NewTime(now).Rfc3339Copy()
+		c.LastTransitionTime = metav1.NewTime(o.Now).Rfc3339Copy()
 		if _, was := podutil.GetPodConditionFromList(old.Conditions, c.Type); was != nil && was.Status == c.Status {
 			c.LastTransitionTime = was.LastTransitionTime
 			c.LastProbeTime = was.LastProbeTime
 		}
 		s.Conditions = append(s.Conditions, c)
 	}
-}
-
-// resized says whether the Pod asks for other resources than its Machine was made with.
-func resized(pod *corev1.Pod, m *gondola.Machine) bool {
-	if m.Config == nil {
-		return false
-	}
-	for _, k := range m.Config.Containers {
-		for i := range pod.Spec.Containers {
-			c := &pod.Spec.Containers[i]
-			if c.Name != k.Name || k.Gondola == nil {
-				continue
-			}
-			if value(amount(c.Resources.Requests)) != value(k.Gondola.Requests) || value(amount(c.Resources.Limits)) != value(k.Gondola.Limits) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func value(r *gondola.Resources) gondola.Resources {
-	if r == nil {
-		return gondola.Resources{}
-	}
-	return *r
 }
 
 // hasSandbox says whether the Machine's sandbox and network are there.
@@ -200,6 +177,9 @@ func phase(pod *corev1.Pod, inits, apps []corev1.ContainerStatus, over bool) cor
 			n.waiting++
 		default:
 			n.stopped++
+			if st.State.Waiting != nil && ended.ExitCode == 0 && !over {
+				break // it is being started anew, whatever its policy says: for new resources
+			}
 			if over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode) {
 				n.final++
 			}

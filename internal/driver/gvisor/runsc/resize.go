@@ -6,6 +6,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -20,11 +21,8 @@ func (r *Runtime) Resize(_ context.Context, size gondola.Size) error {
 	if r.spec.Cgroup == "" {
 		return nil
 	}
-	limits := cgroup.Limits{CPUMillis: size.Limits.CPUMillis, MemoryBytes: size.Limits.MemoryBytes}
-	if limits.MemoryBytes > 0 {
-		limits.MemoryBytes += gondola.Overhead.MemoryBytes // as it was made: see oci.MachineResources
-	}
-	if err := cgroup.Host().Resize(r.sandboxCgroup(), limits); err != nil {
+	limits := oci.SandboxLimits(size.Limits) // as it was made
+	if err := cgroup.Host().Resize(r.sandboxCgroup(), cgroup.Limits{CPUMillis: limits.CPUMillis, MemoryBytes: limits.MemoryBytes}); err != nil {
 		return err
 	}
 	return cgroup.Host().Weigh(r.spec.Cgroup, size.Requests.CPUMillis)
