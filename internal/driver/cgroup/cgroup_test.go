@@ -110,3 +110,53 @@ func TestUsageAndOOMKills(t *testing.T) {
 		})
 	}
 }
+
+func TestResize_SetsAndTakesLimitsAway(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		files       map[string]string
+		more, never map[string]string
+	}{
+		{"v2", map[string]string{"cgroup.controllers": "cpu memory", "cgroup.subtree_control": "cpu memory", "a/memory.max": "1", "a/cpu.max": "1", "a/cpu.weight": "1"},
+			map[string]string{"a/memory.max": "67108864", "a/cpu.max": "25000 100000", "a/cpu.weight": "10"},
+			map[string]string{"a/memory.max": "max", "a/cpu.max": "max", "a/cpu.weight": "10"}},
+		{"v1", map[string]string{"memory/a/memory.limit_in_bytes": "1", "memory/a/memory.memsw.limit_in_bytes": "1", "cpu/a/cpu.cfs_quota_us": "1", "cpu/a/cpu.shares": "1"},
+			map[string]string{"memory/a/memory.limit_in_bytes": "67108864", "memory/a/memory.memsw.limit_in_bytes": "67108864", "cpu/a/cpu.cfs_quota_us": "25000", "cpu/a/cpu.shares": "256"},
+			map[string]string{"memory/a/memory.limit_in_bytes": "-1", "memory/a/memory.memsw.limit_in_bytes": "-1", "cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.shares": "256"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root := t.TempDir()
+			for file, text := range tc.files {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(root, file)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(root, file), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, step := range []struct {
+				limits cgroup.Limits
+				want   map[string]string
+			}{
+				{cgroup.Limits{CPUMillis: 250, MemoryBytes: 64 << 20, Weight: 250, Container: true}, tc.more},
+				{cgroup.Limits{}, tc.never},
+			} {
+				for file := range tc.files { // the kernel's files forget what was in them
+					if step.want[file] != "" && step.limits.MemoryBytes > 0 {
+						if err := os.Truncate(filepath.Join(root, file), 0); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if err := cgroup.At(root).Resize("a", step.limits); err != nil {
+					t.Fatal(err)
+				}
+				for file, want := range step.want {
+					if b, _ := os.ReadFile(filepath.Join(root, file)); !strings.HasPrefix(string(b), want) {
+						t.Errorf("%s = %q after %+v, want %q", file, b, step.limits, want)
+					}
+				}
+			}
+		})
+	}
+}

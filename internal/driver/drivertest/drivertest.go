@@ -88,6 +88,7 @@ func cases() []testCase {
 		{"Logs_NothingIsLost", nil, logsWhole},
 		{"Memory_OverrunOfOneContainer", needs(multi, memory), memoryOverrun},
 		{"Memory_OverrunOfTheSandbox", needs(memory), sandboxOverrun},
+		{"Resize_ChangesWhatContainersMayUse", needs(multi, memory), resizeLimits},
 		{"Payload_RefreshIsSeenLive", nil, payloadRefresh},
 		{"Payload_VariablesOfSecrets", nil, payloadEnv},
 		{"Volume_SharedBetweenContainers", needs(multi), sharedVolume},
