@@ -24,7 +24,6 @@ var operations = map[string]operation{
 	"update":         {setup: (*crashed).makeMachine, act: (*crashed).update, wrong: (*crashed).updated},
 	"destroy":        {setup: (*crashed).makeMachine, act: (*crashed).destroy, wrong: (*crashed).destroyed},
 	"payload":        {setup: (*crashed).makeMachine, act: (*crashed).payload, wrong: running("new")},
-	"resize":         {setup: (*crashed).makeMachine, act: (*crashed).resize, wrong: (*crashed).resized},
 	"daemon dies":    {setup: (*crashed).makeMachine, act: (*crashed).killDaemon, wrong: running("old"), once: true},
 	"pilot dies":     {setup: (*crashed).makeMachine, act: (*crashed).killPilot, wrong: running("old"), once: true},
 	"sandbox dies":   {setup: (*crashed).makeMachine, act: (*crashed).killSandbox, wrong: running("old"), once: true},

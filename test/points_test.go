@@ -92,14 +92,6 @@ var points = []point{
 	{"pilot.payload.swapped", ops("payload", "create")},
 	{"pilot.payload.linked", ops("payload", "create")},
 
-	// What it may use is changed.
-	{"worker.resize.begun", ops("resize")},
-	{"worker.resize.recorded", ops("resize")},
-	{"worker.resize.told", ops("resize")},
-	{"pilot.resize.begun", ops("resize")},
-	{"pilot.resize.done", ops("resize")},
-	{"worker.resize.done", ops("resize")},
-
 	// It is ended.
 	{"worker.stop.begun", ops("stop", "restart", "update")},
 	{"worker.stop.asked", ops("stop", "restart", "update")},

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"gondola"
-	"gondola/internal/failpoint"
 )
 
 // Size is what a Machine and its containers reserve and may use.
@@ -60,7 +59,6 @@ func (s *Supervisor) Resize(ctx context.Context, size Size) error {
 	if err := s.checkShrink(ctx, old, size); err != nil {
 		return err
 	}
-	failpoint.Hit("pilot.resize.begun")
 	// Containers may not have more than the sandbox: it takes the larger first, and the smaller last.
 	wide := gondola.Size{Requests: size.Requests, Limits: wider(old.Limits, size.Limits)}
 	if err := s.rt.Resize(ctx, wide); err != nil {
@@ -85,7 +83,6 @@ func (s *Supervisor) Resize(ctx context.Context, size Size) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	failpoint.Hit("pilot.resize.done")
 	s.ledger.resized(size.Size)
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gondola"
-	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -65,14 +64,12 @@ func (m *machine) resizeTo(ctx context.Context, req gondola.ResizeRequest) error
 	}
 	m.interrupt("resize")
 	m.resizing = resizing{}
-	failpoint.Hit("worker.resize.begun")
 	err = m.commit(ctx, func(r *record) {
 		r.Config, r.Allocated = config, holds
 		if r.Step == stepRun && r.Spec != nil {
 			r.Spec, r.Resized = m.w.sizedSpec(r.Spec, config), true
 		}
 	})
-	failpoint.Hit("worker.resize.recorded")
 	return err
 }
 
@@ -105,7 +102,6 @@ func (m *machine) stepResize(ctx context.Context) (again bool, err error) {
 	}
 	if inEffect(m.rec.Spec, m.status) {
 		want, _ := m.rec.Config.Requests()
-		failpoint.Hit("worker.resize.done")
 		m.resizing = resizing{}
 		return true, m.commit(ctx, func(r *record) { r.Resized, r.Allocated = false, want })
 	}
@@ -117,7 +113,6 @@ func (m *machine) stepResize(ctx context.Context) (again bool, err error) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		err := api.Resize(ctx, size)
-		failpoint.Hit("worker.resize.told")
 		return func(context.Context) {
 			if errors.Is(err, context.Canceled) {
 				return // for another size
