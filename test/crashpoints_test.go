@@ -83,7 +83,7 @@ func TestCrashPoints(t *testing.T) {
 		}
 		end = time.Now().Add(d)
 	}
-	c := newCrashed(t)
+	var c *crashed
 	left := 0
 	for _, trial := range trials {
 		if known[trial.key()] {
@@ -92,6 +92,9 @@ func TestCrashPoints(t *testing.T) {
 		if time.Now().After(end) {
 			left++
 			continue
+		}
+		if c == nil {
+			c = newCrashed(t)
 		}
 		o := c.tryAndAgain(trial)
 		all = append(all, o)
