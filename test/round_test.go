@@ -67,7 +67,7 @@ func (r *round) reaches(asked chan error) bool {
 			return true
 		}
 		if r.Hit == 1 {
-			if time.Since(began) > 30*time.Second {
+			if time.Since(began) > time.Minute {
 				return false
 			}
 			continue
@@ -102,7 +102,7 @@ func (r *round) giveUp(asked chan error) {
 	if r.Hit == 1 {
 		r.t.Errorf("%q does not reach point %s", r.Operation, r.Point)
 	}
-	if <-asked; r.gone(0) { // as "down" leaves it
+	if <-asked; r.gone(0) || r.Operation == "down" && r.gone(30*time.Second) { // which returns while the daemon still ends
 		r.hangUp()
 		if err := r.launchUp(); err != nil {
 			r.t.Fatal(err)
@@ -123,10 +123,10 @@ func (r *round) recover(asked chan error) {
 		r.arm(r.Again.Point)
 	}
 	r.up, r.dead = r.died, daemon
+	err := <-asked // before the daemon is there again: "down" goes on without it
 	if daemon {
 		r.revive()
 	}
-	err := <-asked
 	if r.op.once {
 		err = nil // it happened
 	}
@@ -227,7 +227,8 @@ func (r *round) killPilots() (n int) {
 func (r *round) revive() {
 	for {
 		if !r.dead {
-			r.t.Fatalf("%s: the daemon has ended and nobody killed it\n%s", r.trial, r.diagnosis())
+			b, _ := os.ReadFile(r.log.Name())
+			r.t.Fatalf("%s: the daemon has ended and nobody killed it: %s\n%s", r.trial, b, r.diagnosis())
 		}
 		r.dead = false
 		r.hangUp()
