@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,13 +148,15 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 // summary says what was tried.
 func summary(all []outcome) string {
-	trials, second := 0, 0
+	trials, second, most := 0, 0, 0.0
 	var seeds []uint64
 	for _, o := range all {
 		if !o.Reached {
 			continue
 		}
 		trials++
+		n, _ := strconv.ParseFloat(o.Load, 64)
+		most = max(most, n)
 		if o.Kills > 1 {
 			second++
 		}
@@ -162,7 +165,7 @@ func summary(all []outcome) string {
 		}
 	}
 	slices.Sort(seeds)
-	return fmt.Sprintf("%d rounds, %d of them with a second kill, seeds %v", trials, second, seeds)
+	return fmt.Sprintf("%d rounds, %d of them with a second kill, seeds %v, on %d cores with a load of up to %.0f", trials, second, seeds, runtime.NumCPU(), most)
 }
 
 // writeTable puts the table in the place of the one of a page, or at its end, and says what it is of.
