@@ -74,6 +74,7 @@ func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args.
 
 func (p *program) up() *cobra.Command {
 	var regions, listen, pools, drivers []string
+	var fallback string
 	var nodes int
 	var bare bool
 	cmd := &cobra.Command{
@@ -100,6 +101,10 @@ func (p *program) up() *cobra.Command {
 			for _, d := range drivers {
 				c.Allow(d)
 			}
+			if fallback != "" {
+				c.Allow(fallback)
+				c.FallbackDriver = fallback
+			}
 			if cmd.Flags().Changed("nodes-per-region") {
 				if nodes < 1 {
 					return cli.UsageErrorf("--nodes-per-region %d: want at least 1", nodes)
@@ -120,6 +125,7 @@ func (p *program) up() *cobra.Command {
 	f.StringSliceVar(&regions, "region", nil, "a region, its worker sharing this host with the others; several times (default: those of the last time, else local)")
 	f.StringSliceVar(&listen, "listen", nil, "an address of this host on which other machines reach both APIs, by TLS and token; several times (default: none)")
 	f.StringSliceVar(&drivers, "allow-driver", nil, "a driver that Machines and Pods may ask for beside the default: runc, for trusted work at the host's own speed")
+	f.StringVar(&fallback, "fallback-driver", "", "a driver for Pods that name none and ask for what the default cannot give, such as sysctls: runc, for trusted work (default: refuse them)")
 	f.IntVar(&nodes, "nodes-per-region", 0, "virtual Kubernetes nodes per region (default 1)")
 	f.StringSliceVar(&pools, "lb-pool", nil, "addresses for Services of type LoadBalancer, such as 192.0.2.0/28; several times (default: the host's own)")
 	f.BoolVar(&bare, "no-kubernetes", false, "only the Machines platform")
@@ -217,6 +223,6 @@ func newCluster(c daemon.ClusterConfig) (daemon.Cluster, error) {
 	}
 	return kube.New(kube.Config{
 		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Names: c.Names, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,
-		Platform: c.Platform, Apps: c.Apps, PodStarted: c.PodStarted, Renewed: c.Renewed, Network: c.Network, Drivers: c.Drivers, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
+		Platform: c.Platform, Apps: c.Apps, PodStarted: c.PodStarted, Renewed: c.Renewed, Network: c.Network, Drivers: c.Drivers, FallbackDriver: c.FallbackDriver, Progress: func(step string, took time.Duration) { c.Say(step, took) }, Log: c.Log,
 	})
 }

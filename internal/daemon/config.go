@@ -43,6 +43,8 @@ type Config struct {
 	Reserve           Reserve             `json:"reserve,omitzero"`     // what Machines may not have
 	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
 	Drivers []string `json:"drivers,omitempty"`
+	// FallbackDriver runs Pods that name no driver and ask for what the default cannot give. It is one of Drivers. If empty, such Pods are refused.
+	FallbackDriver string `json:"fallbackDriver,omitempty"`
 }
 
 // Limits is what a Machine may have at most of what it does not ask for by itself (docs/limits.md).
@@ -193,6 +195,9 @@ func (c *Config) check() error {
 		if slices.Contains(c.Drivers[:i], d) {
 			return invalid("drivers: %q is named twice", d)
 		}
+	}
+	if f := c.FallbackDriver; f != "" && !slices.Contains(c.Drivers, f) {
+		return invalid("fallbackDriver: %q is not among the drivers: %s", f, strings.Join(c.Drivers, ", "))
 	}
 	if n := c.Limits.Processes; n != 0 && n != -1 && n < 64 {
 		return invalid("limits: processes %d: want at least 64, or -1 for no limit", n)

@@ -60,8 +60,10 @@ type ClusterConfig struct {
 	Renewed      func() // Kubeconfig may return a newer one
 	PodStarted   func(region gondola.Region, took time.Duration)
 	Drivers      []string // that Machines may ask for, the default first
-	Say          func(step string, took time.Duration)
-	Log          *slog.Logger
+	// FallbackDriver runs Pods without a RuntimeClass that ask for what the default driver cannot give. If empty, such Pods are refused.
+	FallbackDriver string
+	Say            func(step string, took time.Duration)
+	Log            *slog.Logger
 }
 
 // NodeConfig is a virtual node.
@@ -330,7 +332,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	p.server = fmt.Sprintf("https://%s:%d", v4, p.Config.KubernetesPort)
 	cluster, err := p.NewCluster(ClusterConfig{
 		Name: p.Config.Cluster, Dir: filepath.Join(p.Config.Data, "clusters", p.Config.Cluster), Address: v4, AddressV6: v6, Port: p.Config.KubernetesPort,
-		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Drivers: p.Config.Drivers, PodStarted: p.metrics.podStarted, Renewed: func() { p.renewed() }, Log: p.log,
+		Names: p.Config.remoteNames(), ServiceCIDRs: []netip.Prefix{s4, s6}, Nodes: nodes, Platform: c, Apps: c, Network: p.Config.Cluster, Drivers: p.Config.Drivers, FallbackDriver: p.Config.FallbackDriver, PodStarted: p.metrics.podStarted, Renewed: func() { p.renewed() }, Log: p.log,
 		Say: func(step string, took time.Duration) { p.Say("  %-32s %5.2f s", step, took.Seconds()) },
 	})
 	if err != nil {

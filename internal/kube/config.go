@@ -41,6 +41,8 @@ type Config struct {
 	Platform gondola.Platform // where Pods run. If nil, no node is served: a control plane alone.
 	Apps     gondola.Apps
 	Drivers  []string // that Machines may ask for, the default first; if empty, gvisor
+	// FallbackDriver runs Pods without a RuntimeClass that ask for what the default driver cannot give. If empty, such Pods are refused.
+	FallbackDriver string
 
 	// Progress hears of each milestone of the start, with the time since Run began. If nil, nobody does.
 	Progress func(step string, took time.Duration)

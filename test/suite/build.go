@@ -48,6 +48,10 @@ func build(ctx context.Context, module, bin string) (source string, err error) {
 	if source, err = run("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"); err != nil {
 		return "", err
 	}
-	_, err = run("gcc", "-O2", "-static", "-DVERSION=v3.10.2", "-o", filepath.Join(bin, "pause"), filepath.Join(source, "build", "pause", "linux", "pause.c"))
-	return source, err
+	for program, c := range map[string]string{"pause": filepath.Join(source, "build", "pause", "linux", "pause.c"), "sh": filepath.Join(filepath.Dir(module), "suite", "shell", "sh.c")} {
+		if _, err := run("gcc", "-O2", "-static", "-DVERSION=v3.10.2", "-o", filepath.Join(bin, program), c); err != nil {
+			return "", err
+		}
+	}
+	return source, nil
 }

@@ -28,15 +28,17 @@ const registryAddress = "127.0.0.1:5000"
 // host is a simulated machine: a network namespace with `gondola up` in it. Its name comes from its folder, so that what a killed run has left is
 // found and taken away by the next one.
 type host struct {
-	dir, netns, gondola string
-	up                  *exec.Cmd
-	exited              chan error
+	dir, netns string
+	built      string // the gondola that is tested
+	gondola    string // a copy of it, which builds meanwhile do not touch
+	up         *exec.Cmd
+	exited     chan error
 }
 
 func newHost(dir, gondola string) *host {
 	sum := fnv.New32a()
 	_, _ = io.WriteString(sum, dir)
-	return &host{dir: dir, gondola: gondola, netns: fmt.Sprintf("gdconf-%08x", sum.Sum32())}
+	return &host{dir: dir, built: gondola, gondola: filepath.Join(dir, "bin", "gondola"), netns: fmt.Sprintf("gdconf-%08x", sum.Sum32())}
 }
 
 func (h *host) kubeconfig() string { return filepath.Join(h.dir, "home", "kubeconfig") }
@@ -58,6 +60,13 @@ func (h *host) start(ctx context.Context, images map[string]v1.Image, args []str
 		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o755); err != nil {
 			return err
 		}
+	}
+	program, err := os.ReadFile(h.built)
+	if err != nil {
+		return fmt.Errorf("%w: make build makes it", err)
+	}
+	if err := os.WriteFile(h.gondola, program, 0o755); err != nil {
+		return err
 	}
 	for file, text := range map[string]string{"bin/kubectl": "#!/bin/sh\nexec " + h.gondola + " kubectl \"$@\"\n", "repositories.yaml": repositories(registryAddress)} {
 		if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o755); err != nil {
@@ -171,7 +180,7 @@ func (h *host) remove() error {
 		return os.RemoveAll(h.dir)
 	}
 	if _, err := os.Stat(filepath.Join(h.dir, "data")); err == nil {
-		if out, err := h.command(h.gondola, "down", "--purge").CombinedOutput(); err != nil {
+		if out, err := h.command(h.built, "down", "--purge").CombinedOutput(); err != nil {
 			return fmt.Errorf("gondola down --purge: %w: %s", err, out)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // path is where programs of these images are looked for.
 const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// shell is what scripts in the images run in. Debian's busybox has one too, but that runs its own programs instead of those in the PATH and
+// shell is what scripts in agnhost run in. Debian's busybox has one too, but that runs its own programs instead of those in the PATH and
 // drops variables whose names it could not set itself.
 const shell = "/bin/bash-static"
 
@@ -107,7 +107,7 @@ func (s *shelf) add(name string, c v1.Config, layers ...*image.Layer) {
 // busybox is a userland in one static program.
 func (s *shelf) busybox() *image.Layer {
 	l := image.NewLayer().Dirs("/tmp", "/var/tmp", "/run").Copy("/bin/busybox", 0o755, "/bin/busybox").
-		Copy("/bin/sh", 0o755, shell).Text("/etc/passwd", passwd).Text("/etc/group", group)
+		Copy("/bin/sh", 0o755, filepath.Join(s.bin, "sh")).Copy("/bin/bash", 0o755, shell).Text("/etc/passwd", passwd).Text("/etc/group", group)
 	return s.applets(l)
 }
 

@@ -35,7 +35,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "run only the specs of test/conformance/quick.txt; RESULTS.md stays as it is")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up, for -attach; the next run without that takes it away")
 	flag.BoolVar(&o.attach, "attach", false, "use the cluster that -keep has left")
-	flag.StringVar(&o.drivers, "drivers", "gvisor", "drivers that Pods may have: gvisor, or gvisor+runc")
+	flag.StringVar(&o.drivers, "drivers", "gvisor", "drivers that Pods may have: gvisor, or gvisor+runc, where runc runs what asks for more than gVisor can give")
 	flag.IntVar(&o.procs, "procs", 6, "specs that run at the same time")
 	flag.DurationVar(&o.limit, "limit", 4*time.Hour, "time that the specs have")
 	flag.Parse()
@@ -100,7 +100,7 @@ func run(ctx context.Context, o options) (err error) {
 // upFlags are those of `gondola up` for a set of drivers.
 func upFlags(drivers string) (flags []string) {
 	for _, d := range strings.Split(drivers, "+")[1:] {
-		flags = append(flags, "--allow-driver", d)
+		flags = append(flags, "--fallback-driver", d)
 	}
 	return flags
 }

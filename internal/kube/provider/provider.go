@@ -49,8 +49,10 @@ type Config struct {
 
 	Platform gondola.Platform
 	Apps     gondola.Apps
-	Drivers  []string     // that Machines may ask for, the default first; if empty, gvisor
-	Log      *slog.Logger // If nil, slog.Default.
+	Drivers  []string // that Machines may ask for, the default first; if empty, gvisor
+	// FallbackDriver runs Pods without a RuntimeClass that ask for what the default driver cannot give. If empty, such Pods are refused.
+	FallbackDriver string
+	Log            *slog.Logger // If nil, slog.Default.
 
 	// PodStarted hears how long it took from the moment a Pod was seen on its node until it was told to be Running; only of Pods whose
 	// Machine was made here. If nil, nobody does.

@@ -13,12 +13,12 @@ import (
 	"gondola/internal/kube/translate"
 )
 
-// driver returns what the Pod's RuntimeClass names as its handler, which is a driver of the platform; empty if the Pod has no class. As on a
-// kubelet without that handler, the Pod is refused by name.
+// driver returns what the Pod's RuntimeClass names as its handler, which is a driver of the platform; of a Pod without a class the one to fall
+// back on, if the default cannot run it, else empty. As on a kubelet without that handler, the Pod is refused by name.
 func (e *engine) driver(ctx context.Context, n *node, pod *corev1.Pod) (string, error) {
 	c := pod.Spec.RuntimeClassName
 	if c == nil || *c == "" {
-		return "", nil
+		return e.fallback(pod), nil
 	}
 	refuse := func(format string, args ...any) (string, error) {
 		return "", &translate.UnsupportedError{Fields: []string{fmt.Sprintf("spec.runtimeClassName %q: ", *c) + fmt.Sprintf(format, args...)}}
@@ -38,4 +38,14 @@ func (e *engine) driver(ctx context.Context, n *node, pod *corev1.Pod) (string, 
 		return refuse("handler runc is not allowed here, only %s: the platform's operator allows it with gondola up --allow-driver runc", offered)
 	}
 	return refuse("handler %s is not known here: there is %s", class.Handler, offered)
+}
+
+// fallback is the driver of a Pod that has no RuntimeClass and asks for what the default driver cannot give, where the operator allows that and
+// the other one can; empty: the default.
+func (e *engine) fallback(pod *corev1.Pod) string {
+	f := e.cfg.FallbackDriver
+	if f == "" || len(translate.Unsupported(pod, e.cfg.Drivers[0])) == 0 || len(translate.Unsupported(pod, f)) > 0 {
+		return ""
+	}
+	return f
 }

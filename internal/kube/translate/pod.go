@@ -33,7 +33,7 @@ type Inputs struct {
 	Domain  string       // DNS domain of the cluster
 	DNS     []netip.Addr // of the cluster's DNS; if empty, the Machine gets its host's resolvers
 	Region  gondola.Region
-	// Driver is what the Pod's RuntimeClass names as its handler; empty if it has no class.
+	// Driver is what the Pod's RuntimeClass names as its handler, or what a Pod without a class falls back on; if empty, the default.
 	Driver        string
 	DefaultDriver string              // of Pods without a class; if empty, gvisor
 	Allocatable   corev1.ResourceList // of the node: what a resourceFieldRef to a missing limit means
@@ -48,7 +48,7 @@ type Inputs struct {
 // driver is what isolates the Pod; empty if its RuntimeClass names none that is known.
 func (in Inputs) driver(pod *corev1.Pod) string {
 	if c := pod.Spec.RuntimeClassName; c == nil || *c == "" {
-		return cmp.Or(in.DefaultDriver, "gvisor")
+		return cmp.Or(in.Driver, in.DefaultDriver, "gvisor")
 	}
 	return in.Driver
 }
