@@ -76,7 +76,7 @@ func (n *Network) forgetFlows(d serviceDiff) {
 // localAddresses are all of the host; none if they cannot be read.
 func (n *Network) localAddresses() map[netip.Addr]bool {
 	all := map[netip.Addr]bool{}
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		n.log.Warn("cannot list the host's addresses", "error", err)
 	}

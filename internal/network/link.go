@@ -138,8 +138,9 @@ func (n *Network) routed(h *netlink.Handle, id gondola.MachineID, v4, v6 netip.A
 		return 0, false
 	}
 	for _, a := range []netip.Addr{v4, v6} {
-		routes, err := h.RouteListFiltered(familyOf(a).netlink, &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(a)},
-			netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(familyOf(a).netlink, &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(a)}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		})
 		if err != nil || len(routes) == 0 {
 			return 0, false
 		}

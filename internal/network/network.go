@@ -146,7 +146,7 @@ func shortHash(s string, chars int) string {
 
 // links lists this instance's links on the host. One that has no alias yet counts, its name being a hash that nobody else has.
 func (n *Network) links(h *netlink.Handle) ([]netlink.Link, error) {
-	all, err := h.LinkList()
+	all, err := dump(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

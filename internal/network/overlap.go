@@ -118,7 +118,9 @@ func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 	var foreign []netip.Prefix
 	for _, f := range families() {
 		// Routes of all tables: policy routing (Tailscale, VPNs) takes addresses too.
-		routes, err := h.RouteListFiltered(f.netlink, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return h.RouteListFiltered(f.netlink, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}

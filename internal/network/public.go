@@ -329,7 +329,7 @@ func (n *Network) foreignLinkAddresses() ([]linkAddress, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -353,7 +353,7 @@ func (n *Network) hostAddresses() ([]netip.Addr, error) {
 	}
 	out := []netip.Addr{}
 	for _, f := range families() {
-		routes, err := netlink.RouteList(nil, f.netlink)
+		routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, f.netlink) })
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}

@@ -189,6 +189,9 @@ func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs
 // clientsOf reads which clients of a sticky chain have a backend that the target has too.
 func (n *Network) clientsOf(chain string, t target) ([]nftables.SetElement, error) {
 	elements, err := reading().GetSetElements(n.stickySet(chain, t.family, t.affinity))
+	if errors.Is(err, unix.ENOENT) { // of a release that gave chains without backends such a name
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read clients of %s: %w", chain, err)
 	}
@@ -242,11 +245,16 @@ func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
 	for _, chain := range d.unused {
 		c.FlushChain(&nftables.Chain{Table: n.table, Name: chain})
 		c.DelChain(&nftables.Chain{Table: n.table, Name: chain})
-		if strings.HasPrefix(chain, stickyPrefix) {
+		if strings.HasPrefix(chain, stickyPrefix) && n.hasSet(chain) {
 			c.DelSet(&nftables.Set{Table: n.table, Name: chain})
 		}
 	}
 	return nil
+}
+
+func (n *Network) hasSet(name string) bool {
+	_, err := reading().GetSetByName(n.table, name)
+	return !errors.Is(err, unix.ENOENT)
 }
 
 // writeTarget makes the chain of a target, and with affinity its map of clients.

@@ -225,6 +225,25 @@ func TestServices_AffinityKeepsAClientsBackend(t *testing.T) {
 	}
 }
 
+func TestServices_WithAffinityBackendsComeAndGo(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	s := withServices(t)
+	for range 2 {
+		s.set(t, 10) // as a Service is before its Pods are there
+		if _, _, err := s.a.ask("tcp", at(s.vip4, 80)); err == nil {
+			t.Error("a service without backends answers")
+		}
+		s.set(t, 10, ports(s.b, 8080)...)
+		for _, vip := range s.vips() {
+			s.a.reaches(t, "tcp", at(vip, 80), "b")
+		}
+	}
+	s.set(t, 10)
+	check(t, s.SetServices(t.Context(), "blue", nil))
+}
+
 func TestServices_UDPFlowsLeaveABackendThatIsGone(t *testing.T) {
 	if !onHost(t) {
 		return

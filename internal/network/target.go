@@ -112,6 +112,9 @@ func newTarget(k vipKey, backends []netip.AddrPort, m manner) target {
 	}
 	slices.SortFunc(t.backends, netip.AddrPort.Compare)
 	t.backends = slices.Compact(t.backends)
+	if len(t.backends) == 0 { // there is nobody to remember
+		affinity, t.affinity = 0, 0
+	}
 	h := sha256.New()
 	if affinity > 0 { // remembers clients, so it is one virtual port's own
 		fmt.Fprintln(h, k.network, k.addr, k.proto, k.port, affinity)

@@ -23,8 +23,9 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 			st = before
 		case observed != nil:
 			fill(&st, observed)
-			if st.State.Waiting != nil && st.State.Waiting.Reason == "" {
-				st.State.Waiting.Reason = creating(pod)
+			st.ContainerID, st.ImageID = "", "" // of a run that has not begun
+			if w := st.State.Waiting; w.Reason == "" || w.Reason == "ContainerCreating" {
+				w.Reason = creating(pod)
 			}
 		default:
 			st.State.Waiting = &corev1.ContainerStateWaiting{Reason: creating(pod)}
