@@ -63,7 +63,7 @@ func (p *progress) follow(out io.Reader, log io.Writer) error {
 // runSpecs runs the specs, in parallel where they allow it, then the others, and adds what became of them to the results. When ctx ends, the
 // specs that run are broken off.
 func (h *host) runSpecs(ctx context.Context, p *progress, bin, reports string, specs []string, procs int, limit time.Duration) error {
-	if err := os.MkdirAll(reports, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(reports), os.MkdirAll(reports, 0o755)); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(reports, "ginkgo.log"))
@@ -84,12 +84,29 @@ func (h *host) runSpecs(ctx context.Context, p *progress, bin, reports string, s
 	if err := c.Start(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.Process.Signal(os.Interrupt) })
-	defer stop()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { breakOff(c.Process, ended) })
 	follow := p.follow(out, log)
 	err = errors.Join(follow, c.Wait())
+	close(ended)
+	stop()
 	if failed := new(exec.ExitError); errors.As(err, &failed) {
 		err = nil // the report says what failed
 	}
 	return errors.Join(err, p.results.take(filepath.Join(reports, "ginkgo.json")))
+}
+
+// breakOff has ginkgo end its specs and write its report, then do it without their cleaning up, then ends it and all that it has started.
+func breakOff(ginkgo *os.Process, ended <-chan struct{}) {
+	for _, end := range []func() error{
+		func() error { return ginkgo.Signal(os.Interrupt) }, func() error { return ginkgo.Signal(os.Interrupt) },
+		func() error { return syscall.Kill(-ginkgo.Pid, syscall.SIGKILL) },
+	} {
+		_ = end()
+		select {
+		case <-ended:
+			return
+		case <-time.After(30 * time.Second):
+		}
+	}
 }
