@@ -283,6 +283,8 @@ type TempVolume struct {
 	Name    string   `json:"name"`
 	TempDir *TempDir `json:"temp_dir,omitempty"`
 	Image   string   `json:"image,omitempty"` // a read-only image
+
+	Gondola *TempVolumeExtension `json:"gondola,omitempty"`
 }
 
 // TempDir is an empty directory at first.
@@ -491,6 +493,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.validateMounts(volumes); err != nil {
+		return err
+	}
+	if err := c.validateGateway(); err != nil {
 		return err
 	}
 	seen := map[string]int{}

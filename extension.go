@@ -25,6 +25,8 @@ type ConfigExtension struct {
 	Label string `json:"label,omitempty"`
 	// FSGroup is the group that owns the temporary volumes, with the set-group-ID bit, so that what is made in them belongs to it too.
 	FSGroup *int64 `json:"fs_group,omitempty"`
+	// Gateway is what the Machine has of a node. If nil, nothing.
+	Gateway *GatewayUse `json:"gateway,omitempty"`
 }
 
 // HostAlias is a line of /etc/hosts.

@@ -85,5 +85,10 @@ func (n *Network) localAddresses() map[netip.Addr]bool {
 			all[addr.Unmap()] = true
 		}
 	}
+	for _, g := range n.nodes {
+		for _, a := range g.Addresses {
+			all[a] = true
+		}
+	}
 	return all
 }

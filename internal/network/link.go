@@ -27,6 +27,10 @@ type Machine struct {
 	Number    uint16 // within its worker, from 1
 	Network   string // name; Machines of different networks cannot reach each other
 	NetworkID uint32 // number of that network in 6PN addresses
+
+	Gateway     string // of its network, by name. If empty, none.
+	HostNetwork bool   // it is in the gateway's network and has none of its own
+	Ports       []gondola.HostPort
 }
 
 // Attached is a Machine's network.
@@ -47,7 +51,17 @@ const insideIndex = 2 // of eth0 in a new namespace: lo has 1
 // Attach gives a Machine its network. With fresh the namespace is made anew, with the same addresses: a gVisor sandbox takes them out of
 // the namespace it starts in and never puts them back. Otherwise one that is there is kept and only what is missing beside is added. What
 // an Attach that fails has made is undone.
+//
+// A Machine with HostNetwork gets the network of its gateway as it is. One with Ports gets them too; one that another Machine has is an
+// ErrConflict. A gateway that is not here is an ErrUnsupported.
 func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, error) {
+	if m.HostNetwork {
+		g, err := n.nodeGateway(m.Network, m.Gateway)
+		if err != nil {
+			return Attached{}, fmt.Errorf("attach %s: %w", m.ID, err)
+		}
+		return Attached{NetNS: g.path, Addresses: slices.Clone(g.Addresses)}, nil
+	}
 	v4, v6, err := n.plan.Machine(m.Worker, m.Number, m.NetworkID)
 	if err != nil {
 		return Attached{}, err
@@ -65,7 +79,7 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 	defer h.Close()
 	if !fresh && isNetNS(a.NetNS) {
 		if index, ok := n.routed(h, m.ID, v4, v6); ok {
-			return a, n.admit(index, want)
+			return a, errors.Join(n.admit(index, want), n.openPorts(m, v4, v6))
 		}
 	}
 	if err := n.remove(h, m.ID); err != nil {
@@ -76,6 +90,9 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 		failpoint.Hit("network.attach.built")
 		err = n.admit(index, want)
 		failpoint.Hit("network.attach.admitted")
+	}
+	if err == nil {
+		err = n.openPorts(m, v4, v6)
 	}
 	if err != nil {
 		return Attached{}, errors.Join(fmt.Errorf("attach %s: %w", m.ID, err), n.remove(h, m.ID))
@@ -102,6 +119,12 @@ func (n *Network) Detach(ctx context.Context, id gondola.MachineID) error {
 
 // Attached lists the Machines of this instance that have something of a network on this host.
 func (n *Network) Attached() ([]gondola.MachineID, error) {
+	ids, err := n.attached()
+	return slices.DeleteFunc(ids, func(id gondola.MachineID) bool { return strings.HasPrefix(string(id), gatewayPrefix) }), err
+}
+
+// attached lists gateways too.
+func (n *Network) attached() ([]gondola.MachineID, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -150,6 +173,9 @@ func (n *Network) routed(h *netlink.Handle, id gondola.MachineID, v4, v6 netip.A
 
 // remove undoes admit and build, as far as they came.
 func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
+	if err := n.closePorts(id); err != nil {
+		return err
+	}
 	if err := n.dismiss(id); err != nil {
 		return err
 	}

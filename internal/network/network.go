@@ -68,6 +68,9 @@ type Network struct {
 	refusals map[networkKey][]gondola.PortRefusal // owner → what it could not have
 	networks map[networkKey]string                // names of the networks with services that were set since Open, for messages
 	policies policies
+
+	nodes     map[string]*nodeGateway      // gateways of this host, by network/name
+	hostPorts map[vipKey]gondola.MachineID // virtual ports of gateways → whose
 }
 
 // Open prepares the instance's network: the nftables table, the gateway addresses on lo and forwarding. What an earlier process of the
@@ -111,6 +114,7 @@ func newNetwork(cfg Config) (*Network, error) {
 		refusals: map[networkKey][]gondola.PortRefusal{},
 		networks: map[networkKey]string{},
 		policies: newPolicies(),
+		nodes:    map[string]*nodeGateway{}, hostPorts: map[vipKey]gondola.MachineID{},
 		pools:    cfg.Pools,
 		reserved: map[uint16]string{22: "the host needs it for SSH"},
 	}

@@ -250,6 +250,9 @@ type endChain struct {
 
 // chainsOf says what the policies mean for a Machine. One of which nothing was told has an id only.
 func (p *policies) chainsOf(m member) (out []endChain) {
+	if m.gateway() {
+		return nil // what is in it counts as the node's own
+	}
 	compiled := p.compiled[m.network]
 	if compiled == nil {
 		return nil

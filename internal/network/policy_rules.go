@@ -109,6 +109,7 @@ func policyRules(input bool) [][]expr.Any {
 	for _, f := range families() {
 		if !input {
 			rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix)}, accept()))
+			rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), in("gateways" + f.suffix)}, accept())) // as what the host itself sends
 		}
 		rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), vmap(verdictMap(false, f))}))
 		if !input {

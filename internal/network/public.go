@@ -183,6 +183,9 @@ func (n *Network) owner(k vipKey) networkKey {
 	if k.network == world {
 		return n.claims[k].owner
 	}
+	if id, ok := n.hostPorts[k]; ok {
+		return portOwner(id)
+	}
 	return n.owners[k.addr]
 }
 

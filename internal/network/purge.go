@@ -24,7 +24,8 @@ func (n *Network) Purge(ctx context.Context) error {
 	defer n.mu.Unlock()
 	n.members, n.vips, n.owners = map[uint32]member{}, map[vipKey]string{}, map[netip.Addr]networkKey{}
 	n.claims, n.pooled = map[vipKey]claim{}, map[netip.Addr]bool{}
-	ids, err := n.Attached()
+	n.nodes, n.hostPorts = map[string]*nodeGateway{}, map[vipKey]gondola.MachineID{}
+	ids, err := n.attached()
 	errs := []error{err}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

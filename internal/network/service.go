@@ -83,6 +83,11 @@ func (n *Network) apply(name string, owner networkKey, want map[vipKey]target, a
 	n.applied(d, pool, unused)
 	n.refusals[owner] = refusals
 	n.forgetFlows(d)
+	for _, g := range n.nodes {
+		if err := n.mirrorNodePorts(g); err != nil {
+			return err
+		}
+	}
 	for _, a := range unused {
 		if err := n.removeAddress(a); err != nil {
 			return err
@@ -133,6 +138,7 @@ type serviceDiff struct {
 	network               networkKey
 	addAddrs, removeAddrs []netip.Addr
 	claims                map[vipKey]claim // all there are then, of public ports
+	comment               string           // of what is put, where it is a Machine's
 }
 
 func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}, claims map[vipKey]claim) (serviceDiff, error) {
@@ -208,6 +214,10 @@ func (n *Network) clientsOf(chain string, t target) ([]nftables.SetElement, erro
 	return clients, nil
 }
 
+func (n *Network) servicesWriter(d serviceDiff) func(*nftables.Conn) error {
+	return func(c *nftables.Conn) error { return n.writeServices(c, d) }
+}
+
 func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
 	for _, t := range d.chains {
 		if err := n.writeTarget(c, t, d.clients[t.chain]); err != nil {
@@ -229,7 +239,7 @@ func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
 		for k, t := range d.put {
 			if familyOf(k.addr) == f {
 				e := nftables.SetElement{Key: k.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: t.chain}}
-				if k.network == world {
+				if e.Comment = d.comment; k.network == world {
 					e.Comment = d.claims[k].comment()
 				}
 				put = append(put, e)
@@ -433,6 +443,8 @@ func (n *Network) loadServicesLocked() error {
 				n.vips[k] = verdictChain(e.Val)
 				if k.network == world {
 					n.claims[k] = claimOf(e.Comment)
+				} else if id, ok := machineOf(e.Comment); ok {
+					n.hostPorts[k] = id
 				}
 			}
 		}

@@ -27,6 +27,7 @@ const (
 	setEgress   = "egress%s"       // address of an isolated Machine → chain that says what it may reach
 	setVIPAddrs = "vipaddresses%s" // virtual addresses: what is not translated there is refused, as in ranges
 	setPooled   = "pooled%s"       // addresses of pools on lo: only what is published there is open
+	setGateways = "gateways%s"     // addresses of gateways
 )
 
 // Bits of the mark of a connection's first packet, between its translation and its way out to a Machine.
@@ -55,7 +56,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 		s.KeyType, s.Concatenation = nftables.MustConcatSetType(mark, mark, f.addr), true
 	case setSelf:
 		s.KeyType, s.Concatenation = nftables.MustConcatSetType(f.addr, f.addr), true
-	case setHosts, setVIPAddrs, setPooled:
+	case setHosts, setVIPAddrs, setPooled, setGateways:
 		s.KeyType = f.addr
 	case setRanges:
 		s.KeyType, s.Interval = f.addr, true
@@ -71,7 +72,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 func (n *Network) sets() []*nftables.Set {
 	sets := []*nftables.Set{n.set(setNetworks, family{})}
 	for _, f := range families() {
-		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress, setPooled} {
+		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress, setPooled, setGateways} {
 			sets = append(sets, n.set(name, f))
 		}
 	}
@@ -112,7 +113,7 @@ func (n *Network) openTable() error {
 	if err := n.loadPoliciesLocked(); err != nil {
 		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
 	}
-	return nil
+	return n.dropStalePortsLocked()
 }
 
 func (n *Network) deleteTable() error {
@@ -323,17 +324,20 @@ func (n *Network) serviceRules(machines bool) (rules [][]expr.Any) {
 	return rules
 }
 
-// publicRules find the chain of a public port, for everybody who comes to an address of the host: the port of that very address first.
+// publicRules find the chain of a public port, for everybody who comes to an address of the host or of a gateway: the port of that very
+// address first.
 func (n *Network) publicRules() (rules [][]expr.Any) {
 	for _, f := range families() {
-		for _, addr := range []expr.Any{daddr(2, f), &expr.Immediate{Register: reg(2), Data: make([]byte, 4*f.words)}} {
-			rules = append(rules, match(isFamily(f), local(), []expr.Any{
-				&expr.Immediate{Register: reg(0), Data: world[:]},
-				addr,
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
-				&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-				vmap("vips" + f.suffix),
-			}))
+		for _, where := range [][]expr.Any{local(), {daddr(0, f), in("gateways" + f.suffix)}} {
+			for _, addr := range []expr.Any{daddr(2, f), &expr.Immediate{Register: reg(2), Data: make([]byte, 4*f.words)}} {
+				rules = append(rules, match(isFamily(f), where, []expr.Any{
+					&expr.Immediate{Register: reg(0), Data: world[:]},
+					addr,
+					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
+					&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+					vmap("vips" + f.suffix),
+				}))
+			}
 		}
 	}
 	return rules
