@@ -219,7 +219,7 @@ func newCluster(c daemon.ClusterConfig) (daemon.Cluster, error) {
 	}
 	nodes := make([]kube.NodeConfig, 0, len(c.Nodes))
 	for _, n := range c.Nodes {
-		nodes = append(nodes, kube.NodeConfig{Name: n.Name, Region: n.Region, Addresses: n.Addresses})
+		nodes = append(nodes, kube.NodeConfig{Name: n.Name, Region: n.Region, Addresses: n.Addresses, Gateway: n.Gateway, Listen: n.Listen})
 	}
 	return kube.New(kube.Config{
 		Name: c.Name, Dir: c.Dir, Address: c.Address, AddressV6: c.AddressV6, Names: c.Names, Port: c.Port, ServiceCIDRs: c.ServiceCIDRs, Nodes: nodes,

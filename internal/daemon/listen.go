@@ -52,14 +52,7 @@ func (p *platform) tryCluster() error {
 	if err := try(cluster, p.Config.KubernetesPort, "the Kubernetes API", "set another `kubernetesPort` in "+DefaultConfigFile); err != nil {
 		return err
 	}
-	if err := try(cluster, dnsPort, "DNS of the cluster", "let it listen on its own addresses only, "+other); err != nil {
-		return err
-	}
-	node, _, err := plan.NodeAddress(1, 1)
-	if err != nil {
-		return err
-	}
-	return try(node, kubeletPort, "the kubelet API of virtual nodes", "let it listen on its own addresses only, "+other)
+	return try(cluster, dnsPort, "DNS of the cluster", "let it listen on its own addresses only, "+other)
 }
 
 // try listens for a moment on an address that may be there or not.

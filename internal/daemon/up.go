@@ -70,7 +70,11 @@ type ClusterConfig struct {
 type NodeConfig struct {
 	Name      string
 	Region    gondola.Region
-	Addresses []netip.Addr // on lo, IPv4 first
+	Addresses []netip.Addr // of its gateway, IPv4 first
+
+	Gateway string // that stands for it, in the network of the cluster
+	// Listen listens in the gateway's network; its listeners end with this process.
+	Listen func(address string) (net.Listener, error)
 }
 
 // Up starts everything and runs it until ctx ends. Machines run on then. An Up that fails before it serves for the first time leaves nothing
@@ -240,14 +244,18 @@ func (p *platform) startNetwork(ctx context.Context, _ *group) error {
 		return err
 	}
 	plan := network.HostPlan{Addresses: []netip.Addr{v4, v6}, ServiceRanges: []network.ServiceRange{{Prefix: s4, Source: v4}, {Prefix: s6, Source: v6}}}
+	if err := p.network.EnsureHost(ctx, plan); err != nil {
+		return err
+	}
 	nodes, err := p.nodes()
 	if err != nil {
 		return err
 	}
+	gateways := make([]network.Gateway, 0, len(nodes))
 	for _, node := range nodes {
-		plan.Addresses = append(plan.Addresses, node.Addresses...)
+		gateways = append(gateways, network.Gateway{Network: p.Config.Cluster, Name: node.Gateway, Addresses: node.Addresses, Taken: []uint16{kubeletPort}})
 	}
-	return p.network.EnsureHost(ctx, plan)
+	return p.network.EnsureGateways(ctx, gateways)
 }
 
 func (p *platform) networkConfig() (network.Config, error) {
@@ -264,8 +272,7 @@ func (p *platform) networkConfig() (network.Config, error) {
 
 // ownPorts are those that the platform listens on, now or in a moment.
 func (p *platform) ownPorts() map[uint16]string {
-	const dns, kubelet = 53, 10250
-	own := map[uint16]string{dns: "the cluster's DNS has it", kubelet: "the kubelet API has it", uint16(p.Config.KubernetesPort): "the Kubernetes API server has it"}
+	own := map[uint16]string{dnsPort: "the cluster's DNS has it", kubeletPort: "the kubelet API has it", uint16(p.Config.KubernetesPort): "the Kubernetes API server has it"}
 	if a, err := netip.ParseAddrPort(p.Config.API); err == nil {
 		own[a.Port()] = "the Machines API has it"
 	}
@@ -295,7 +302,8 @@ func (p *platform) nodes() ([]NodeConfig, error) {
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, NodeConfig{Name: name, Region: r, Addresses: []netip.Addr{v4, v6}})
+			out = append(out, NodeConfig{Name: name, Region: r, Addresses: []netip.Addr{v4, v6}, Gateway: name,
+				Listen: func(address string) (net.Listener, error) { return p.network.ListenIn(p.Config.Cluster, name, address) }})
 		}
 	}
 	return out, nil

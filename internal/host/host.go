@@ -39,6 +39,7 @@ type Network interface {
 	SetAppServices(ctx context.Context, services map[string][]gondola.VirtualService) error
 	CheckAppService(network string, s gondola.VirtualService) error
 	Entrance() (gondola.Entrance, error)
+	GatewayAddresses(network, name string) []netip.Addr
 }
 
 // Config says what a Host works with.
@@ -208,15 +209,26 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 	if err := os.MkdirAll(p.sockets, 0o700); err != nil {
 		return worker.Prepared{}, err
 	}
+	paths, err := w.holdPaths(m)
+	if err != nil {
+		return worker.Prepared{}, err
+	}
 	a, err := w.network.Attach(ctx, network.Machine{
 		ID: m.ID, Worker: w.number, Number: m.Number, Network: m.Network, NetworkID: m.NetworkID,
+		Gateway: m.Gateway, HostNetwork: m.HostNetwork, Ports: m.Ports,
 	}, fresh)
 	if err != nil {
 		return worker.Prepared{}, err
 	}
 	failpoint.Hit("host.prepare.network")
+	hosts := ""
+	if m.HostNetwork {
+		if hosts, err = w.hostsFile(ctx, m); err != nil {
+			return worker.Prepared{}, err
+		}
+	}
 	return worker.Prepared{
-		NetNS: a.NetNS, Addresses: a.Addresses,
+		NetNS: a.NetNS, Addresses: a.Addresses, Paths: paths, Hosts: hosts,
 		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID),
 	}, nil
 }
@@ -298,7 +310,8 @@ func Purge(ctx context.Context, dataDir, instance string) error {
 			return fmt.Errorf("purge: %w", err)
 		}
 	}
-	err = errors.Join(os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")), os.RemoveAll(filepath.Join(p.data, "volumes")))
+	err = errors.Join(os.RemoveAll(p.machines), os.RemoveAll(filepath.Join(p.data, "images")), os.RemoveAll(filepath.Join(p.data, "volumes")),
+		os.RemoveAll(filepath.Join(p.data, "gateways")))
 	if err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}

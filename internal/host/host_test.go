@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,12 @@ func (w *wires) SetAppServices(_ context.Context, services map[string][]gondola.
 func (w *wires) CheckAppService(string, gondola.VirtualService) error { return nil }
 
 func (w *wires) Entrance() (gondola.Entrance, error) { return gondola.Entrance{}, nil }
+func (w *wires) GatewayAddresses(network, name string) []netip.Addr {
+	if network == "blue" && name == "one" {
+		return []netip.Addr{netip.MustParseAddr("10.127.240.65"), netip.MustParseAddr("fdaa:ffff::1:2")}
+	}
+	return nil
+}
 
 type bench struct {
 	dir, run string
@@ -151,7 +158,7 @@ func TestPrepare_MakesThePlacesOfAMachineAndKeepsThemWhenDoneAgain(t *testing.T)
 	if fmt.Sprint(p) != fmt.Sprint(want) || len(p.Addresses) != 1 {
 		t.Errorf("Prepare = %+v, want %+v", p, want)
 	}
-	if m := b.net.attached["aa01"]; m != (network.Machine{ID: "aa01", Worker: 2, Number: 7, Network: "personal", NetworkID: 3}) {
+	if m := b.net.attached["aa01"]; !reflect.DeepEqual(m, network.Machine{ID: "aa01", Worker: 2, Number: 7, Network: "personal", NetworkID: 3}) {
 		t.Errorf("attached as %+v", m)
 	}
 	for _, d := range []string{p.Dir, p.RunDir, filepath.Dir(p.Socket)} {

@@ -267,7 +267,8 @@ func (c *Cluster) providerConfig() (provider.Config, error) {
 	cfg := provider.Config{Cluster: c.cfg.Name, Domain: c.cfg.Domain, DNS: c.cfg.dnsAddresses(), Network: c.cfg.Network, ClientCA: authorities,
 		Admin: c.rest(providerClient), Platform: c.cfg.Platform, Apps: c.cfg.Apps, Drivers: c.cfg.Drivers, FallbackDriver: c.cfg.FallbackDriver, PodStarted: c.cfg.PodStarted, Log: c.cfg.Log}
 	for _, n := range c.cfg.Nodes {
-		cfg.Nodes = append(cfg.Nodes, provider.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, REST: c.rest(nodeClient(n.Name)), Serving: c.pki.serving(nodeServing(n.Name))})
+		cfg.Nodes = append(cfg.Nodes, provider.Node{Name: n.Name, Region: n.Region, Addresses: n.Addresses, REST: c.rest(nodeClient(n.Name)), Serving: c.pki.serving(nodeServing(n.Name)),
+			Gateway: n.Gateway, Listen: n.Listen})
 	}
 	return cfg, nil
 }

@@ -10,6 +10,7 @@ package kube
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -53,7 +54,10 @@ type Config struct {
 type NodeConfig struct {
 	Name      string
 	Region    gondola.Region
-	Addresses []netip.Addr // of this host, IPv4 first; the kubelet API listens on the first
+	Addresses []netip.Addr // IPv4 first; the kubelet API listens on the first
+
+	Gateway string                                     // as in provider.Node
+	Listen  func(address string) (net.Listener, error) // as in provider.Node
 }
 
 // withDefaults returns c with its zero fields filled in, or an ErrInvalid that names what cannot be.

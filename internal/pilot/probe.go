@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -230,7 +231,8 @@ func (p *prober) dialAddr(ctx context.Context, host, addr string) (net.Conn, err
 
 // dial connects to host, or to the Machine.
 func (p *prober) dial(ctx context.Context, host string, port int) (net.Conn, error) {
-	if host == "" && (len(p.spec.Addresses) == 0 || p.spec.NetNS == "") {
+	// Loopback is the Machine's own: that of the host is nobody's business.
+	if host == "" && (len(p.spec.Addresses) == 0 || p.spec.NetNS == "") || isLoopback(host) {
 		c, err := p.rt.Dial(ctx, port)
 		if err != nil {
 			return nil, err
@@ -242,6 +244,11 @@ func (p *prober) dial(ctx context.Context, host string, port int) (net.Conn, err
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+}
+
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && a.Unmap().IsLoopback()
 }
 
 // conn makes a net.Conn of a connection that has no addresses and, at times, no deadlines.

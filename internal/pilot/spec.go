@@ -24,14 +24,16 @@ type Spec struct {
 	RunDir string `json:"run_dir"` // tmpfs, lost at a reboot: payload, bundles, the runtime's own state. Mode 0700
 	Socket string `json:"socket"`  // where a pilot process serves its API
 
-	NetNS     string       `json:"netns,omitempty"`     // path of the network namespace; if empty, none of its own (fake)
-	Cgroup    string       `json:"cgroup,omitempty"`    // below each hierarchy's root: "gondola/<instance>/<id>"; if empty, none
-	Addresses []netip.Addr `json:"addresses,omitempty"` // of the Machine, IPv4 first
-	HostIPs   []netip.Addr `json:"host_ips,omitempty"`
-	Label     string       `json:"label,omitempty"` // what messages call the Machine; if empty, its id
-	Hostname  string       `json:"hostname"`
-	Hosts     string       `json:"hosts"`       // content of /etc/hosts
-	Resolv    string       `json:"resolv_conf"` // content of /etc/resolv.conf
+	NetNS string `json:"netns,omitempty"` // path of the network namespace; if empty, none of its own (fake)
+	// HostNetwork says that NetNS is shared with others: its addresses must stay in it.
+	HostNetwork bool         `json:"host_network,omitempty"`
+	Cgroup      string       `json:"cgroup,omitempty"`    // below each hierarchy's root: "gondola/<instance>/<id>"; if empty, none
+	Addresses   []netip.Addr `json:"addresses,omitempty"` // of the Machine, IPv4 first
+	HostIPs     []netip.Addr `json:"host_ips,omitempty"`
+	Label       string       `json:"label,omitempty"` // what messages call the Machine; if empty, its id
+	Hostname    string       `json:"hostname"`
+	Hosts       string       `json:"hosts"`       // content of /etc/hosts
+	Resolv      string       `json:"resolv_conf"` // content of /etc/resolv.conf
 
 	Limits         gondola.Resources `json:"limits"`              // of the whole sandbox; zero amounts are not limited
 	Requests       gondola.Resources `json:"requests"`            // what the Machine has when others want as much as they can get
@@ -92,7 +94,7 @@ type VolumeKind string
 const (
 	VolumeDisk    VolumeKind = "disk"    // Dir/volumes/<name>; survives the sandbox
 	VolumeMemory  VolumeKind = "memory"  // tmpfs in the sandbox
-	VolumeHost    VolumeKind = "host"    // Source, which is there; of a Volume of the platform, which no other Machine has
+	VolumeHost    VolumeKind = "host"    // Source, which is there: a Volume of the platform, which no other Machine has, or a path of a gateway
 	VolumePayload VolumeKind = "payload" // RunDir/payload/<name>, from Payload.Volumes; read-only, refreshed live
 )
 

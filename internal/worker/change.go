@@ -170,6 +170,9 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 	if err := m.w.checkServices(r.App, r.Network, config); err != nil {
 		return err
 	}
+	if err := m.w.checkGateway(r.Network, config); err != nil {
+		return err
+	}
 	target, want := gondola.Started, r.Allocated
 	if req.SkipLaunch {
 		target = gondola.Stopped

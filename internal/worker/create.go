@@ -46,6 +46,9 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	if err := w.checkServices(app, row.Network, row.Config); err != nil {
 		return gondola.Machine{}, err
 	}
+	if err := w.checkGateway(row.Network, row.Config); err != nil {
+		return gondola.Machine{}, err
+	}
 	if err := w.disks.claim(app, row.ID, row.Config); err != nil {
 		return gondola.Machine{}, err
 	}

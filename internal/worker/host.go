@@ -50,6 +50,8 @@ type Host interface {
 	Entrance() (gondola.Entrance, error)
 	// CheckAppService says whether an App, which is the service's name, could open its ports to the world: ErrConflict names who has one.
 	CheckAppService(network string, s gondola.VirtualService) error
+	// Gateway returns the addresses of a gateway of a network, IPv4 first; none if it is not on this host.
+	Gateway(network, name string) []netip.Addr
 }
 
 // Image is an unpacked image.
@@ -71,7 +73,15 @@ type HostMachine struct {
 	Number    uint16 // within its worker, from 1: the basis of its addresses
 	Network   string // name; Machines of different networks cannot reach each other
 	NetworkID uint32
+
+	Gateway     string // of its network; if empty, it uses none
+	HostNetwork bool   // the gateway's network is its own
+	Ports       []gondola.HostPort
+	Paths       []HostPath
 }
+
+// HostPath is a volume that is a path of the gateway's files. One that is not what it has to be is an ErrPrecondition of Prepare.
+type HostPath struct{ Volume, Path, Type string }
 
 // Prepared is what came of Prepare.
 type Prepared struct {
@@ -79,4 +89,7 @@ type Prepared struct {
 	Addresses           []netip.Addr // IPv4 first, then 6PN
 	Dir, RunDir, Socket string       // as in pilot.Spec
 	Cgroup              string
+
+	Paths map[string]string // volume → where its path is held on the host
+	Hosts string            // with HostNetwork: what the gateway has as /etc/hosts
 }

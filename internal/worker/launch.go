@@ -100,6 +100,9 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 		m.retry(err, "launch") // the pilot died before it told anything: what it has done is found next time
 	case down, l.rec.Step == stepRun && (!l.dead || m.failures < relaunches):
 		m.retry(err, "find the sandbox") // it may be alive: a host that is slow to answer must not cost a machine
+	case errors.Is(err, gondola.ErrPrecondition) && m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
+		m.note(gondola.Note{Warning: true, Reason: "FailedMount", Message: preconditionOf(err)})
+		m.retry(err, "launch")
 	case m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
 		m.note(gondola.Note{Warning: true, Reason: "FailedCreatePodSandBox", Message: "Failed to create pod sandbox: " + err.Error()})
 		m.retry(err, "launch")
@@ -353,7 +356,17 @@ func (m *machine) tell(containers []string, waiting *gondola.ContainerState, not
 }
 
 func hostMachine(r record) HostMachine {
-	return HostMachine{ID: r.ID, Number: r.Number, Network: r.Network, NetworkID: r.NetworkID}
+	m := HostMachine{ID: r.ID, Number: r.Number, Network: r.Network, NetworkID: r.NetworkID, Gateway: r.Config.UsesGateway(), HostNetwork: r.Config.HostNetwork()}
+	if m.Gateway == "" {
+		return m
+	}
+	m.Ports = r.Config.Gondola.Gateway.Ports
+	for _, v := range r.Config.Volumes {
+		if v.Gondola != nil {
+			m.Paths = append(m.Paths, HostPath{Volume: v.Name, Path: v.Gondola.Path, Type: v.Gondola.Type})
+		}
+	}
+	return m
 }
 
 func digestsOf(images map[string]Image) []string {

@@ -52,6 +52,9 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 		s.ShareProc, s.RestartBackoff = c.Gondola.ShareProc, c.Gondola.RestartBackoff
 		s.Label, s.FSGroup = c.Gondola.Label, c.Gondola.FSGroup
 	}
+	if c.HostNetwork() {
+		s.HostNetwork, s.HostIPs = true, p.Addresses
+	}
 	s.Hosts, s.Resolv = hostsFile(in, s.Hostname), resolvConf(c.DNS, in.dns)
 	for _, v := range c.Volumes {
 		out := pilot.Volume{Name: v.Name, Kind: pilot.VolumePayload}
@@ -60,6 +63,9 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 			if t.StorageType == "memory" {
 				out.Kind = pilot.VolumeMemory
 			}
+		}
+		if v.Gondola != nil {
+			out.Kind, out.Source = pilot.VolumeHost, p.Paths[v.Name]
 		}
 		s.Volumes = append(s.Volumes, out)
 	}
@@ -253,6 +259,14 @@ func hostname(in specInput) string {
 // hostsFile is /etc/hosts; a Pod's is what a kubelet writes (pkg/kubelet/kubelet_pods.go).
 func hostsFile(in specInput, host string) string {
 	var b strings.Builder
+	if in.config.HostNetwork() {
+		if isPod(in.config) {
+			b.WriteString("# Kubernetes-managed hosts file (host network).\n")
+		}
+		b.WriteString(in.prepared.Hosts)
+		hostAliases(&b, in.config)
+		return b.String()
+	}
 	if isPod(in.config) {
 		b.WriteString("# Kubernetes-managed hosts file.\n")
 	}
@@ -268,12 +282,7 @@ func hostsFile(in specInput, host string) string {
 			fmt.Fprintf(&b, "%s\tfly-local-6pn\n", a)
 		}
 	}
-	if x := in.config.Gondola; x != nil && len(x.Hosts) > 0 {
-		b.WriteString("\n# Entries added by HostAliases.\n")
-		for _, h := range x.Hosts {
-			fmt.Fprintf(&b, "%s\t%s\n", h.IP, strings.Join(h.Names, "\t"))
-		}
-	}
+	hostAliases(&b, in.config)
 	return b.String()
 }
 

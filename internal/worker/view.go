@@ -27,7 +27,9 @@ func (m *machine) view() *gondola.Machine {
 		v.Events = []gondola.Event{}
 	}
 	if r.Spec != nil {
-		x.Addresses = r.Spec.Addresses
+		if x.Addresses = r.Spec.Addresses; r.Spec.HostNetwork {
+			x.HostIPs = r.Spec.HostIPs
+		}
 		if i := slices.IndexFunc(x.Addresses, netip.Addr.Is6); i >= 0 {
 			v.PrivateIP = x.Addresses[i].String()
 		}

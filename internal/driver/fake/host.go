@@ -120,6 +120,14 @@ func (h *Host) IPs() []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 }
 
+// Gateway implements worker.Host: there is one, named "node", of every network.
+func (h *Host) Gateway(_, name string) []netip.Addr {
+	if name != "node" {
+		return nil
+	}
+	return h.IPs()
+}
+
 // EnsureImage implements worker.Host.
 func (h *Host) EnsureImage(ctx context.Context, reference, policy string, _ []gondola.RegistryCredential) (worker.Image, error) {
 	if err := h.failed(ctx, "EnsureImage", ""); err != nil {
@@ -227,7 +235,14 @@ func (h *Host) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (w
 	h.mu.Lock()
 	h.machines[m.ID] = true
 	h.mu.Unlock()
-	return worker.Prepared{Dir: dir, RunDir: run, Addresses: h.addresses(m)}, nil
+	p := worker.Prepared{Dir: dir, RunDir: run, Addresses: h.addresses(m), Paths: map[string]string{}}
+	if m.HostNetwork {
+		p.Addresses = h.IPs()
+	}
+	for _, path := range m.Paths {
+		p.Paths[path.Volume] = filepath.Join(h.cfg.Dir, "gateways", m.Network, m.Gateway, path.Path)
+	}
+	return p, nil
 }
 
 // addresses are those of a Machine: worker n owns the n-th /20 of 10.64.0.0/10.

@@ -132,7 +132,9 @@ func (vs Volumes) Mount(m pilot.Mount) specs.Mount {
 	out := specs.Mount{Destination: m.Path, Type: "bind", Source: filepath.Join(m.Source, m.SubPath), Options: []string{"rbind", "rw"}}
 	if m.Volume != nil {
 		v := vs[m.Volume.Name]
-		out.Source = v.Source
+		if out.Source = v.Source; v.Host {
+			out.Options = []string{"rbind", "nodev", "rw"}
+		}
 		if v.Tmpfs {
 			out.Type, out.Options = "tmpfs", []string{"rw"}
 		}

@@ -16,7 +16,8 @@ import (
 
 // healthServers answer load balancers that ask at a Service's healthCheckNodePort whether this host has endpoints of it, as kube-proxy does.
 type healthServers struct {
-	log *slog.Logger
+	log    *slog.Logger
+	listen []func(address string) (net.Listener, error) // the host, and nodes that have a network of their own
 
 	mu      sync.Mutex
 	ports   map[int32]health
@@ -29,8 +30,14 @@ type health struct {
 	endpoints       int
 }
 
-func newHealthServers(log *slog.Logger) *healthServers {
-	return &healthServers{log: log, ports: map[int32]health{}, servers: map[int32]*http.Server{}}
+func newHealthServers(log *slog.Logger, nodes []Node) *healthServers {
+	listen := []func(address string) (net.Listener, error){listenHere}
+	for _, n := range nodes {
+		if n.Listen != nil {
+			listen = append(listen, n.Listen)
+		}
+	}
+	return &healthServers{log: log, listen: listen, ports: map[int32]health{}, servers: map[int32]*http.Server{}}
 }
 
 // healthPorts lists what the Services with a healthCheckNodePort say.
@@ -71,14 +78,16 @@ func (h *healthServers) set(ports map[int32]health) {
 		if h.servers[p] != nil {
 			continue
 		}
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err != nil {
-			h.log.Warn("health check port of a Service cannot be served", "service", ports[p].namespace+"/"+ports[p].name, "port", p, "err", err)
-			continue
-		}
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { h.answer(w, p) }), ReadHeaderTimeout: 5 * time.Second}
-		h.servers[p] = s
-		go func() { _ = s.Serve(l) }()
+		for _, listen := range h.listen {
+			l, err := listen(fmt.Sprintf(":%d", p))
+			if err != nil {
+				h.log.Warn("health check port of a Service cannot be served", "service", ports[p].namespace+"/"+ports[p].name, "port", p, "err", err)
+				continue
+			}
+			h.servers[p] = s
+			go func() { _ = s.Serve(l) }()
+		}
 	}
 }
 

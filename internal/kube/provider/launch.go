@@ -28,6 +28,9 @@ func (e *engine) launch(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	if w.failure == nil && expired(pod) {
 		w.failure = deadlineExceeded()
 	}
+	if w.failure == nil {
+		w.failure = e.takeHostPorts(pod)
+	}
 	if w.failure != nil {
 		e.eventf(n, pod, "", corev1.EventTypeWarning, w.failure.Reason, "%s", w.failure.Message)
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})

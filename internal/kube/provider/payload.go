@@ -26,7 +26,7 @@ func (e *engine) request(ctx context.Context, n *node, pod *corev1.Pod) (gondola
 	if err != nil {
 		return gondola.CreateRequest{}, err
 	}
-	if fields := translate.Unsupported(pod, cmp.Or(driver, e.cfg.Drivers[0])); len(fields) > 0 { // before anything else is asked for
+	if fields := translate.Unsupported(pod, cmp.Or(driver, e.cfg.Drivers[0]), n.Gateway); len(fields) > 0 { // before anything else is asked for
 		return gondola.CreateRequest{}, &translate.UnsupportedError{Fields: fields}
 	}
 	in, _, err := e.inputs(ctx, n, pod)
@@ -44,7 +44,7 @@ func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in trans
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	in = translate.Inputs{
-		DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Allocatable: n.allocatable(),
+		DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Gateway: n.Gateway, Allocatable: n.allocatable(),
 		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{}, Tokens: map[translate.TokenKey]string{},
 	}
 	if in.Driver, err = e.driver(ctx, n, pod); err != nil {

@@ -55,7 +55,8 @@ type tracked struct {
 	told    time.Time          // when the machine was heard of
 	waitsOn gondola.MachineID  // that has a Volume which the Pod wants; empty: none has
 
-	eviction *translate.Failure // set: the Pod has to go
+	eviction  *translate.Failure // set: the Pod has to go
+	hostPorts bool               // it was given the ports of its node that it asks for
 
 	work work
 }

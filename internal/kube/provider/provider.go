@@ -16,6 +16,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -72,6 +73,10 @@ type Node struct {
 	Addresses []netip.Addr                                         // InternalIPs, IPv4 first; the kubelet API listens on the first; a Pod's hostIPs where its Machine tells none
 	REST      *rest.Config                                         // as system:node:<Name> in system:nodes
 	Serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error) // of the kubelet API
+
+	Gateway string // that stands for the node (gondola.GatewayUse), in the cluster's network; if empty, Pods can use nothing of their node
+	// Listen listens for TCP where Addresses are. If nil, they are this host's own.
+	Listen func(address string) (net.Listener, error)
 }
 
 // Provider runs the nodes and Pods of one cluster. Make it with New.

@@ -37,7 +37,11 @@ const (
 // serve answers on the node's first address until ctx ends.
 func (k *kubelet) serve(ctx context.Context) error {
 	at := netip.AddrPortFrom(k.node.Addresses[0], uint16(k.node.port))
-	l, err := net.Listen("tcp", at.String())
+	listen := k.node.Listen
+	if listen == nil {
+		listen = listenHere
+	}
+	l, err := listen(at.String())
 	if err != nil {
 		return fmt.Errorf("kubelet API of node %s: %w", k.node.Name, err)
 	}
@@ -56,6 +60,8 @@ func (k *kubelet) serve(ctx context.Context) error {
 	}
 	return nil
 }
+
+func listenHere(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 
 func (k *kubelet) routes() http.Handler {
 	mux := http.NewServeMux()

@@ -39,7 +39,7 @@ type services struct {
 
 func newServices(cfg Config, f informers.SharedInformerFactory, client kubernetes.Interface, recorder record.EventRecorder) *services {
 	s := &services{
-		client: client, recorder: recorder, health: newHealthServers(cfg.Log), told: map[types.UID]string{}, cfg: cfg, svc: f.Core().V1().Services().Lister(), slices: f.Discovery().V1().EndpointSlices().Lister(),
+		client: client, recorder: recorder, health: newHealthServers(cfg.Log, cfg.Nodes), told: map[types.UID]string{}, cfg: cfg, svc: f.Core().V1().Services().Lister(), slices: f.Discovery().V1().EndpointSlices().Lister(),
 		changed: make(chan struct{}, 1),
 	}
 	touch := func() {

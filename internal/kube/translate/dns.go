@@ -15,8 +15,8 @@ func dnsConfig(pod *corev1.Pod, in Inputs) *gondola.DNSConfig {
 	d.Hostname, d.HostnameFQDN = hostname(pod, in.Domain)
 	switch pod.Spec.DNSPolicy {
 	case corev1.DNSNone, corev1.DNSDefault:
-	default: // ClusterFirst, and ClusterFirstWithHostNet without a host network
-		if len(in.DNS) == 0 {
+	default: // ClusterFirst, which with a host network means Default, and ClusterFirstWithHostNet
+		if len(in.DNS) == 0 || pod.Spec.HostNetwork && pod.Spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
 			break
 		}
 		for _, a := range in.DNS {
@@ -44,6 +44,9 @@ func dnsConfig(pod *corev1.Pod, in Inputs) *gondola.DNSConfig {
 func hostname(pod *corev1.Pod, domain string) (name, fqdn string) {
 	if o := pod.Spec.HostnameOverride; o != nil {
 		return cut(*o), ""
+	}
+	if pod.Spec.HostNetwork {
+		return cut(pod.Spec.NodeName), ""
 	}
 	name = pod.Name
 	if pod.Spec.Hostname != "" {

@@ -33,6 +33,7 @@ type Inputs struct {
 	Domain  string       // DNS domain of the cluster
 	DNS     []netip.Addr // of the cluster's DNS; if empty, the Machine gets its host's resolvers
 	Region  gondola.Region
+	Gateway string // that stands for the Pod's node; if empty, there is none
 	// Driver is what the Pod's RuntimeClass names as its handler, or what a Pod without a class falls back on; if empty, the default.
 	Driver        string
 	DefaultDriver string              // of Pods without a class; if empty, gvisor
@@ -61,7 +62,7 @@ func MachineName(uid types.UID) string { return "pod-" + string(uid) }
 // An *UnsupportedError lists every field of the Pod that cannot be carried out; a *MissingError names a ConfigMap, Secret, key or claim that has
 // to appear first.
 func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
-	if fields := Unsupported(pod, in.driver(pod)); len(fields) > 0 {
+	if fields := Unsupported(pod, in.driver(pod), in.Gateway); len(fields) > 0 {
 		return gondola.CreateRequest{}, &UnsupportedError{Fields: fields}
 	}
 	payload, err := Payload(pod, in)
@@ -88,6 +89,7 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		Gondola: &gondola.ConfigExtension{
 			Requests: &requests, Limits: limits, Driver: in.Driver, Hosts: hosts(pod), ShareProc: isTrue(pod.Spec.ShareProcessNamespace),
 			RetryPull: true, RestartBackoff: "kubernetes", ClusterDomain: in.Domain, Label: label(pod), FSGroup: fsGroup(pod),
+			Gateway: gatewayUse(pod, in),
 		},
 	}
 	var before []gondola.Dependency // what the next container waits for

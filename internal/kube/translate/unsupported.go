@@ -17,12 +17,12 @@ import (
 func sandboxed(driver string) bool { return driver == "gvisor" }
 
 // Unsupported lists the fields of the Pod that cannot be carried out, each as a sentence that begins with its path and ends, where there is
-// one, with the way out; none: nil. driver is that of its RuntimeClass, or the platform's default; empty if its class is not known. docs/pods.md has the whole table, accepted fields that have no effect included.
-func Unsupported(pod *corev1.Pod, driver string) []string {
-	r := &refusals{sandboxed: sandboxed(driver)}
+// one, with the way out; none: nil. driver is that of its RuntimeClass, or the platform's default; empty if its class is not known; gateway is as in Inputs. docs/pods.md has the whole table, accepted fields that have no effect included.
+func Unsupported(pod *corev1.Pod, driver, gateway string) []string {
+	r := &refusals{sandboxed: sandboxed(driver), gateway: gateway != ""}
 	s := &pod.Spec
 	const own = "a Pod is a Machine of its own and shares nothing of its host"
-	r.because(s.HostNetwork, "spec.hostNetwork", "every Pod has an address of its own: use a Service of type LoadBalancer or NodePort to be reached from outside")
+	r.hostNetwork(s)
 	r.because(s.HostPID, "spec.hostPID", own)
 	r.because(s.HostIPC, "spec.hostIPC", own)
 	r.because(s.HostUsers != nil && !*s.HostUsers && !r.sandboxed, "spec.hostUsers=false", "use runtimeClassName gvisor, where root is never the host's")
@@ -55,6 +55,7 @@ func UnsupportedEphemeral(pod *corev1.Pod, i int, driver string) []string {
 
 type refusals struct {
 	sandboxed bool
+	gateway   bool // there is one
 	list      []string
 }
 
@@ -112,7 +113,7 @@ func (r *refusals) volume(at string, v corev1.Volume) {
 			r.when(p.PodCertificate != nil, fmt.Sprintf("%s.projected.sources[%d].podCertificate", at, i))
 		}
 	case s.HostPath != nil:
-		r.because(true, at+".hostPath", "a Pod may run on any host and sees nothing of it: use emptyDir, configMap or a persistentVolumeClaim")
+		r.hostPath(at, s.HostPath)
 	default:
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&s)
 		if err != nil || len(fields) == 0 {
@@ -130,7 +131,7 @@ func (r *refusals) container(at string, c *corev1.Container) {
 	r.when(len(c.RestartPolicyRules) > 0, at+".restartPolicyRules")
 	r.because(len(c.Resources.Claims) > 0, at+".resources.claims", "there are no devices to claim")
 	for i, p := range c.Ports {
-		r.because(p.HostPort != 0, fmt.Sprintf("%s.ports[%d].hostPort", at, i), "use a Service of type LoadBalancer or NodePort")
+		r.hostPort(fmt.Sprintf("%s.ports[%d]", at, i), p)
 	}
 	for i, e := range c.Env {
 		r.when(e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil, fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef", at, i))

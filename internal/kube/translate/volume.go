@@ -31,6 +31,9 @@ func volumes(pod *corev1.Pod) []gondola.TempVolume {
 				tv.TempDir.SizeMB = int((e.SizeLimit.Value() + 1<<20 - 1) >> 20)
 			}
 		}
+		if v.HostPath != nil {
+			tv.Gondola = nodePath(v.HostPath)
+		}
 		out = append(out, tv)
 	}
 	return out
@@ -65,7 +68,7 @@ func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 		if err := b.source(v.VolumeSource); err != nil {
 			return nil, err
 		}
-		if v.EmptyDir == nil {
+		if v.EmptyDir == nil && v.HostPath == nil {
 			p.Volumes[v.Name] = b.sorted()
 		}
 	}

@@ -134,7 +134,11 @@ func (r *Runtime) flags() []string {
 		flags = append(flags, "--network=none", "--gofer-network-namespace=new")
 	} else {
 		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
-		flags = append(flags, "--network=sandbox", "--gofer-network-namespace="+r.spec.NetNS)
+		network := "sandbox"
+		if r.spec.HostNetwork {
+			network = "host" // of the namespace; a stack of the sandbox's own would take the addresses out of it
+		}
+		flags = append(flags, "--network="+network, "--gofer-network-namespace="+r.spec.NetNS)
 	}
 	if r.volumes.Binds() {
 		// Without it a unix socket in a bind exists for the container alone that made it.
