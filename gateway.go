@@ -79,6 +79,16 @@ func (c *Config) validateGateway() error {
 	case g.HostNetwork && len(g.Ports) > 0:
 		return Errorf(ErrInvalid, "%s.ports: with host_network every port of the machine is the gateway's already", at)
 	}
+	for _, k := range c.AllContainers() {
+		if !g.HostNetwork || k.Gondola == nil || k.Gondola.Security == nil {
+			continue
+		}
+		for name := range k.Gondola.Security.Sysctls {
+			if strings.HasPrefix(name, "net.") {
+				return Errorf(ErrInvalid, "container %s: security.sysctls %s: with %s.host_network the network is shared with others", k.Name, name, at)
+			}
+		}
+	}
 	for i, p := range g.Ports {
 		switch {
 		case p.HostPort == 0 || p.Port == 0:

@@ -232,7 +232,7 @@ func (p *prober) dialAddr(ctx context.Context, host, addr string) (net.Conn, err
 // dial connects to host, or to the Machine.
 func (p *prober) dial(ctx context.Context, host string, port int) (net.Conn, error) {
 	// Loopback is the Machine's own: that of the host is nobody's business.
-	if host == "" && (len(p.spec.Addresses) == 0 || p.spec.NetNS == "") || isLoopback(host) {
+	if host == "" && (len(p.spec.Addresses) == 0 || p.spec.NetNS == "") || isLoopback(host) && p.spec.NetNS != "" {
 		c, err := p.rt.Dial(ctx, port)
 		if err != nil {
 			return nil, err

@@ -345,7 +345,7 @@ func TestUnsupportedField_FailsThePodByName(t *testing.T) {
 	s := theSystem(t)
 	ns := s.namespace(t)
 	p := pod("greedy", "run")
-	p.Spec.Volumes = []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
+	p.Spec.Volumes = []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/proc"}}}}
 	s.create(t, ns, p)
 	got := s.until(t, ns, "greedy", phase(corev1.PodFailed))
 	if got.Status.Reason != "Unsupported" || !strings.Contains(got.Status.Message, "spec.volumes[0].hostPath") {

@@ -66,6 +66,9 @@ func TestPodToMachine(t *testing.T) {
 		in := inputs(t, pod, files["objects.yaml"])
 		var first []byte
 		for range 20 { // maps have no order: the same Pod must give the same Machine
+			if _, bare := files["no-gateway"]; !bare {
+				in.Gateway = pod.Spec.NodeName
+			}
 			if c := pod.Spec.RuntimeClassName; c != nil && *c != "kata" {
 				in.Driver = *c
 			}
