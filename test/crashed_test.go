@@ -77,7 +77,7 @@ func newCrashed(t *testing.T) *crashed {
 	}
 	c.api = api
 	c.serveImages()
-	if _, err := api.CreateApp(c.ctx, gondola.NewApp{Name: app}); err != nil {
+	if _, err := api.CreateApp(c.ctx, gondola.NewApp{Name: app, Network: "main"}); err != nil {
 		t.Fatal(err)
 	}
 	// Once, so that what stays for good is there: the App's network and the built-in image.
@@ -97,11 +97,13 @@ func newCrashed(t *testing.T) *crashed {
 }
 
 // inside calls f on a thread in the host's network namespace.
-func (h *host) inside(f func() error) error {
+func (h *host) inside(f func() error) error { return inside("/run/netns/"+h.netns, f) }
+
+func inside(netns string, f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open("/run/netns/" + h.netns)
+		ns, err := os.Open(netns)
 		if err == nil {
 			defer ns.Close()
 			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
@@ -292,19 +294,46 @@ func (c *crashed) remains() string {
 			left = append(left, filepath.Join(dir, e.Name()))
 		}
 	}
-	for _, look := range [][]string{{"-o", "link", "show", "type", "veth"}, {"route", "show", "10.64.0.0/10"}, {"route", "show", "root", "10.64.0.0/10"}} {
+	for _, look := range [][]string{{"-o", "-d", "link", "show", "type", "veth"}, {"route", "show", "10.64.0.0/10"}, {"route", "show", "root", "10.64.0.0/10"}} {
 		out, err := exec.Command("ip", append([]string{"-n", c.netns}, look...)...).Output()
-		if err != nil || len(bytes.TrimSpace(out)) > 0 {
-			left = append(left, fmt.Sprintf("ip %s: %v %s", strings.Join(look, " "), err, bytes.TrimSpace(out)))
+		if err != nil {
+			left = append(left, fmt.Sprintf("ip %s: %v", strings.Join(look, " "), err))
+		}
+		for l := range strings.Lines(string(out)) {
+			if !isGateway(l) && !strings.HasPrefix(l, gatewayAddress+" ") {
+				left = append(left, fmt.Sprintf("ip %s: %s", strings.Join(look, " "), strings.TrimSpace(l)))
+			}
 		}
 	}
 	slices.Sort(left)
 	return strings.Join(left, "\n")
 }
 
-// elements counts what is in the sets and maps of the firewall.
+// gatewayAddress is that of the gateway of region aaa.
+const gatewayAddress = "10.127.240.65"
+
+// elements counts what is in the sets and maps of the firewall, and of that in the gateway.
 func (c *crashed) elements() (n int, err error) {
-	err = c.inside(func() error {
+	gateways, err := filepath.Glob("/run/netns/gondola-*-gateway.main.aaa")
+	if err != nil {
+		return 0, err
+	}
+	instance, err := os.ReadFile(filepath.Join(c.data, "instance"))
+	if err != nil {
+		return 0, err
+	}
+	gateways = slices.DeleteFunc(gateways, func(g string) bool { return !strings.Contains(g, strings.TrimSpace(string(instance))) })
+	for _, ns := range append(gateways, "/run/netns/"+c.netns) {
+		there, err := c.elementsIn(ns)
+		if n += there; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func (c *crashed) elementsIn(netns string) (n int, err error) {
+	err = inside(netns, func() error {
 		conn, err := nftables.New()
 		if err != nil {
 			return err

@@ -139,6 +139,7 @@ func (n *Network) ensureGatewayOf(ctx context.Context, h *netlink.Handle, g Gate
 	if err == nil {
 		failpoint.Hit("network.gateway.built")
 		err = n.admit(index, want)
+		failpoint.Hit("network.gateway.admitted")
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.remove(h, id))

@@ -105,7 +105,11 @@ func portTaken(port uint16, proto byte, addr netip.Addr, by gondola.MachineID) e
 func (n *Network) closePorts(id gondola.MachineID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.setPortsLocked(id, nil, nil, nil)
+	if err := n.setPortsLocked(id, nil, nil, nil); err != nil {
+		return err
+	}
+	failpoint.Hit("network.ports.closed")
+	return nil
 }
 
 // setPortsLocked makes these all ports of a Machine: outside in the host's table, inside in that of g.
