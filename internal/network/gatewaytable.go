@@ -40,8 +40,8 @@ type nodePort struct {
 }
 
 const (
-	setHostPorts = "hostports%s" // address . protocol . port → backend
-	setNodePorts = "nodeports"   // protocol . port
+	setHostPorts = "hostports" // and the family's suffix: address . protocol . port → backend
+	setNodePorts = "nodeports" // protocol . port
 )
 
 func gatewayTable() *nftables.Table {
@@ -49,7 +49,7 @@ func gatewayTable() *nftables.Table {
 }
 
 func hostPortSet(f family) *nftables.Set {
-	return &nftables.Set{Table: gatewayTable(), Name: "hostports" + f.suffix, IsMap: true, Concatenation: true,
+	return &nftables.Set{Table: gatewayTable(), Name: setHostPorts + f.suffix, IsMap: true, Concatenation: true,
 		KeyType: nftables.MustConcatSetType(f.addr, nftables.TypeInetProto, nftables.TypeInetService), DataType: f.endpoint()}
 }
 

@@ -47,6 +47,9 @@ func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in trans
 		DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Gateway: n.Gateway, Allocatable: n.allocatable(),
 		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{}, Tokens: map[translate.TokenKey]string{},
 	}
+	if n.Gateway != "" {
+		in.HostIPs = n.Addresses
+	}
 	if in.Driver, err = e.driver(ctx, n, pod); err != nil {
 		return in, refresh, err
 	}

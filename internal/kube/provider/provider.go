@@ -70,7 +70,7 @@ type Config struct {
 type Node struct {
 	Name      string
 	Region    gondola.Region
-	Addresses []netip.Addr                                         // InternalIPs, IPv4 first; the kubelet API listens on the first; a Pod's hostIPs where its Machine tells none
+	Addresses []netip.Addr                                         // InternalIPs, IPv4 first; the kubelet API listens on the first; a Pod's hostIPs where its Machine tells none, or with a Gateway
 	REST      *rest.Config                                         // as system:node:<Name> in system:nodes
 	Serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error) // of the kubelet API
 

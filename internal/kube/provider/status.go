@@ -22,7 +22,7 @@ import (
 // observed is the status that the Pod should have.
 func (e *engine) observed(n *node, pod *corev1.Pod, m *gondola.Machine, o translate.Observed) corev1.PodStatus {
 	o.Now = time.Now()
-	o.HostIPs = n.Addresses
+	o.HostIPs, o.Gateway = n.Addresses, n.Gateway != ""
 	return translate.PodStatus(pod, m, o)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -143,6 +144,24 @@ func (e *envBuilder) variable(v corev1.EnvVar) error {
 	return nil
 }
 
+// hostIPs are the addresses of a node that has some of its own; empty for other fields.
+func hostIPs(path string, own []netip.Addr) string {
+	own = onePerFamily(own)
+	switch {
+	case len(own) == 0:
+		return ""
+	case path == "status.hostIP":
+		return own[0].String()
+	case path == "status.hostIPs":
+		list := make([]string, len(own))
+		for i, a := range own {
+			list[i] = a.String()
+		}
+		return strings.Join(list, ",")
+	}
+	return ""
+}
+
 // runtimeFields are the fields of a Pod that are known only on its host.
 var runtimeFields = map[string]string{
 	"status.podIP": "pod_ip", "status.podIPs": "pod_ips", "status.hostIP": "host_ip", "status.hostIPs": "host_ips",
@@ -152,6 +171,10 @@ func (e *envBuilder) field(name string, f *corev1.ObjectFieldSelector) error {
 	path, _, err := podshelper.ConvertDownwardAPIFieldLabel(cmp.Or(f.APIVersion, "v1"), f.FieldPath, "")
 	if err != nil {
 		return &MissingError{Container: e.container.Name, Message: err.Error()}
+	}
+	if own := hostIPs(path, e.in.HostIPs); own != "" {
+		e.add(gondola.EnvVar{Name: name, Value: own})
+		return nil
 	}
 	if field, ok := runtimeFields[path]; ok {
 		e.add(gondola.EnvVar{Name: name, Field: field})

@@ -33,7 +33,8 @@ type Inputs struct {
 	Domain  string       // DNS domain of the cluster
 	DNS     []netip.Addr // of the cluster's DNS; if empty, the Machine gets its host's resolvers
 	Region  gondola.Region
-	Gateway string // that stands for the Pod's node; if empty, there is none
+	Gateway string       // that stands for the Pod's node; if empty, there is none
+	HostIPs []netip.Addr // the node's own addresses; if empty, the Pod's are those of its Machine's host
 	// Driver is what the Pod's RuntimeClass names as its handler, or what a Pod without a class falls back on; if empty, the default.
 	Driver        string
 	DefaultDriver string              // of Pods without a class; if empty, gvisor

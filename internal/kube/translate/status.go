@@ -17,6 +17,7 @@ import (
 // Observed is what is known of a Pod beside its object and its Machine.
 type Observed struct {
 	HostIPs []netip.Addr // of the node, where the Machine tells none
+	Gateway bool         // the node has addresses of its own: HostIPs, whatever the Machine tells
 	Now     time.Time
 	Failure *Failure // the Pod has failed as a whole, for ever
 	Waiting *Waiting // why there is no Machine yet
@@ -86,7 +87,7 @@ func disrupted(old, s *corev1.PodStatus, pod *corev1.Pod, o Observed) {
 func addresses(s *corev1.PodStatus, m *gondola.Machine, o Observed) {
 	hosts := o.HostIPs
 	if m != nil && m.Gondola != nil {
-		if len(m.Gondola.HostIPs) > 0 {
+		if len(m.Gondola.HostIPs) > 0 && !o.Gateway {
 			hosts = m.Gondola.HostIPs
 		}
 		if len(m.Gondola.Addresses) > 0 {
