@@ -77,7 +77,7 @@ func newCrashed(t *testing.T) *crashed {
 	}
 	c.api = api
 	c.serveImages()
-	if _, err := api.CreateApp(c.ctx, gondola.NewApp{Name: app, Network: "main"}); err != nil {
+	if _, err := api.CreateApp(c.ctx, gondola.NewApp{Name: app}); err != nil {
 		t.Fatal(err)
 	}
 	// Once, so that what stays for good is there: the App's network and the built-in image.

@@ -41,7 +41,6 @@ var operations = map[string]operation{
 			return ""
 		}},
 	"delete volume": {setup: func(c *crashed) error { return c.makeExtra(c.ctx) }, act: (*crashed).deleteVolume, wrong: (*crashed).volumeGone},
-	"gateway":       {setup: (*crashed).endGateway, act: (*crashed).killDaemon, wrong: (*crashed).gatewayAnswers, once: true},
 	"collect":       {setup: (*crashed).leave, act: (*crashed).killDaemon, wrong: (*crashed).clean, once: true},
 	"import":        {setup: (*crashed).makeArchive, act: (*crashed).importImage, wrong: hasImage(true)},
 	"pull":          {setup: (*crashed).pushImage, act: (*crashed).pull, wrong: running("")},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,11 +22,11 @@ func (c *crashed) request(image string) gondola.CreateRequest {
 	stop := gondola.Duration(time.Second)
 	return gondola.CreateRequest{Name: "m", Config: gondola.Config{
 		Mounts:  []gondola.VolumeMount{{Volume: string(c.ids.data), Name: "data"}},
-		Volumes: []gondola.TempVolume{{Name: "files"}, {Name: "node", Gondola: &gondola.TempVolumeExtension{Path: "/crash"}}},
-		Gondola: &gondola.ConfigExtension{Driver: c.driver, Gateway: &gondola.GatewayUse{Name: "aaa", Ports: []gondola.HostPort{{HostPort: 8088, Port: 8080}}}},
+		Volumes: []gondola.TempVolume{{Name: "files"}},
 		Containers: []gondola.Container{{Name: "main", Image: image, Stop: &gondola.StopConfig{Timeout: &stop},
 			Restart: &gondola.RestartPolicy{Policy: "always"},
-			Mounts:  []gondola.ContainerMount{{Name: "data", Path: "/data"}, {Name: "files", Path: "/files"}, {Name: "node", Path: "/node"}}}},
+			Mounts:  []gondola.ContainerMount{{Name: "data", Path: "/data"}, {Name: "files", Path: "/files"}}}},
+		Gondola: &gondola.ConfigExtension{Driver: c.driver},
 	}, Gondola: &gondola.CreateExtension{Payload: files("old")}}
 }
 
@@ -190,34 +189,6 @@ func (c *crashed) down(context.Context) error {
 		return fmt.Errorf("down: %w: %s", err, out)
 	}
 	return nil
-}
-
-// endGateway takes the gateway away, as a reboot of the host does.
-func (c *crashed) endGateway() error {
-	names, err := filepath.Glob("/run/netns/gondola-*-gateway.main.aaa")
-	instance, e := os.ReadFile(filepath.Join(c.data, "instance"))
-	for _, n := range names {
-		if strings.Contains(n, strings.TrimSpace(string(instance))) {
-			e = errors.Join(e, exec.Command("ip", "netns", "delete", filepath.Base(n)).Run())
-		}
-	}
-	return errors.Join(err, e)
-}
-
-// gatewayAnswers says what is wrong with the gateway: in one that is there, a port on which nobody listens is refused by its own kernel, and
-// something else says so where there is none.
-func (c *crashed) gatewayAnswers(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	conn, err := c.dial(ctx, "tcp", gatewayAddress+":9")
-	if err == nil {
-		conn.Close()
-		return "somebody listens at port 9"
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return err.Error()
-	}
-	return c.clean(ctx)
 }
 
 // leave makes what a Machine that nobody knows would have left.

@@ -36,13 +36,11 @@ var points = []point{
 	{"host.prepare.written", ops("create")},
 	{"host.prepare.directory", ops("create", "start")},
 	{"host.prepare.tmpfs", ops("create", "start")},
-	{"host.prepare.paths", ops("create", "restart")},
 	{"network.attach.namespace", ops("create", "restart")},
 	{"network.attach.link", ops("create", "restart")},
 	{"network.attach.host", ops("create", "restart")},
 	{"network.attach.built", ops("create", "restart")},
 	{"network.attach.admitted", ops("create", "restart")},
-	{"network.ports.opened", ops("create", "restart")},
 	{"host.prepare.network", ops("create", "start")},
 	{"worker.launch.prepared", ops("create", "start", "restart", "update")},
 
@@ -111,7 +109,6 @@ var points = []point{
 	{"driver.kill.removed", ops("stop", "destroy", "runc: stop", "runc: destroy")},
 	{"worker.clean.killed", ops("stop", "destroy")},
 	{"host.release.begun", ops("stop", "destroy")},
-	{"network.ports.closed", ops("stop", "destroy")},
 	{"network.detach.dismissed", ops("stop", "destroy")},
 	{"network.detach.alias", ops("stop", "destroy")},
 	{"network.detach.link", ops("stop", "destroy")},
@@ -151,10 +148,6 @@ var points = []point{
 	{"volume.delete.begun", ops("delete volume")},
 	{"volume.delete.renamed", ops("delete volume")},
 	{"worker.volume.delete.made", ops("delete volume")},
-
-	// The gateway of a node is made.
-	{"network.gateway.built", ops("gateway")},
-	{"network.gateway.admitted", ops("gateway")},
 
 	// What nobody needs is removed.
 	{"worker.collect.killed", ops("collect")},

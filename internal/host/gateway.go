@@ -16,7 +16,6 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
-	"gondola/internal/failpoint"
 	"gondola/internal/worker"
 )
 
@@ -89,7 +88,6 @@ func (w *WorkerHost) holdPaths(m worker.HostMachine) (map[string]string, error) 
 		}
 		out[p.Volume] = held
 	}
-	failpoint.Hit("host.prepare.paths")
 	return out, nil
 }
 

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
-	"gondola/internal/failpoint"
 )
 
 // Gateway is a network that stands for a node: a namespace of its own with these addresses, which is a member of a network as a Machine is
@@ -137,9 +136,7 @@ func (n *Network) ensureGatewayOf(ctx context.Context, h *netlink.Handle, g Gate
 	// Worker 0 is none, so no Machine has this hardware address.
 	index, err := n.build(ctx, h, Machine{ID: id, Number: uint16(last[2])<<8 | uint16(last[3])}, ng.path, v4, v6)
 	if err == nil {
-		failpoint.Hit("network.gateway.built")
 		err = n.admit(index, want)
-		failpoint.Hit("network.gateway.admitted")
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.remove(h, id))

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
-	"gondola/internal/failpoint"
 )
 
 // A hostPort of a Machine is a virtual port of its gateway's address, for Machines of the network and for the host, whose element has the
@@ -90,11 +89,7 @@ func (n *Network) openPorts(m Machine, addrs ...netip.Addr) error {
 			}
 		}
 	}
-	if err := n.setPortsLocked(m.ID, outside, g, inside); err != nil {
-		return err
-	}
-	failpoint.Hit("network.ports.opened")
-	return nil
+	return n.setPortsLocked(m.ID, outside, g, inside)
 }
 
 func portTaken(port uint16, proto byte, addr netip.Addr, by gondola.MachineID) error {
@@ -105,11 +100,7 @@ func portTaken(port uint16, proto byte, addr netip.Addr, by gondola.MachineID) e
 func (n *Network) closePorts(id gondola.MachineID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.setPortsLocked(id, nil, nil, nil); err != nil {
-		return err
-	}
-	failpoint.Hit("network.ports.closed")
-	return nil
+	return n.setPortsLocked(id, nil, nil, nil)
 }
 
 // setPortsLocked makes these all ports of a Machine: outside in the host's table, inside in that of g.
