@@ -18,7 +18,7 @@ import (
 func (e *engine) driver(ctx context.Context, n *node, pod *corev1.Pod) (string, error) {
 	c := pod.Spec.RuntimeClassName
 	if c == nil || *c == "" {
-		return e.fallback(pod), nil
+		return e.fallback(n, pod), nil
 	}
 	refuse := func(format string, args ...any) (string, error) {
 		return "", &translate.UnsupportedError{Fields: []string{fmt.Sprintf("spec.runtimeClassName %q: ", *c) + fmt.Sprintf(format, args...)}}
@@ -42,9 +42,9 @@ func (e *engine) driver(ctx context.Context, n *node, pod *corev1.Pod) (string, 
 
 // fallback is the driver of a Pod that has no RuntimeClass and asks for what the default driver cannot give, where the operator allows that and
 // the other one can; empty: the default.
-func (e *engine) fallback(pod *corev1.Pod) string {
+func (e *engine) fallback(n *node, pod *corev1.Pod) string {
 	f := e.cfg.FallbackDriver
-	if f == "" || len(translate.Unsupported(pod, e.cfg.Drivers[0])) == 0 || len(translate.Unsupported(pod, f)) > 0 {
+	if f == "" || len(translate.Unsupported(pod, e.cfg.Drivers[0], n.Gateway)) == 0 || len(translate.Unsupported(pod, f, n.Gateway)) > 0 {
 		return ""
 	}
 	return f
