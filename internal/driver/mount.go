@@ -43,6 +43,9 @@ func unescapeMount(s string) string {
 // UnmountBelow takes away every mount at dir and below it, the last made first. One that is busy is detached: its user keeps it until the
 // end, but nobody comes upon it through dir any more.
 func UnmountBelow(dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil // nothing is mounted where nothing is, and the list of all mounts may be long
+	}
 	// Several rounds, since mounts may lie on each other; each takes at least one away.
 	for {
 		points, err := MountsBelow(dir)

@@ -33,9 +33,8 @@ func (t Tree) Unified() bool {
 	return err == nil
 }
 
-// hierarchies returns the roots of the hierarchies: one on v2; on v1 one per controller, systemd's own and, on a hybrid host, the unified one.
-// In cpuset a new group takes nobody before it is configured, so it is left out.
-func (t Tree) hierarchies() ([]string, error) {
+// roots returns where the hierarchies are mounted: one place on v2; on v1 one per controller, systemd's own and, on a hybrid host, the unified one.
+func (t Tree) roots() ([]string, error) {
 	if t.Unified() {
 		return []string{t.root}, nil
 	}
@@ -45,25 +44,27 @@ func (t Tree) hierarchies() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
+		if !e.IsDir() {
+			continue // "cpu" may be a link to "cpu,cpuacct", which is beside it
+		}
 		dir := filepath.Join(t.root, e.Name())
-		if real, err := filepath.EvalSymlinks(dir); err == nil { // "cpu" may lead to "cpu,cpuacct"
-			dir = real
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			out = append(out, dir)
 		}
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil || slices.Contains(out, dir) || strings.Contains(filepath.Base(dir), "cpuset") {
-			continue
-		}
-		out = append(out, dir)
 	}
 	return out, nil
 }
 
 // Make makes a group in every hierarchy.
 func (t Tree) Make(group string) error {
-	roots, err := t.hierarchies()
+	roots, err := t.roots()
 	if err != nil {
 		return err
 	}
 	for _, root := range roots {
+		if strings.Contains(filepath.Base(root), "cpuset") {
+			continue // a new group there takes nobody before it is configured
+		}
 		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
@@ -84,12 +85,15 @@ func (t Tree) Enter(group string) error {
 
 // Dirs returns the directories of a group that exist: one on v2, one for each hierarchy on v1.
 func (t Tree) Dirs(group string) []string {
-	dirs := []string{filepath.Join(t.root, group)}
-	v1, _ := filepath.Glob(filepath.Join(t.root, "*", group)) // the pattern is well formed: names of groups hold no wildcards
-	return slices.DeleteFunc(append(dirs, v1...), func(dir string) bool {
-		_, err := os.Stat(filepath.Join(dir, "cgroup.procs"))
-		return err != nil
-	})
+	roots, _ := t.roots() // where there are none, there is no group either
+	var dirs []string
+	for _, root := range roots {
+		dir := filepath.Join(root, group)
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // below returns the directories of a group and of all below it, in all hierarchies, deepest first.

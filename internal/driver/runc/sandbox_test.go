@@ -3,6 +3,8 @@ package runc_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -244,5 +246,43 @@ func TestPilot_SaysThatRuncIsMissing(t *testing.T) {
 	if !strings.Contains(said, "/no/such/runc") {
 		log, _ := os.ReadFile(filepath.Join(spec.Dir, "pilot.log"))
 		t.Errorf("the pilot says %q, want what is missing\n%s", said, log)
+	}
+}
+
+func TestSandbox_RootHasNoRightsAndSeesNothing(t *testing.T) {
+	d := newDriver(t)
+	spec := newSpec(t, d)
+	spec.Hostname = "alone"
+	spec.Containers = []pilot.Container{container("main", gondola.ContainerExtension{}, "run")}
+	await(t, launch(t, d, spec), all(gondola.ContainerRunning))
+	root, err := driver.ReadProcess(filepath.Join(spec.RunDir, driver.SandboxRecord))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := fmt.Sprintf("/proc/%d/", root.PID)
+	status, err := os.ReadFile(proc + "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("no %q in the status of the sandbox's root:\n%s", want, status)
+		}
+	}
+	if entries, err := os.ReadDir(proc + "root/"); err != nil || len(entries) != 1 {
+		t.Errorf("the root file system of the sandbox has %v (%v), want the pause program alone", entries, err)
+	}
+	if mounts, err := os.ReadFile(proc + "mountinfo"); err != nil || bytes.Count(mounts, []byte("\n")) != 1 || !bytes.Contains(mounts, []byte(" ro,")) {
+		t.Errorf("the sandbox's root has these mounts (%v), want one, read-only:\n%s", err, mounts)
+	}
+	for _, ns := range []string{"mnt", "ipc", "uts", "pid", "net"} {
+		ours, err1 := os.Readlink("/proc/self/ns/" + ns)
+		theirs, err2 := os.Readlink(proc + "ns/" + ns)
+		if err := errors.Join(err1, err2); err != nil || ours == theirs {
+			t.Errorf("the sandbox's root shares the host's namespace %s (%v)", ns, err)
+		}
+	}
+	if links, err := filepath.Glob(proc + "fd/*"); err != nil || len(links) != 3 {
+		t.Errorf("the sandbox's root has the files %v open (%v), want three", links, err)
 	}
 }

@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,24 +12,7 @@ import (
 	"gondola/internal/pilot"
 )
 
-const (
-	pauseRoot = ".pause" // among the root file systems; no container can be called so
-	shmMB     = 64       // of /dev/shm, as container engines have it
-)
-
-// pauseSpec describes the root of the sandbox: it makes the namespaces that containers join.
-func (r *Runtime) pauseSpec(root string) (*specs.Spec, error) {
-	spec := r.baseSpec(root, oci.PauseName)
-	spec.Hostname = r.spec.Hostname
-	spec.Root.Readonly = true
-	spec.Process = &specs.Process{Args: []string{"/pause"}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true,
-		Capabilities: &specs.LinuxCapabilities{}}
-	spec.Mounts = slices.DeleteFunc(oci.StandardMounts(""), func(m specs.Mount) bool { return m.Destination != "/proc" && m.Destination != "/dev" })
-	net := specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: r.spec.NetNS}
-	spec.Linux.Namespaces = append(spec.Linux.Namespaces, net, specs.LinuxNamespace{Type: specs.PIDNamespace},
-		specs.LinuxNamespace{Type: specs.IPCNamespace}, specs.LinuxNamespace{Type: specs.UTSNamespace})
-	return spec, protect(spec)
-}
+const shmMB = 64 // of /dev/shm, as container engines have it
 
 // containerSpec describes a run of a container beside the pause process pause.
 func (r *Runtime) containerSpec(run pilot.Run, root string, pause int) (*specs.Spec, error) {

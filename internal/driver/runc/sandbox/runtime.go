@@ -1,14 +1,14 @@
 // Package sandbox runs the containers of one Machine side by side in Linux namespaces and cgroups of this host: it implements pilot.Runtime by
 // means of the program runc.
 //
-// The sandbox is a pause process, itself a container, that holds the IPC and UTS namespaces (and with ShareProc that of processes) in the
-// Machine's network namespace; containers join them and have mounts and a cgroup of their own. Beside each container is a monitor, a process of
+// The sandbox is a pause process that holds the IPC and UTS namespaces (and with ShareProc that of processes) in the Machine's network
+// namespace; containers, which runc makes, join them and have mounts and a cgroup of their own. Beside each container is a monitor, a process of
 // this same binary that is the container's parent and outlives the pilot: it writes down how the container ended, which the kernel tells only
 // a parent, and keeps its terminal. All state lies in Spec.Dir, Spec.RunDir and Spec.Cgroup, so a new pilot carries on where a dead one was.
 //
-//	Spec.Cgroup/pilot             the pilot and the monitors
+//	Spec.Cgroup/pilot             the pilot, the pause process and the monitors
 //	Spec.Cgroup/sandbox           the Machine's limits
-//	Spec.Cgroup/sandbox/<id>      a container's limits; the pause process has one too
+//	Spec.Cgroup/sandbox/<id>      a container's limits
 //	Spec.RunDir/runc              runc's own state
 //	Spec.RunDir/bundles/<id>      a container's bundle, and the monitor's files
 package sandbox
@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 
@@ -49,7 +50,6 @@ type Runtime struct {
 	volumes oci.Volumes
 	pause   int             // pid of the pause process; 0 before Boot
 	runs    map[string]*run // container → its present run
-	oom     bool
 
 	disk pilot.DiskMeter
 }
@@ -80,6 +80,9 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if rec, err := driver.ReadProcess(r.record()); err == nil && rec.Alive() {
 		return true, r.watch(rec.PID)
 	}
+	if _, err := exec.LookPath(r.cfg.Runc); err != nil {
+		return false, fmt.Errorf("start sandbox: runc: %w", err)
+	}
 	if err := r.sweep(ctx); err != nil {
 		return false, fmt.Errorf("clear what an earlier sandbox left: %w", err)
 	}
@@ -93,7 +96,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.tree.Limit(r.cgroup(), limits); err != nil {
 		return false, err
 	}
-	pid, err := r.startPause(ctx)
+	pid, err := r.startPause()
 	if err != nil {
 		return false, fmt.Errorf("start sandbox: %w", err)
 	}
@@ -121,42 +124,6 @@ func (r *Runtime) shm() string                 { return filepath.Join(r.spec.Run
 func (r *Runtime) cgroup() string              { return filepath.Join(r.spec.Cgroup, "sandbox") }
 func (r *Runtime) cgroupOf(name string) string { return filepath.Join(r.cgroup(), r.id(name)) }
 
-// startPause makes the namespaces that the containers share, and the file systems.
-func (r *Runtime) startPause(ctx context.Context) (int, error) {
-	if err := os.MkdirAll(r.shm(), 0o700); err != nil {
-		return 0, err
-	}
-	if err := oci.MountTmpfs(r.shm(), "mode=1777", shmMB); err != nil {
-		return 0, err
-	}
-	// A file system of its own: those of Dir and RunDir may be mounted so that nothing in them can be executed.
-	root := r.rootfs(pauseRoot)
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return 0, err
-	}
-	if err := oci.MountTmpfs(root, "mode=0755", 1); err != nil {
-		return 0, err
-	}
-	for _, dir := range []string{"proc", "dev"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			return 0, err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(root, "pause"), oci.PauseProgram(), 0o755); err != nil {
-		return 0, err
-	}
-	spec, err := r.pauseSpec(root)
-	if err != nil {
-		return 0, err
-	}
-	dir := r.bundle(oci.PauseName)
-	if err := oci.WriteBundle(dir, spec); err != nil {
-		return 0, err
-	}
-	c := command{Runc: r.cfg.Runc, Root: r.state(), Log: filepath.Join(dir, "runc.log")}
-	return c.run(ctx, dir, r.id(oci.PauseName), [3]*os.File{}, "")
-}
-
 // watch makes pid the sandbox, and closes gone when it ends.
 func (r *Runtime) watch(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -167,10 +134,10 @@ func (r *Runtime) watch(pid int) error {
 	r.pause = pid
 	select {
 	case <-r.gone: // of an earlier sandbox
-		r.gone, r.oom = make(chan struct{}), false
+		r.gone = make(chan struct{})
 	default:
 	}
-	all, own := r.cgroup(), r.cgroupOf(oci.PauseName)
+	all := r.cgroup()
 	r.mu.Unlock()
 	go func() {
 		defer unix.Close(fd)
@@ -180,15 +147,13 @@ func (r *Runtime) watch(pid int) error {
 				break
 			}
 		}
-		oom := r.tree.OOMKills(own) > 0
 		unix.Wait4(pid, nil, unix.WNOHANG, nil) // it may be a child of this process
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.pause != pid {
 			return // destroyed by us
 		}
-		r.cfg.Log.Info("the sandbox has ended", "pid", pid, "oom", oom)
-		r.oom = oom
+		r.cfg.Log.Info("the sandbox has ended", "pid", pid)
 		close(r.gone)
 		// Containers do not end with it by themselves, and must not run on in a network that will be made anew.
 		r.tree.Signal(all, unix.SIGKILL)
@@ -203,12 +168,8 @@ func (r *Runtime) Gone() <-chan struct{} {
 	return r.gone
 }
 
-// OOM says whether the kernel killed the sandbox's root for want of memory. A container that it kills ends alone.
-func (r *Runtime) OOM() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.oom
-}
+// OOM is false: the kernel kills in the containers, which have the limits, and not the sandbox's root.
+func (r *Runtime) OOM() bool { return false }
 
 // Destroy ends the sandbox and undoes all; see pilot.Runtime.
 func (r *Runtime) Destroy(ctx context.Context, spec pilot.Spec) error {
@@ -231,8 +192,9 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	for _, lock := range monitors {
 		errs = append(errs, endMonitor(ctx, filepath.Dir(lock)))
 	}
-	if r.spec.Cgroup != "" { // what a monitor may have been about to start
+	if r.spec.Cgroup != "" { // what a monitor may have been about to start, and a pause process that was not yet recorded
 		errs = append(errs, r.tree.Remove(ctx, r.cgroup()))
+		r.tree.Signal(filepath.Join(r.spec.Cgroup, driver.PilotCgroup), unix.SIGKILL)
 	}
 	failpoint.Hit("pilot.pause.killed")
 	for _, dir := range driver.SandboxDirs(r.spec) {
