@@ -238,10 +238,11 @@ func TestPilot_SaysThatRuncIsMissing(t *testing.T) {
 			said = s.Message
 		}
 	}
-	if said == "" {
+	for deadline := time.Now().Add(20 * time.Second); said == "" && time.Now().Before(deadline); { // it hangs up before it writes that down
 		if s, err := pilot.ReadStatus(spec.Dir); err == nil {
 			said = s.Message
 		}
+		<-time.After(10 * time.Millisecond)
 	}
 	if !strings.Contains(said, "/no/such/runc") {
 		log, _ := os.ReadFile(filepath.Join(spec.Dir, "pilot.log"))
