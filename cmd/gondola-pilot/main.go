@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"gondola/internal/driver"
@@ -58,12 +59,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if spec.Cgroup != "" {
-		// It comes before the first child, so that none is left in the daemon's cgroup, where systemd would end it with the daemon.
-		if err := cgroup.Host().Enter(filepath.Join(spec.Cgroup, driver.PilotCgroup)); err != nil {
-			return err
-		}
-	}
+	entered := enter(spec.Cgroup)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("machine", spec.Machine)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -76,9 +72,37 @@ func run(args []string) error {
 	default:
 		return fmt.Errorf("driver %q is not known: use gvisor or runc", *kind)
 	}
-	err = pilot.Serve(ctx, spec, rt, log)
+	err = pilot.Serve(ctx, spec, &entering{rt, entered}, log)
 	if ctx.Err() != nil {
 		return nil // as told
 	}
 	return err
+}
+
+// enter moves this process into its Machine's cgroup, for which the kernel waits some 10 ms. The result tells when it has, and gives the error.
+func enter(group string) (entered func() error) {
+	done := make(chan error, 1)
+	go func() {
+		if group == "" {
+			done <- nil
+			return
+		}
+		done <- cgroup.Host().Enter(filepath.Join(group, driver.PilotCgroup))
+	}()
+	return sync.OnceValue(func() error { return <-done })
+}
+
+// entering is a Runtime that boots nothing until this process is in its cgroup: no child may be left in the daemon's, where systemd
+// would end it with the daemon.
+type entering struct {
+	pilot.Runtime
+	entered func() error
+}
+
+// Boot implements pilot.Runtime.
+func (e *entering) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
+	if err := e.entered(); err != nil {
+		return false, err
+	}
+	return e.Runtime.Boot(ctx, spec)
 }

@@ -287,3 +287,22 @@ func TestSandbox_RootHasNoRightsAndSeesNothing(t *testing.T) {
 		t.Errorf("the sandbox's root has the files %v open (%v), want three", links, err)
 	}
 }
+
+func TestContainer_EnvironmentHasNothingOfRuncs(t *testing.T) {
+	d := newDriver(t)
+	spec := newSpec(t, d)
+	spec.Containers = []pilot.Container{container("main", gondola.ContainerExtension{}, "run")}
+	await(t, launch(t, d, spec), all(gondola.ContainerRunning))
+	files, err := filepath.Glob(filepath.Join(spec.RunDir, "bundles", "*", "init.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("containers on record: %v (%v), want one", files, err)
+	}
+	first, err := driver.ReadProcess(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", first.PID))
+	if err != nil || !bytes.Contains(env, []byte("PATH=")) || bytes.Contains(env, []byte("GO")) {
+		t.Errorf("the environment of a container is %q (%v)", env, err)
+	}
+}
