@@ -44,12 +44,8 @@ func (t Tree) roots() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if !e.IsDir() {
-			continue // "cpu" may be a link to "cpu,cpuacct", which is beside it
-		}
-		dir := filepath.Join(t.root, e.Name())
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
-			out = append(out, dir)
+		if e.IsDir() { // "cpu" may be a link to "cpu,cpuacct", which is beside it
+			out = append(out, filepath.Join(t.root, e.Name()))
 		}
 	}
 	return out, nil
@@ -62,8 +58,9 @@ func (t Tree) Make(group string) error {
 		return err
 	}
 	for _, root := range roots {
-		if strings.Contains(filepath.Base(root), "cpuset") {
-			continue // a new group there takes nobody before it is configured
+		// In cpuset a new group takes nobody before it is configured.
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil || strings.Contains(filepath.Base(root), "cpuset") {
+			continue
 		}
 		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
