@@ -14,8 +14,10 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/drivertest"
 	"gondola/internal/driver/runc"
+	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
@@ -305,4 +307,35 @@ func TestContainer_EnvironmentHasNothingOfRuncs(t *testing.T) {
 	if err != nil || !bytes.Contains(env, []byte("PATH=")) || bytes.Contains(env, []byte("GO")) {
 		t.Errorf("the environment of a container is %q (%v)", env, err)
 	}
+}
+
+func TestSandbox_RootThatWasNotRecordedIsEndedByTheNextPilot(t *testing.T) {
+	d := newDriver(t)
+	spec := newSpec(t, d)
+	spec.Containers = []pilot.Container{container("main", gondola.ContainerExtension{}, "run")}
+	t.Setenv(failpoint.Variable, "pilot.pause.started")
+	if api, err := d.Launch(t.Context(), spec, nil); err == nil { // it dies a moment before or after it answers
+		if statuses, err := api.Watch(t.Context()); err == nil {
+			for range statuses {
+			}
+		}
+	}
+	if n := roots(spec); n != 1 {
+		t.Fatalf("%d roots of the sandbox run, want the one that the pilot has started", n)
+	}
+	t.Setenv(failpoint.Variable, "")
+	await(t, launch(t, d, spec), all(gondola.ContainerRunning))
+	if n := roots(spec); n != 1 {
+		t.Errorf("%d roots of the sandbox run, want one", n)
+	}
+}
+
+// roots counts the pause programs of a Machine.
+func roots(spec pilot.Spec) (n int) {
+	for _, pid := range cgroup.Host().PIDs(spec.Cgroup) {
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "pause\n" { // it may have ended
+			n++
+		}
+	}
+	return n
 }
