@@ -313,4 +313,5 @@ type Server interface {
 	Platform
 	Apps
 	Market
+	NetworkPolicies
 }

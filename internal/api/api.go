@@ -42,15 +42,16 @@ type Authenticator interface {
 
 // API is the handler.
 type API struct {
-	server  gondola.Platform
-	apps    gondola.Apps   // nil on a worker
-	market  gondola.Market // nil on a worker
-	auth    Authenticator
-	log     *slog.Logger
-	version string
-	info    func() []byte
-	observe func(route string, status int, took time.Duration)
-	mux     *http.ServeMux
+	server   gondola.Platform
+	apps     gondola.Apps            // nil on a worker
+	market   gondola.Market          // nil on a worker
+	policies gondola.NetworkPolicies // nil on a worker
+	auth     Authenticator
+	log      *slog.Logger
+	version  string
+	info     func() []byte
+	observe  func(route string, status int, took time.Duration)
+	mux      *http.ServeMux
 }
 
 // New returns the handler of the API.
@@ -58,6 +59,7 @@ func New(cfg Config) http.Handler {
 	a := &API{server: cfg.Server, auth: cfg.Auth, log: cfg.Log, version: cfg.Version, info: cfg.Info, observe: cfg.Observe, mux: http.NewServeMux()}
 	a.apps, _ = cfg.Server.(gondola.Apps)
 	a.market, _ = cfg.Server.(gondola.Market)
+	a.policies, _ = cfg.Server.(gondola.NetworkPolicies)
 	if a.log == nil {
 		a.log = slog.Default()
 	}

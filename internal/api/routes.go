@@ -79,6 +79,10 @@ func (a *API) publicRoutes() []route {
 		{"GET", volume + "/snapshots", reads, 0, a.listSnapshots},
 		{"POST", volume + "/snapshots", changes, small, a.snapshotVolume},
 
+		{"GET", app + "/network_policies", reads, 0, a.ofApps(a.listNetworkPolicies)},
+		{"POST", app + "/network_policies", changes, small, a.ofApps(a.putNetworkPolicy)},
+		{"DELETE", app + "/network_policies/{policy}", changes, 0, a.ofApps(a.deleteNetworkPolicy)},
+
 		{"GET", "/v1/orgs/{org}/machines", lists, 0, a.listOrgMachines},
 		{"GET", "/v1/orgs/{org}/volumes", lists, 0, a.listOrgVolumes},
 		{"POST", "/v1/platform/placements", whoever, small, a.ofMarket(a.placements)},
@@ -131,8 +135,6 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
 	add("app secrets", changes, [2]string{"GET", app + "/secrets"}, [2]string{"POST", app + "/secrets"}, [2]string{"GET", app + "/secrets/{name}"},
 		[2]string{"POST", app + "/secrets/{name}"}, [2]string{"DELETE", app + "/secrets/{name}"})
-	add("network policies", changes, [2]string{"GET", app + "/network_policies"}, [2]string{"POST", app + "/network_policies"},
-		[2]string{"DELETE", app + "/network_policies/{policy}"})
 	add("token services", whoever, [2]string{"POST", "/v1/tokens/authenticate"}, [2]string{"POST", "/v1/tokens/authorize"}, [2]string{"GET", "/v1/tokens/current"},
 		[2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
 	return rs

@@ -40,6 +40,7 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"LeasedFromBirth", (*suite).leasedFromBirth},
 		{"Cordon", (*suite).cordon},
 		{"Versions", (*suite).versions},
+		{"NetworkPolicies", (*suite).networkPolicies},
 		{"Exec", (*suite).exec},
 		{"Processes", (*suite).processes},
 		{"UnknownMachineIsNotFound", (*suite).unknown},

@@ -31,7 +31,8 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		return err
 	}
 	defer unlock()
-	if _, err := m.index.App(ctx, name); err != nil {
+	app, err := m.index.App(ctx, name)
+	if err != nil {
 		return err
 	}
 	entries, err := m.index.ByApp(ctx, name, false)
@@ -50,6 +51,9 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		}
 	}
 	if err := m.deleteVolumes(ctx, name); err != nil {
+		return err
+	}
+	if err := m.dropNetworkPolicies(ctx, app); err != nil {
 		return err
 	}
 	return m.index.DeleteApp(ctx, name)

@@ -30,6 +30,7 @@ type Index interface {
 	ByApp(ctx context.Context, app gondola.AppName, removed bool) ([]store.Entry, error)
 	Rebuild(ctx context.Context, worker gondola.WorkerName, entries []store.Entry, asOf time.Time) error
 	VolumeIndex
+	NetworkPolicyIndex
 }
 
 // Worker is one that takes Machines: in this process, or a client of it.
@@ -67,6 +68,7 @@ type Market struct {
 	observe  func(regions []gondola.Region, outcome Outcome, took time.Duration)
 	log      *slog.Logger
 	apps     appLocks
+	policing sync.Mutex // held while the policies of an App change
 	ready    chan struct{}
 	readOnce func() // closes ready
 

@@ -123,6 +123,7 @@ func (m *Market) Run(ctx context.Context) error {
 	if len(ws) == 0 {
 		m.readOnce()
 	}
+	m.recallNetworkPolicies(ctx)
 	m.followAll(ctx, gondola.WatchRequest{}, r.change)
 	return nil
 }
