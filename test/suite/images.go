@@ -30,7 +30,8 @@ const (
 	group = "root:x:0:root\nbin:x:1:\ndaemon:x:2:\ntty:x:5:\nmail:x:12:\nwww-data:x:33:\nnobody:x:65534:\n"
 )
 
-const nginxConf = `error_log /dev/stderr;
+const nginxConf = `user www-data;
+error_log /dev/stderr;
 events {}
 http {
 	include mime.types;
