@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// progress reads what ginkgo prints about each spec as it ends, and writes down at once that it passed, so that a run that is killed is not lost.
+// progress reads what ginkgo prints about each spec as it ends, and writes down at once what became of it, so that a run that is killed is not lost.
 type progress struct {
 	file    string // of the results
 	total   int
@@ -47,13 +47,16 @@ func (p *progress) follow(out io.Reader, log io.Writer) error {
 		spec, _, _ := strings.Cut(strings.ReplaceAll(l, "[It] ", ""), " [Conformance]")
 		spec += " [Conformance]"
 		ended++
-		state := "FAILED"
-		if passed {
-			state = "passed"
-			p.results.Specs[spec] = result{Passed: true}
-			if err := p.results.save(p.file); err != nil {
-				return err
-			}
+		state := "passed"
+		if !passed {
+			state = "FAILED"
+		}
+		p.results.Specs[spec] = result{Passed: passed}
+		if !passed {
+			p.results.Specs[spec] = result{Message: "the message was lost with the end of the run"} // ginkgo's report has it, if there is one
+		}
+		if err := p.results.save(p.file); err != nil {
+			return err
 		}
 		fmt.Printf("%8s %3d/%d %s %s\n", time.Since(p.begun).Round(time.Second), ended, p.total, state, spec)
 	}
