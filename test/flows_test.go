@@ -61,6 +61,7 @@ func TestFlows(t *testing.T) {
 			"machineof":   machineOf,
 			"pilotback":   pilotBack,
 			"fill":        fill,
+			"crowd":       h.crowd,
 			"terminal":    screens.start,
 			"see":         screens.see,
 			"type":        screens.typeKeys,
