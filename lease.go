@@ -11,8 +11,8 @@ const MaxLeaseTTL = 24 * 60 * 60
 // defaultLeaseTTL is the life of a Lease for which none is asked, in seconds.
 const defaultLeaseTTL = 30
 
-// Leases gives one caller at a time the right to change a Machine. While somebody holds a Lease, Start, Stop, Restart, Update, Destroy, Cordon and
-// Uncordon by anybody else are ErrConflict. Looking, waiting, Exec, Signal and SetMetadata need none, as fly-go sends no nonce with them; nor
+// Leases gives one caller at a time the right to change a Machine. While somebody holds a Lease, Start, Stop, Restart, Update, Resize, Destroy, Cordon
+// and Uncordon by anybody else are ErrConflict. Looking, waiting, Exec, Signal and SetMetadata need none, as fly-go sends no nonce with them; nor
 // does DeleteApp, which takes everything along.
 //
 // The holder shows its nonce by WithLease. A nonce that is not, or not any more, that of the Machine's Lease is ErrConflict too: who relies on a

@@ -56,6 +56,8 @@ func (s *suite) keepsOut(ctx context.Context, m gondola.Machine, how string) {
 	s.wants(err, gondola.ErrConflict, "Start "+how)
 	_, err = s.p.Update(ctx, m.Ref(), gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: config()}})
 	s.wants(err, gondola.ErrConflict, "Update "+how)
+	_, err = s.p.Resize(ctx, m.Ref(), gondola.ResizeRequest{})
+	s.wants(err, gondola.ErrConflict, "Resize "+how)
 	s.wants(s.p.Stop(ctx, m.Ref(), gondola.StopRequest{}), gondola.ErrConflict, "Stop "+how)
 	s.wants(s.p.Restart(ctx, m.Ref(), gondola.RestartRequest{}), gondola.ErrConflict, "Restart "+how)
 	s.wants(s.p.Destroy(ctx, m.Ref(), true), gondola.ErrConflict, "Destroy "+how)

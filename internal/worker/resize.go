@@ -29,7 +29,7 @@ func (w *Worker) Resize(ctx context.Context, ref gondola.Ref, req gondola.Resize
 		return gondola.Machine{}, err
 	}
 	var v gondola.Machine
-	err = m.do(ctx, func(ctx context.Context) error {
+	err = m.change(ctx, func(ctx context.Context) error {
 		if err := m.resizeTo(ctx, req); err != nil {
 			return err
 		}
