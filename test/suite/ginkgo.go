@@ -46,6 +46,9 @@ func (p *progress) follow(out io.Reader, log io.Writer) error {
 		named = true
 		spec, _, _ := strings.Cut(strings.ReplaceAll(l, "[It] ", ""), " [Conformance]")
 		spec += " [Conformance]"
+		if !sigRE.MatchString(spec) { // without parallel processes the name comes first, so only the report says it
+			continue
+		}
 		ended++
 		state := "passed"
 		if !passed {
