@@ -17,7 +17,9 @@ func TestNetworkPolicies_AreCarriedOutAndOutliveTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has := func(worker int) []gondola.Policy { return f.Workers[worker].Host.Policies("default", "app:shop").Policies }
+	has := func(worker int) []gondola.Policy {
+		return f.Workers[worker].Host.Policies("default", "app:shop").Policies
+	}
 	if got := has(0); len(got) != 1 || got[0].Name != "shop/web" || got[0].Selector.App != "shop" || len(got[0].Selector.Machines) != 1 ||
 		got[0].Ingress != nil || len(got[0].Egress.Allow) != 1 || got[0].Egress.Allow[0].Ports[0].Protocol != "udp" {
 		t.Errorf("policies at gru = %+v", got)
