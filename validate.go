@@ -1,0 +1,161 @@
+package gondola
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Validate returns an ErrInvalid that names the first field that cannot be, or nil.
+func (c *Config) Validate() error {
+	if c.Image == "" && len(c.Containers) == 0 {
+		return Errorf(ErrInvalid, "config.image is missing: name an OCI image such as gondola.local/hello")
+	}
+	if c.Size != "" && c.Guest == nil {
+		if _, ok := GuestPreset(c.Size); !ok {
+			return Errorf(ErrInvalid, "config.size %q is not a known size: use one such as shared-cpu-1x, or config.guest", c.Size)
+		}
+	}
+	if g := c.Guest; g != nil {
+		if g.CPUKind != "" && g.CPUKind != "shared" && g.CPUKind != "performance" {
+			return Errorf(ErrInvalid, "config.guest.cpu_kind %q: use shared or performance", g.CPUKind)
+		}
+		if g.CPUs < 0 || g.MemoryMB < 0 {
+			return Errorf(ErrInvalid, "config.guest: cpus and memory_mb must not be negative")
+		}
+	}
+	if err := c.Restart.validate("config.restart"); err != nil {
+		return err
+	}
+	volumes := map[string]bool{}
+	for i, v := range c.Volumes {
+		if v.Name == "" || volumes[v.Name] {
+			return Errorf(ErrInvalid, "config.volumes[%d].name %q is empty or used twice", i, v.Name)
+		}
+		volumes[v.Name] = true
+		if t := v.TempDir; t != nil && t.StorageType != "" && t.StorageType != "disk" && t.StorageType != "memory" {
+			return Errorf(ErrInvalid, "config.volumes[%d].temp_dir.storage_type %q: use disk or memory", i, t.StorageType)
+		}
+	}
+	if err := c.validateMounts(volumes); err != nil {
+		return err
+	}
+	if err := c.validateGateway(); err != nil {
+		return err
+	}
+	seen := map[string]int{}
+	for i, k := range c.AllContainers() {
+		at := fmt.Sprintf("config.containers[%d]", i)
+		if k.Name == "" || strings.ContainsAny(k.Name, "/ \x00") || len(k.Name) > 63 {
+			return Errorf(ErrInvalid, "%s.name %q: use 1 to 63 characters without blanks and slashes", at, k.Name)
+		}
+		if _, twice := seen[k.Name]; twice {
+			return Errorf(ErrInvalid, "%s.name %q is used twice", at, k.Name)
+		}
+		if k.Image == "" {
+			return Errorf(ErrInvalid, "%s.image is missing", at)
+		}
+		for name := range k.Env {
+			if name == "" || strings.ContainsAny(name, "=\x00") {
+				return Errorf(ErrInvalid, "%s.env: %q cannot be the name of a variable", at, name)
+			}
+		}
+		for j, m := range k.Mounts {
+			if !volumes[m.Name] {
+				return Errorf(ErrInvalid, "%s.mounts[%d].name %q is not one of config.volumes or config.mounts", at, j, m.Name)
+			}
+			if !path.IsAbs(m.Path) {
+				return Errorf(ErrInvalid, "%s.mounts[%d].path %q must be absolute", at, j, m.Path)
+			}
+		}
+		for j, f := range k.Files {
+			if !path.IsAbs(f.GuestPath) {
+				return Errorf(ErrInvalid, "%s.files[%d].guest_path %q must be absolute", at, j, f.GuestPath)
+			}
+		}
+		if err := k.Restart.validate(at + ".restart"); err != nil {
+			return err
+		}
+		seen[k.Name] = i
+	}
+	return validateOrder(c.AllContainers(), seen)
+}
+
+// validateMounts checks the mounts of Volumes and adds their names to those that containers may mount.
+func (c *Config) validateMounts(names map[string]bool) error {
+	seen := map[VolumeID]bool{}
+	for i, m := range c.Mounts {
+		at := fmt.Sprintf("config.mounts[%d]", i)
+		id, name := m.Wanted()
+		switch {
+		case id == "" && name == "":
+			return Errorf(ErrInvalid, "%s.volume is missing: name a volume by its id (vol_…) or name", at)
+		case m.Path == "" && m.Name == "":
+			return Errorf(ErrInvalid, "%s.path is missing: say where to mount %s, or give it a name that containers mount", at, m.Volume)
+		case m.Path != "" && (!path.IsAbs(m.Path) || path.Clean(m.Path) == "/"):
+			return Errorf(ErrInvalid, "%s.path %q must be absolute and not /", at, m.Path)
+		case id != "" && seen[id]:
+			return Errorf(ErrInvalid, "%s.volume %s is mounted twice", at, id)
+		case names[m.Label()]:
+			return Errorf(ErrInvalid, "%s.name %q is used twice", at, m.Label())
+		}
+		if x := m.Gondola; x != nil && x.GroupChangePolicy != "" && x.GroupChangePolicy != "always" && x.GroupChangePolicy != "on_root_mismatch" {
+			return Errorf(ErrInvalid, "%s.gondola.group_change_policy %q: use always or on_root_mismatch", at, x.GroupChangePolicy)
+		}
+		names[m.Label()] = true
+		if id != "" {
+			seen[id] = true
+		}
+	}
+	return nil
+}
+
+func (r *RestartPolicy) validate(at string) error {
+	if r == nil {
+		return nil
+	}
+	switch r.Policy {
+	case "", RestartNo, RestartAlways, RestartOnFailure:
+		return nil
+	}
+	return Errorf(ErrInvalid, "%s.policy %q: use no, always or on-failure", at, r.Policy)
+}
+
+// validateOrder refuses unknown names and circles in depends_on.
+func validateOrder(cs []Container, index map[string]int) error {
+	const visiting, done = 1, 2
+	mark := make([]int, len(cs))
+	var visit func(i int) error
+	visit = func(i int) error {
+		mark[i] = visiting
+		for _, d := range cs[i].DependsOn {
+			j, ok := index[d.Name]
+			if !ok {
+				return Errorf(ErrInvalid, "config.containers[%d].depends_on: there is no container %q", i, d.Name)
+			}
+			switch d.Condition {
+			case "", DependsStarted, DependsHealthy, DependsExited:
+			default:
+				return Errorf(ErrInvalid, "config.containers[%d].depends_on.condition %q: use started, healthy or exited_successfully", i, d.Condition)
+			}
+			if mark[j] == visiting {
+				return Errorf(ErrInvalid, "config.containers: %q and %q wait for each other", cs[i].Name, d.Name)
+			}
+			if mark[j] == 0 {
+				if err := visit(j); err != nil {
+					return err
+				}
+			}
+		}
+		mark[i] = done
+		return nil
+	}
+	for i := range cs {
+		if mark[i] == 0 {
+			if err := visit(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
