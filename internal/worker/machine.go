@@ -104,7 +104,7 @@ func newMachine(w *Worker, row store.Machine, events []gondola.Event) (*machine,
 	return m, nil
 }
 
-func (m *machine) driver() driver.Driver { return m.w.cfg.Drivers[m.rec.Driver] }
+func (m *machine) driver() driver.Driver { return m.w.cfg.Drivers[m.runs] }
 
 // run owns the Machine until it is destroyed or ctx ends.
 func (m *machine) run(ctx context.Context) {
