@@ -85,7 +85,7 @@ func (b *bench) memoryHogs(ctx context.Context, n *neighbour) error {
 			if _, err := b.host.kube.CoreV1().Pods(namespace).Create(ctx, newPod("hog", shell(growScript), requests("10m", "32Mi"), hog.limits), metav1.CreateOptions{}); err != nil {
 				return err
 			}
-			_, err := b.untilPod(ctx, "hog", time.Minute, func(p *corev1.Pod) bool {
+			_, err := b.untilPod(ctx, "hog", 3*time.Minute, func(p *corev1.Pod) bool {
 				if now, err := meminfo("MemAvailable"); err == nil && (free == 0 || now < free) {
 					free = now
 				}
