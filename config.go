@@ -279,7 +279,7 @@ type ExecProbe struct {
 type TempVolume struct {
 	Name    string   `json:"name"`
 	TempDir *TempDir `json:"temp_dir,omitempty"`
-	Image   string   `json:"image,omitempty"` // a read-only image
+	Image   string   `json:"image,omitempty"` // OCI reference: the files of this image, read-only
 
 	Gondola *TempVolumeExtension `json:"gondola,omitempty"`
 }

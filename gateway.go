@@ -23,12 +23,26 @@ type HostPort struct {
 	Protocol string     `json:"protocol,omitempty"` // "tcp" or "udp"; if empty, tcp
 }
 
-// TempVolumeExtension is the "gondola" object of one of a Config's volumes: it makes it a path of the gateway's file system.
+// TempVolumeExtension is the "gondola" object of one of a Config's volumes: it makes it a path of the gateway's file system, or says how the
+// image of one is pulled.
 type TempVolumeExtension struct {
-	Path string `json:"path"` // absolute
+	Path string `json:"path,omitempty"` // absolute; empty for an image
 	// Type is what has to be there: "directory", "file", or with "_or_create" an empty one if nothing is. If empty, whatever is there, or
 	// else a new directory.
 	Type string `json:"type,omitempty"`
+	// PullPolicy is that of a volume's image, as a container's.
+	PullPolicy string `json:"pull_policy,omitempty"`
+}
+
+// OnGateway says whether the volume is a path of the gateway's file system.
+func (v *TempVolume) OnGateway() bool { return v.Gondola != nil && v.Image == "" }
+
+// PullPolicy is "always", "if_not_present" or "never": how the volume's image is pulled.
+func (v *TempVolume) PullPolicy() string {
+	if v.Gondola == nil || v.Gondola.PullPolicy == "" {
+		return "if_not_present"
+	}
+	return v.Gondola.PullPolicy
 }
 
 // Types of a path.
@@ -54,14 +68,16 @@ func (c *Config) HostNetwork() bool {
 
 func (c *Config) validateGateway() error {
 	for i, v := range c.Volumes {
-		if v.Gondola == nil {
+		if !v.OnGateway() {
 			continue
 		}
 		switch t := v.Gondola.Type; {
 		case c.UsesGateway() == "":
 			return Errorf(ErrInvalid, "config.volumes[%d].gondola.path: config.gondola.gateway must name whose path it is", i)
-		case v.TempDir != nil || v.Image != "":
-			return Errorf(ErrInvalid, "config.volumes[%d]: use one of temp_dir, image and gondola.path", i)
+		case v.TempDir != nil:
+			return Errorf(ErrInvalid, "config.volumes[%d]: use one of temp_dir and gondola.path", i)
+		case v.Gondola.PullPolicy != "":
+			return Errorf(ErrInvalid, "config.volumes[%d].gondola.pull_policy: only a volume with an image has one", i)
 		case !path.IsAbs(v.Gondola.Path) || strings.ContainsRune(v.Gondola.Path, 0):
 			return Errorf(ErrInvalid, "config.volumes[%d].gondola.path %q must be absolute", i, v.Gondola.Path)
 		case t != "" && t != PathDirectory && t != PathDirectoryOrCreate && t != PathFile && t != PathFileOrCreate:

@@ -36,6 +36,12 @@ func (c *Config) Validate() error {
 		if t := v.TempDir; t != nil && t.StorageType != "" && t.StorageType != "disk" && t.StorageType != "memory" {
 			return Errorf(ErrInvalid, "config.volumes[%d].temp_dir.storage_type %q: use disk or memory", i, t.StorageType)
 		}
+		if x := v.Gondola; v.Image != "" && (v.TempDir != nil || x != nil && (x.Path != "" || x.Type != "")) {
+			return Errorf(ErrInvalid, "config.volumes[%d]: use one of temp_dir, image and gondola.path", i)
+		}
+		if p := v.PullPolicy(); v.Image != "" && p != "always" && p != "if_not_present" && p != "never" {
+			return Errorf(ErrInvalid, "config.volumes[%d].gondola.pull_policy %q: use always, if_not_present or never", i, p)
+		}
 	}
 	if err := c.validateMounts(volumes); err != nil {
 		return err

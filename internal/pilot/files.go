@@ -103,7 +103,7 @@ func volumeDir(spec Spec, v Volume) string {
 		return filepath.Join(spec.Dir, "volumes", v.Name)
 	case VolumePayload:
 		return filepath.Join(spec.RunDir, "payload", v.Name)
-	case VolumeHost:
+	case VolumeHost, VolumeImage:
 		return v.Source
 	case VolumeMemory:
 		return ""
@@ -148,7 +148,7 @@ func volumeMount(spec *Spec, c *Container, m gondola.ContainerMount, vars map[st
 		if v.Name != m.Name {
 			continue
 		}
-		mount := Mount{Volume: v, Source: volumeDir(*spec, *v), Path: m.Path, ReadOnly: v.Kind == VolumePayload}
+		mount := Mount{Volume: v, Source: volumeDir(*spec, *v), Path: m.Path, ReadOnly: v.Kind.ReadOnly()}
 		if m.Gondola == nil {
 			return mount, nil
 		}
@@ -160,7 +160,7 @@ func volumeMount(spec *Spec, c *Container, m gondola.ContainerMount, vars map[st
 		if part == "" {
 			return mount, nil
 		}
-		mount.SubPath, err = subPath(mount.Source, part, v.Kind != VolumePayload)
+		mount.SubPath, err = subPath(mount.Source, part, !v.Kind.ReadOnly())
 		if err != nil {
 			return Mount{}, gondola.Errorf(gondola.ErrPrecondition, "failed to create subPath directory for volumeMount %q of container %q: %w", m.Name, c.Name, err)
 		}

@@ -85,7 +85,7 @@ type Volume struct {
 	Name   string     `json:"name"`
 	Kind   VolumeKind `json:"kind"`
 	SizeMB int        `json:"size_mb,omitempty"` // if zero, not limited
-	Source string     `json:"source,omitempty"`  // of VolumeHost: an absolute path of the host
+	Source string     `json:"source,omitempty"`  // of VolumeHost and VolumeImage: an absolute path of the host
 }
 
 // VolumeKind says where a Volume's contents are.
@@ -95,8 +95,12 @@ const (
 	VolumeDisk    VolumeKind = "disk"    // Dir/volumes/<name>; survives the sandbox
 	VolumeMemory  VolumeKind = "memory"  // tmpfs in the sandbox
 	VolumeHost    VolumeKind = "host"    // Source, which is there: a Volume of the platform, which no other Machine has, or a path of a gateway
+	VolumeImage   VolumeKind = "image"   // Source, which is there: an unpacked image, shared with other Machines; read-only
 	VolumePayload VolumeKind = "payload" // RunDir/payload/<name>, from Payload.Volumes; read-only, refreshed live
 )
+
+// ReadOnly says whether containers can only read what is in volumes of this kind.
+func (k VolumeKind) ReadOnly() bool { return k == VolumeImage || k == VolumePayload }
 
 // Status is what a pilot knows of its Machine. Everything in it survives the pilot: it is rebuilt from the journal.
 type Status struct {

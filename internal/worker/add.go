@@ -206,7 +206,7 @@ func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.P
 		return pilot.Container{}, err
 	}
 	merged, err := mergeContainer(specInput{machine: rec.ID, app: rec.App, version: rec.Version, region: m.w.cfg.Region, config: rec.Config,
-		images: map[string]Image{k.Name: img}}, withVolumes(rec.Config, k), rec.Spec.Hostname)
+		images: images{containers: map[string]Image{k.Name: img}}}, withVolumes(rec.Config, k), rec.Spec.Hostname)
 	if err != nil {
 		return merged, err
 	}

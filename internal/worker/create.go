@@ -195,11 +195,6 @@ func (w *Worker) validate(c *gondola.Config, runs string) error {
 			return unsupported("config.mounts "+m.Label(), "a volume does not grow by itself; extend it when it is full")
 		}
 	}
-	for _, v := range c.Volumes {
-		if v.Image != "" {
-			return unsupported("config.volumes "+v.Name, "a volume from an image cannot be mounted yet; use temp_dir")
-		}
-	}
 	for _, k := range c.AllContainers() {
 		if k.Gondola != nil && k.Gondola.TTY && !can.TTY {
 			return unsupported("container "+k.Name, "driver "+name+" has no terminals")

@@ -196,17 +196,17 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	spec := l.rec.Spec
 	digests := l.rec.Digests
-	var images map[string]Image
+	var pulled *images
 	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
 		pulling, end := l.m.span(ctx, "pull images")
 		failpoint.Hit("worker.launch.begun")
-		images, err = l.pull(pulling, payload)
+		pulled, err = l.pull(pulling, payload)
 		end(err)
 		if err != nil {
 			return &imageError{err}
 		}
 		failpoint.Hit("worker.launch.pulled")
-		digests = digestsOf(images)
+		digests = pulled.digests()
 	}
 	select {
 	case l.w.slots <- struct{}{}:
@@ -226,16 +226,16 @@ func (l *launcher) make(ctx context.Context) error {
 		return fmt.Errorf("prepare the host: %w", err)
 	}
 	failpoint.Hit("worker.launch.prepared")
-	if images != nil {
-		s, err := l.w.buildSpec(l.rec, images, prepared, volumes)
+	if pulled != nil {
+		s, err := l.w.buildSpec(l.rec, *pulled, prepared, volumes)
 		if err != nil {
 			return &imageError{err}
 		}
 		spec = &s
 	}
 	ran := l.rec.Ran
-	err = l.record(ctx, images != nil, func(r *record) {
-		if images != nil && ran { // ephemeral containers were the run's before
+	err = l.record(ctx, pulled != nil, func(r *record) {
+		if pulled != nil && ran { // ephemeral containers were the run's before
 			r.Config = lasting(r.Config)
 		}
 		spec = l.w.sizedSpec(spec, r.Config) // it may have been resized meanwhile
@@ -263,10 +263,12 @@ func (l *launcher) make(ctx context.Context) error {
 
 // imagesThere says whether nobody has removed the images that a Machine was launched from.
 func imagesThere(spec *pilot.Spec) bool {
-	return !slices.ContainsFunc(spec.Containers, func(c pilot.Container) bool {
-		_, err := os.Stat(c.Tree)
-		return c.Tree != "" && errors.Is(err, os.ErrNotExist)
-	})
+	gone := func(tree string) bool {
+		_, err := os.Stat(tree)
+		return tree != "" && errors.Is(err, os.ErrNotExist)
+	}
+	return !slices.ContainsFunc(spec.Containers, func(c pilot.Container) bool { return gone(c.Tree) }) &&
+		!slices.ContainsFunc(spec.Volumes, func(v pilot.Volume) bool { return v.Kind == pilot.VolumeImage && gone(v.Source) })
 }
 
 // mountVolumes makes the Machine's Volumes visible on the host and says where.
@@ -314,7 +316,7 @@ func (l *launcher) record(ctx context.Context, first bool, change func(*record))
 }
 
 // pull brings the images and shows how that goes.
-func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (map[string]Image, error) {
+func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (*images, error) {
 	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff,
 		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
 	if payload != nil {
@@ -326,11 +328,11 @@ func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (map[stri
 			return nil
 		})
 	}
-	images, err := p.all(ctx, l.rec.ID, l.rec.Config)
+	pulled, err := p.all(ctx, l.rec.ID, l.rec.Config)
 	if err == nil {
 		l.w.imagesChanged(ctx)
 	}
-	return images, err
+	return pulled, err
 }
 
 // tell shows what a pull says about containers.
@@ -362,23 +364,11 @@ func hostMachine(r record) HostMachine {
 	}
 	m.Ports = r.Config.Gondola.Gateway.Ports
 	for _, v := range r.Config.Volumes {
-		if v.Gondola != nil {
+		if v.OnGateway() {
 			m.Paths = append(m.Paths, HostPath{Volume: v.Name, Path: v.Gondola.Path, Type: v.Gondola.Type})
 		}
 	}
 	return m
-}
-
-func digestsOf(images map[string]Image) []string {
-	var ds []string
-	seen := map[string]bool{}
-	for _, img := range images {
-		if !seen[img.Digest] {
-			seen[img.Digest] = true
-			ds = append(ds, img.Digest)
-		}
-	}
-	return ds
 }
 
 // payload opens the sealed payload of a Machine, nil if there is none.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,38 +23,70 @@ type puller struct {
 	tell        func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note)
 }
 
-// pull is one image for some containers.
+// images are those of a Machine, by the names of what they are for.
+type images struct{ containers, volumes map[string]Image }
+
+// digests lists each image once.
+func (i *images) digests() []string {
+	seen := map[string]bool{}
+	for _, of := range []map[string]Image{i.containers, i.volumes} {
+		for _, img := range of {
+			seen[img.Digest] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// pull is one image for some containers and volumes.
 type pull struct {
 	image, policy string
-	containers    []string
+	containers    []string // that are told how it goes: also those that mount its volumes
+	runs, volumes []string // what it is for
 }
 
 // pullsOf lists the distinct images of a Config.
 func pullsOf(c *gondola.Config) []*pull {
 	var all []*pull
 	byKey := map[[2]string]*pull{}
+	pullOf := func(image, policy string) *pull {
+		key := [2]string{image, policy}
+		if byKey[key] == nil {
+			byKey[key] = &pull{image: image, policy: policy}
+			all = append(all, byKey[key])
+		}
+		return byKey[key]
+	}
 	for _, k := range c.Lasting() {
 		policy := "if_not_present"
 		if k.Gondola != nil && k.Gondola.PullPolicy != "" {
 			policy = k.Gondola.PullPolicy
 		}
-		key := [2]string{k.Image, policy}
-		if byKey[key] == nil {
-			byKey[key] = &pull{image: k.Image, policy: policy}
-			all = append(all, byKey[key])
+		p := pullOf(k.Image, policy)
+		p.containers, p.runs = append(p.containers, k.Name), append(p.runs, k.Name)
+	}
+	for _, v := range c.Volumes {
+		if v.Image == "" {
+			continue
 		}
-		byKey[key].containers = append(byKey[key].containers, k.Name)
+		p := pullOf(v.Image, v.PullPolicy())
+		p.volumes = append(p.volumes, v.Name)
+		for _, k := range c.Lasting() {
+			mounts := slices.ContainsFunc(k.Mounts, func(m gondola.ContainerMount) bool { return m.Name == v.Name })
+			if mounts && !slices.Contains(p.containers, k.Name) {
+				p.containers = append(p.containers, k.Name)
+			}
+		}
 	}
 	return all
 }
 
-// all brings every image, in parallel, and returns them by container. Each is pinned for the Machine before it is returned.
-func (p *puller) all(ctx context.Context, id gondola.MachineID, c *gondola.Config) (map[string]Image, error) {
+// all brings every image, in parallel. Each is pinned for the Machine before it is returned.
+func (p *puller) all(ctx context.Context, id gondola.MachineID, c *gondola.Config) (*images, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
 	var first error
-	images := map[string]Image{}
+	out := &images{containers: map[string]Image{}, volumes: map[string]Image{}}
 	var wg sync.WaitGroup
 	for _, one := range pullsOf(c) {
 		wg.Go(func() {
@@ -66,13 +100,16 @@ func (p *puller) all(ctx context.Context, id gondola.MachineID, c *gondola.Confi
 				cancel()
 				return
 			}
-			for _, name := range one.containers {
-				images[name] = img
+			for _, name := range one.runs {
+				out.containers[name] = img
+			}
+			for _, name := range one.volumes {
+				out.volumes[name] = img
 			}
 		})
 	}
 	wg.Wait()
-	return images, first
+	return out, first
 }
 
 // one brings one image, with retry again and again.

@@ -20,7 +20,7 @@ type specInput struct {
 	region   gondola.Region
 	instance string
 	config   *gondola.Config
-	images   map[string]Image            // by container
+	images   images
 	volumes  map[gondola.VolumeID]string // → directory on the host
 	prepared Prepared
 	hostIPs  []netip.Addr
@@ -30,9 +30,9 @@ type specInput struct {
 	processes, logBytes int64
 }
 
-func (w *Worker) buildSpec(r record, images map[string]Image, p Prepared, volumes map[gondola.VolumeID]string) (pilot.Spec, error) {
+func (w *Worker) buildSpec(r record, pulled images, p Prepared, volumes map[gondola.VolumeID]string) (pilot.Spec, error) {
 	return buildSpec(specInput{machine: r.ID, app: r.App, version: r.Version, region: w.cfg.Region, instance: w.cfg.Instance, config: r.Config,
-		images: images, volumes: volumes, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS,
+		images: pulled, volumes: volumes, prepared: p, hostIPs: w.cfg.Host.IPs(), dns: w.cfg.DNS,
 		capacity: w.cfg.Capacity, processes: w.cfg.Processes, logBytes: w.cfg.LogBytes})
 }
 
@@ -64,8 +64,11 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 				out.Kind = pilot.VolumeMemory
 			}
 		}
-		if v.Gondola != nil {
+		if v.OnGateway() {
 			out.Kind, out.Source = pilot.VolumeHost, p.Paths[v.Name]
+		}
+		if v.Image != "" {
+			out.Kind, out.Source = pilot.VolumeImage, in.images.volumes[v.Name].Tree
 		}
 		s.Volumes = append(s.Volumes, out)
 	}
@@ -126,7 +129,7 @@ func withVolumes(c *gondola.Config, k gondola.Container) gondola.Container {
 // mergeContainer lays a container's Config over its image, as the OCI image specification and Docker have it: exec replaces everything,
 // an entrypoint replaces the image's and its cmd, a cmd only the cmd; variables of the Config win.
 func mergeContainer(in specInput, k gondola.Container, hostname string) (pilot.Container, error) {
-	img := in.images[k.Name]
+	img := in.images.containers[k.Name]
 	out := pilot.Container{Name: k.Name, Image: k.Image, ImageID: img.ID, Tree: img.Tree, User: img.User, WorkingDir: img.WorkingDir, Config: k}
 	switch {
 	case len(k.Exec) > 0:

@@ -374,6 +374,46 @@ func TestPull_IsTriedAgainForPodsAndFailsTheLaunchOtherwise(t *testing.T) {
 	r.await(w, m.ID, gondola.Stopped)
 }
 
+func TestPull_OfAVolumesImageIsToldByWhoMountsIt(t *testing.T) {
+	r := newRig(t, gondola.Resources{})
+	w, _ := r.run()
+	ctx := t.Context()
+	program := func(name string, mounts ...gondola.ContainerMount) gondola.Container {
+		return gondola.Container{Name: name, Image: "test/app", Cmd: []string{"trap"}, Mounts: mounts}
+	}
+	pod := gondola.Config{Gondola: &gondola.ConfigExtension{RetryPull: true, RestartBackoff: "kubernetes"}, Volumes: []gondola.TempVolume{{Name: "files", Image: "later/files"}},
+		Containers: []gondola.Container{program("mounts", gondola.ContainerMount{Name: "files", Path: "/files"}), program("does-not")}}
+	m := r.create(w, gondola.CreateRequest{Config: pod})
+	m = r.until(w, m.ID, "ErrImagePull", func(m gondola.Machine) bool { return m.Gondola.Containers[0].State.Reason == "ErrImagePull" })
+	if other := m.Gondola.Containers[1].State; other.Reason != "ContainerCreating" {
+		t.Errorf("the container without the volume says %+v", other)
+	}
+	if _, err := r.host.ImportImage(ctx, strings.NewReader("tar"), "later/files"); err != nil {
+		t.Fatal(err)
+	}
+	r.await(w, m.ID, gondola.Started)
+	if _, err := w.PruneImages(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !r.host.CachedImage("later/files") {
+		t.Error("the image of a volume was pruned while a Machine mounts it")
+	}
+	for policy, want := range map[string]string{"never": "", "sometimes": "pull_policy"} {
+		pod.Volumes = []gondola.TempVolume{{Name: "files", Image: "not/here", Gondola: &gondola.TempVolumeExtension{PullPolicy: policy}}}
+		m, err := w.Create(ctx, app, gondola.CreateRequest{Config: pod})
+		if want != "" {
+			if !errors.Is(err, gondola.ErrInvalid) || !strings.Contains(err.Error(), want) {
+				t.Errorf("Create with pull policy %s = %v, want ErrInvalid", policy, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.until(w, m.ID, "ErrImageNeverPull", func(m gondola.Machine) bool { return m.Gondola.Containers[0].State.Reason == "ErrImageNeverPull" })
+	}
+}
+
 func TestPayload_IsSealedAndReachesTheMachine(t *testing.T) {
 	r := newRig(t, gondola.Resources{})
 	w, stop := r.run()

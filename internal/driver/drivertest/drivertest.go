@@ -94,6 +94,7 @@ func cases() []testCase {
 		{"Volume_SharedBetweenContainers", needs(multi), sharedVolume},
 		{"Volume_UnixSocketBetweenContainers", needs(multi), sharedSocket},
 		{"Volume_ReadOnlyAndSubPath", nil, subPath},
+		{"Volume_OfAnImage", nil, imageVolume},
 		{"Sysctl_IsTheMachinesOwn", needs(sysctls), ownSysctl},
 		{"Dial_ReachesLoopback", needs(forward), dialLoopback},
 		{"Probe_ExecMakesReady", nil, probeExec},

@@ -1,6 +1,8 @@
 package drivertest
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"gondola"
@@ -67,5 +69,36 @@ func subPath(t *testing.T, f Fixture) {
 	m.ended()
 	if log := m.log(gondola.LogOptions{Container: "main"}); log != "in sub" {
 		t.Errorf("log = %q, want what was written through the sub-path", log)
+	}
+}
+
+func imageVolume(t *testing.T, f Fixture) {
+	tree := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(tree, "etc", "deep"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(tree, "etc", "deep", "file"), []byte("of an image"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := mount(container("main", "read", "/image/etc/deep/file", ";", "run"), "i", "/image")
+	c.Config.Mounts = append(c.Config.Mounts, gondola.ContainerMount{Name: "i", Path: "/part", Gondola: &gondola.MountExtension{SubPath: "etc/deep"}})
+	m := launch(t, f, []pilot.Volume{{Name: "i", Kind: pilot.VolumeImage, Source: tree}}, c)
+	m.awaitLog("main", "of an image")
+	if _, out := m.exec("main", "read", "/part/file"); out != "of an image" {
+		t.Errorf("a part of the image = %q", out)
+	}
+	if f.Driver.Name() == "fake" {
+		return
+	}
+	for _, path := range []string{"/image/etc/deep/file", "/image/new", "/part/new"} {
+		if st, _ := m.exec("main", "write", path, "x"); st.Code == 0 {
+			t.Errorf("%s of an image could be written to", path)
+		}
+	}
+	if err := m.driver.Kill(t.Context(), m.spec); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadFile(filepath.Join(tree, "etc", "deep", "file")); err != nil || string(left) != "of an image" {
+		t.Errorf("the image is not as it was after the Machine: %q, %v", left, err)
 	}
 }

@@ -46,17 +46,16 @@ func PlaceVolumes(spec pilot.Spec, inside bool) Volumes {
 	}
 	out := Volumes{}
 	for i, v := range spec.Volumes {
-		p := Volume{Index: i, SizeMB: v.SizeMB}
+		p := Volume{Index: i, SizeMB: v.SizeMB, ReadOnly: v.Kind.ReadOnly()}
 		p.Mode, p.Group = spec.VolumeMode()
 		switch v.Kind {
 		case pilot.VolumeMemory:
 			p.Tmpfs = inside && !parts[v.Name]
 			p.Memory = !p.Tmpfs
 			p.Source = filepath.Join(spec.RunDir, "volumes", v.Name)
-		case pilot.VolumeHost:
+		case pilot.VolumeHost, pilot.VolumeImage:
 			p.Host, p.Source = true, v.Source
 		case pilot.VolumePayload:
-			p.ReadOnly = true
 			p.Source = filepath.Join(spec.RunDir, "payload", v.Name)
 		default:
 			p.Source = filepath.Join(spec.Dir, "volumes", v.Name)
