@@ -61,8 +61,16 @@ type ContainerExtension struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Target names the container whose processes an ephemeral one sees as its own. If empty, those of no other.
 	Target string `json:"target,omitempty"`
+	// RestartRules come before the container's restart policy: the first that its exit code matches starts it anew.
+	RestartRules []RestartRule `json:"restart_rules,omitempty"`
 	// ResizeRestart lists the resources, "cpu" and "memory", whose change (Sizes) ends the container and starts it anew.
 	ResizeRestart []string `json:"resize_restart,omitempty"`
+}
+
+// RestartRule matches the end of a container by its exit code.
+type RestartRule struct {
+	ExitCodes []int `json:"exit_codes"`
+	Not       bool  `json:"not,omitempty"` // it matches the codes that are not listed
 }
 
 // Size is what a Machine or a container reserves and what it may use at most; zero limits are none.

@@ -1,6 +1,9 @@
 package gondola
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Restart decides what follows the end of a container, by its policy. Pure: failures counts the restarts so far, within the window that the
 // backoff keeps.
@@ -22,6 +25,18 @@ func (r *RestartPolicy) Restart(exitCode, failures int) bool {
 	default:
 		return exitCode != 0 && (limit < 0 || failures < limit)
 	}
+}
+
+// Restarts decides what follows the end of a container: by the first of its rules that the exit code matches, else by its policy.
+func (c *Container) Restarts(exitCode, failures int) bool {
+	if c.Gondola != nil {
+		for _, r := range c.Gondola.RestartRules {
+			if slices.Contains(r.ExitCodes, exitCode) != r.Not {
+				return true
+			}
+		}
+	}
+	return c.Restart.Restart(exitCode, failures)
 }
 
 // Backoff says how long to wait before restarts.

@@ -321,7 +321,6 @@ func (s *Supervisor) attend(ctx context.Context, c *Container, con *console) {
 
 // ended records the end of a run and decides whether there is another one.
 func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
-	policy := c.Config.Restart
 	s.ledger.change(c.Name, true, func(r *containerRecord) bool {
 		if state.FinishedAt.Sub(state.StartedAt) >= s.backoff().Forget {
 			r.Row = 0
@@ -329,7 +328,7 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 		good := state.ExitCode == 0
 		again := r.Again
 		r.Again = false
-		r.Done = s.overLocked(c) || !again && (isInit(c) && good || !policy.Restart(state.ExitCode, r.Row))
+		r.Done = s.overLocked(c) || !again && (isInit(c) && good || !c.Config.Restarts(state.ExitCode, r.Row))
 		if !r.Begun { // it never began: there is no run whose end this is, but the try counts as one
 			r.Runs, r.Starts = r.Runs+1, r.Starts+1
 			r.Status.RestartCount = r.Starts - 1

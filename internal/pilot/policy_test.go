@@ -97,6 +97,30 @@ func TestBackoff_IsTheKubelets(t *testing.T) {
 	})
 }
 
+func TestRestart_RulesOfExitCodesComeBeforeThePolicy(t *testing.T) {
+	for _, row := range []struct {
+		policy, code string
+		rules        []gondola.RestartRule
+		restarted    bool
+	}{
+		{"no", "42", []gondola.RestartRule{{ExitCodes: []int{41, 42}}}, true},
+		{"no", "40", []gondola.RestartRule{{ExitCodes: []int{41, 42}}}, false},
+		{"no", "0", []gondola.RestartRule{{ExitCodes: []int{0}}}, true},
+		{"no", "7", []gondola.RestartRule{{ExitCodes: []int{1}}, {ExitCodes: []int{0, 1}, Not: true}}, true},
+		{"no", "0", []gondola.RestartRule{{ExitCodes: []int{0, 1}, Not: true}}, false},
+		{"on-failure", "3", []gondola.RestartRule{{ExitCodes: []int{0}}}, true},
+	} {
+		c := restarting(row.policy, "/program", "exit", row.code)
+		c.Config.Gondola = &gondola.ContainerExtension{RestartRules: row.rules}
+		simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{c}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+			pass(time.Second)
+			if s := now(t, api).Containers[0]; (s.RestartCount > 0) != row.restarted {
+				t.Errorf("policy %s, rules %+v, exit code %s: %d restarts, want restarted = %v", row.policy, row.rules, row.code, s.RestartCount, row.restarted)
+			}
+		})
+	}
+}
+
 func TestBackoff_LongRunIsForgiven(t *testing.T) {
 	spec := pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{restarting("always", "/program", "sleep", "601")}}
 	simulate(t, spec, func(t *testing.T, _ *fake.Driver, api pilot.API) {
