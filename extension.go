@@ -83,8 +83,19 @@ type Size struct {
 type EnvVar struct {
 	Name   string `json:"name"`
 	Value  string `json:"value,omitempty"`
-	Secret bool   `json:"secret,omitempty"` // the value is in the Payload
+	Secret bool   `json:"secret,omitempty"` // the value is in the Payload, of the container's start: a secret, or what may be another the next time
 	Field  string `json:"field,omitempty"`  // "pod_ip", "pod_ips", "host_ip", "host_ips"
+	// File is where the value stands when the container is started. If nil, in no file.
+	File *EnvFile `json:"file,omitempty"`
+}
+
+// EnvFile is a variable in a file of lines NAME='value' in a volume of the Machine, which an earlier container has written, say. The volume is not
+// one in memory.
+type EnvFile struct {
+	Volume   string `json:"volume"`
+	Path     string `json:"path"` // relative, in the volume
+	Key      string `json:"key"`
+	Optional bool   `json:"optional,omitempty"` // without the key the variable is not set; otherwise the container waits for it
 }
 
 // Security is what a process may do.

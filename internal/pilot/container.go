@@ -139,6 +139,9 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 	})
 	failpoint.Hit("pilot.container.recorded")
 	size := run.Container.Config.Size()
+	s.mu.Lock()
+	s.environ[c.Name] = run.Env
+	s.mu.Unlock()
 	con, err := s.openConsole(c, &run)
 	if err == nil {
 		if err = s.rt.Start(ctx, run); err != nil && !s.goneSoon(ctx) {

@@ -37,6 +37,17 @@ func command(spec *Spec, c *Container, secrets map[string]string) (args, env []s
 			if value, err = field(spec, v.Field); err != nil {
 				return nil, nil, nil, err
 			}
+		case v.File != nil:
+			var found bool
+			if value, found, err = fromFile(spec, v.File); err != nil {
+				return nil, nil, nil, err
+			}
+			if !found && v.File.Optional {
+				continue
+			}
+			if !found {
+				return nil, nil, nil, gondola.Errorf(gondola.ErrPrecondition, "environment variable key %q not found in file %q of volume %s", v.File.Key, v.File.Path, v.File.Volume)
+			}
 		case ext.Expand:
 			value = expand(value, known)
 		}

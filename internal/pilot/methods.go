@@ -3,6 +3,7 @@ package pilot
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"gondola"
@@ -153,15 +154,19 @@ func (s *Supervisor) Exec(ctx context.Context, opts gondola.ExecOptions, streams
 
 // execIn describes a command that runs as the container does.
 func (s *Supervisor) execIn(c *Container, cmd []string, tty bool) (Exec, error) {
-	_, env, _, err := command(&s.spec, c, s.secrets(c.Name))
-	if err != nil {
-		return Exec{}, err
-	}
 	id, home, err := identity(&s.spec, c)
 	if err != nil {
 		return Exec{}, err
 	}
-	env = defaultEnv(env, "HOME="+home)
+	s.mu.Lock()
+	env := slices.Clone(s.environ[c.Name])
+	s.mu.Unlock()
+	if env == nil { // an earlier pilot started it
+		if _, env, _, err = command(&s.spec, c, s.secrets(c.Name)); err != nil {
+			return Exec{}, err
+		}
+		env = defaultEnv(env, "HOME="+home)
+	}
 	if tty {
 		env = defaultEnv(env, "TERM=xterm")
 	}

@@ -1,6 +1,7 @@
 package pilot_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -334,6 +335,43 @@ func TestConfig_UnstartableContainerWaits(t *testing.T) {
 		if got := s.Containers[0]; got.State.Reason != "CreateContainerConfigError" || got.RestartCount != 0 || s.Phase != pilot.Running ||
 			!strings.Contains(got.State.Message, "breaks non-root policy (pod: \"m1\", container: app)") {
 			t.Errorf("status = %+v, want CreateContainerConfigError", s)
+		}
+	})
+}
+
+func TestConfig_UnstartableContainerStartsWithANewerPayload(t *testing.T) {
+	c := restarting("always", "hang")
+	c.Config.Gondola = &gondola.ContainerExtension{Env: []gondola.EnvVar{{Name: "DIR", Secret: true}}}
+	c.Config.Mounts = []gondola.ContainerMount{{Name: "v", Path: "/part", Gondola: &gondola.MountExtension{SubPathExpr: "$(DIR)"}}}
+	spec := pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{c}, Volumes: []pilot.Volume{{Name: "v", Kind: pilot.VolumeDisk}}}
+	simulate(t, spec, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		put := func(dir string) {
+			t.Helper()
+			if err := api.PutPayload(t.Context(), gondola.Payload{Env: map[string]map[string]string{"app": {"DIR": dir}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		env := func() string {
+			t.Helper()
+			var out bytes.Buffer
+			if _, err := api.Exec(t.Context(), gondola.ExecOptions{Command: []string{"/program", "env", "DIR"}}, gondola.ExecIO{Stdout: &out}); err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(out.String())
+		}
+		put("")
+		pass(25 * time.Second)
+		if got := now(t, api).Containers[0].State; got.Reason != "CreateContainerConfigError" || !strings.Contains(got.Message, "subPathExpr") {
+			t.Errorf("state = %+v, want an error of the subPathExpr", got)
+		}
+		put("good")
+		pass(11 * time.Second)
+		if got := now(t, api).Containers[0]; got.State.Kind != gondola.ContainerRunning || got.RestartCount != 0 {
+			t.Errorf("status = %+v, want its first run", got)
+		}
+		put("later")
+		if got := env(); got != "DIR=good" {
+			t.Errorf("a command in the container has %s, want what the container was started with", got)
 		}
 	})
 }

@@ -48,6 +48,7 @@ type Supervisor struct {
 	mu       sync.Mutex
 	payload  gondola.Payload
 	consoles map[string]*console // container → its streams while it runs
+	environ  map[string][]string // container → the variables that this pilot started it with
 	overrun  map[string]bool     // container → it was killed for its memory
 	added    []*Container        // ephemeral ones, beside those of spec
 	begin    func(*Container)    // starts to supervise one more; nil while there may be none
@@ -63,7 +64,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
-		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{},
+		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{}, environ: map[string][]string{},
 		overrun: map[string]bool{}, size: cfg.Spec.Size(), resized: make(chan struct{}, 1)}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 )
 
@@ -56,6 +58,57 @@ func TestCommand_LaterVariablesWinAndSeeEarlierOnes(t *testing.T) {
 	}
 	if _, _, _, err := command(spec, &c, nil); err == nil || !strings.Contains(err.Error(), "PW") {
 		t.Errorf("without the payload = %v, want an error that names PW", err)
+	}
+}
+
+func TestCommand_TakesVariablesFromFilesOfVolumes(t *testing.T) {
+	spec := &Spec{Dir: t.TempDir(), Volumes: []Volume{{Name: "v", Kind: VolumeDisk}, {Name: "m", Kind: VolumeMemory}}}
+	dir := filepath.Join(spec.Dir, "volumes", "v")
+	if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(t.TempDir(), "env")
+	os.WriteFile(outside, []byte("A='stolen'\n"), 0o644)
+	os.WriteFile(filepath.Join(dir, "sub", "env"), []byte("# comment\n\n  A='one'\nB='two\nlines' # said twice\nA='again'\nE= 'empty'\nF='it=has $(A)'"), 0o644)
+	os.WriteFile(filepath.Join(dir, "bad"), []byte("A=plain\n"), 0o644)
+	os.Symlink(outside, filepath.Join(dir, "out"))
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		file gondola.EnvFile
+		want string // "": it is not set
+		err  string
+	}{
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "A"}, "X=one", ""},
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "B"}, "X=two\nlines", ""},
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "F"}, "X=it=has $(A)", ""},
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "E"}, "", `key "E" not found`},
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "NONE"}, "", `key "NONE" not found`},
+		{gondola.EnvFile{Volume: "v", Path: "sub/env", Key: "NONE", Optional: true}, "", ""},
+		{gondola.EnvFile{Volume: "v", Path: "none", Key: "A", Optional: true}, "", "no such file"},
+		{gondola.EnvFile{Volume: "v", Path: "bad", Key: "A"}, "", "single quotes"},
+		{gondola.EnvFile{Volume: "v", Path: "out", Key: "A"}, "", "escapes"},
+		{gondola.EnvFile{Volume: "v", Path: "../../spec.json", Key: "A"}, "", "escapes"},
+		{gondola.EnvFile{Volume: "v", Path: "fifo", Key: "A"}, "", "not a file"},
+		{gondola.EnvFile{Volume: "m", Path: "env", Key: "A"}, "", "cannot find the volume"},
+	} {
+		c := Container{Name: "c", Args: []string{"run"}}
+		c.Config.Gondola = &gondola.ContainerExtension{Expand: true, Env: []gondola.EnvVar{{Name: "X", File: &row.file}}}
+		_, env, _, err := command(spec, &c, nil)
+		if row.err != "" {
+			if err == nil || !strings.Contains(err.Error(), row.err) {
+				t.Errorf("%+v: error %v, want %q", row.file, err, row.err)
+			}
+			continue
+		}
+		want := []string{row.want, defaultPath}
+		if row.want == "" {
+			want = []string{defaultPath}
+		}
+		if err != nil || !reflect.DeepEqual(env, want) {
+			t.Errorf("%+v: env = %q, %v, want %q", row.file, env, err, want)
+		}
 	}
 }
 
