@@ -18,10 +18,11 @@ import (
 	"gondola"
 )
 
-// environment returns the container's variables in the order in which they are set, and the values of those that are secret. The pilot
-// replaces references in every value of the Config, so what must stay as it is has its dollars doubled.
+// environment returns the container's variables in the order in which they are set, and the values of those that are secret or may be others
+// at the container's next start: a container gets what its Pod, ConfigMaps and Secrets say when it is started. The pilot replaces references
+// in every value of the Config, so what must stay as it is has its dollars doubled.
 func environment(pod *corev1.Pod, c *corev1.Container, in Inputs) ([]gondola.EnvVar, map[string]string, error) {
-	e := envBuilder{pod: pod, container: c, in: in, declared: map[string]bool{}, secrets: map[string]string{}}
+	e := envBuilder{pod: pod, container: c, in: in, declared: map[string]bool{}, payload: map[string]string{}}
 	e.services()
 	for _, from := range c.EnvFrom {
 		if err := e.from(from); err != nil {
@@ -33,7 +34,7 @@ func environment(pod *corev1.Pod, c *corev1.Container, in Inputs) ([]gondola.Env
 			return nil, nil, err
 		}
 	}
-	return e.vars, e.secrets, nil
+	return e.vars, e.payload, nil
 }
 
 type envBuilder struct {
@@ -42,7 +43,7 @@ type envBuilder struct {
 	in        Inputs
 	vars      []gondola.EnvVar
 	declared  map[string]bool
-	secrets   map[string]string
+	payload   map[string]string
 }
 
 func (e *envBuilder) add(v gondola.EnvVar) {
@@ -50,8 +51,8 @@ func (e *envBuilder) add(v gondola.EnvVar) {
 	e.declared[v.Name] = true
 }
 
-func (e *envBuilder) addSecret(name, value string) {
-	e.secrets[name] = value // the pilot takes it as it is
+func (e *envBuilder) addPayload(name, value string) {
+	e.payload[name] = value // the pilot takes it as it is
 	e.add(gondola.EnvVar{Name: name, Secret: true})
 }
 
@@ -90,7 +91,7 @@ func (e *envBuilder) from(f corev1.EnvFromSource) error {
 			return e.missing(f.ConfigMapRef.Optional, "configmap %q not found", f.ConfigMapRef.Name)
 		}
 		for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
-			e.add(gondola.EnvVar{Name: f.Prefix + k, Value: literal(cm.Data[k])})
+			e.addPayload(f.Prefix+k, cm.Data[k])
 		}
 	case f.SecretRef != nil:
 		s, ok := e.in.Secrets[f.SecretRef.Name]
@@ -98,7 +99,7 @@ func (e *envBuilder) from(f corev1.EnvFromSource) error {
 			return e.missing(f.SecretRef.Optional, "secret %q not found", f.SecretRef.Name)
 		}
 		for _, k := range slices.Sorted(maps.Keys(s.Data)) {
-			e.addSecret(f.Prefix+k, string(s.Data[k]))
+			e.addPayload(f.Prefix+k, string(s.Data[k]))
 		}
 	}
 	return nil
@@ -128,7 +129,7 @@ func (e *envBuilder) variable(v corev1.EnvVar) error {
 		if !ok {
 			return e.missing(r.Optional, "couldn't find key %v in ConfigMap %v/%v", r.Key, e.pod.Namespace, r.Name)
 		}
-		e.add(gondola.EnvVar{Name: v.Name, Value: literal(value)})
+		e.addPayload(v.Name, value)
 	case f.SecretKeyRef != nil:
 		r := f.SecretKeyRef
 		s, ok := e.in.Secrets[r.Name]
@@ -139,7 +140,11 @@ func (e *envBuilder) variable(v corev1.EnvVar) error {
 		if !ok {
 			return e.missing(r.Optional, "couldn't find key %v in Secret %v/%v", r.Key, e.pod.Namespace, r.Name)
 		}
-		e.addSecret(v.Name, string(value))
+		e.addPayload(v.Name, string(value))
+	case f.FileKeyRef != nil:
+		r := f.FileKeyRef
+		volume, _ := mountName(e.pod, r.VolumeName)
+		e.add(gondola.EnvVar{Name: v.Name, File: &gondola.EnvFile{Volume: volume, Path: r.Path, Key: r.Key, Optional: isTrue(r.Optional)}})
 	}
 	return nil
 }
@@ -183,6 +188,10 @@ func (e *envBuilder) field(name string, f *corev1.ObjectFieldSelector) error {
 	value, err := podField(e.pod, path)
 	if err != nil {
 		return &MissingError{Container: e.container.Name, Message: err.Error()}
+	}
+	if strings.HasPrefix(path, "metadata.labels") || strings.HasPrefix(path, "metadata.annotations") {
+		e.addPayload(name, value)
+		return nil
 	}
 	e.add(gondola.EnvVar{Name: name, Value: literal(value)})
 	return nil

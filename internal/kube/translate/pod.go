@@ -138,11 +138,11 @@ func container(pod *corev1.Pod, c *corev1.Container, in Inputs, init bool) (gond
 		Gondola: &gondola.ContainerExtension{
 			WorkingDir: c.WorkingDir, Env: env, Expand: true, Init: init,
 			Requests: amount(c.Resources.Requests), Limits: amount(c.Resources.Limits),
-			PullPolicy: pullPolicy(c), TTY: c.TTY, Stdin: c.Stdin, StdinOnce: c.StdinOnce, Security: security(pod, c),
+			PullPolicy: pullPolicy(c.ImagePullPolicy, c.Image), TTY: c.TTY, Stdin: c.Stdin, StdinOnce: c.StdinOnce, Security: security(pod, c),
 			Termination: &gondola.Termination{
 				Path: c.TerminationMessagePath, FallbackLog: c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
 			},
-			ResizeRestart: resizeRestart(c),
+			RestartRules: restartRules(c), ResizeRestart: resizeRestart(c),
 		},
 	}
 	if l := c.Lifecycle; l != nil {
@@ -192,6 +192,20 @@ func restartPolicy(pod *corev1.Pod, c *corev1.Container, init bool) *gondola.Res
 	}
 }
 
+func restartRules(c *corev1.Container) (out []gondola.RestartRule) {
+	for _, r := range c.RestartPolicyRules {
+		if r.ExitCodes == nil {
+			continue
+		}
+		rule := gondola.RestartRule{ExitCodes: []int{}, Not: r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpNotIn}
+		for _, code := range r.ExitCodes.Values {
+			rule.ExitCodes = append(rule.ExitCodes, int(code))
+		}
+		out = append(out, rule)
+	}
+	return out
+}
+
 // podResources returns what the scheduler reckons with, and the Pod's limits; a limit that a container lacks is none of the Pod.
 func podResources(pod *corev1.Pod) (gondola.Resources, *gondola.Resources) {
 	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
@@ -220,8 +234,8 @@ func amount(l corev1.ResourceList) *gondola.Resources {
 }
 
 // pullPolicy is the Pod's, or what the API server would have defaulted: always for the tag latest.
-func pullPolicy(c *corev1.Container) string {
-	switch c.ImagePullPolicy {
+func pullPolicy(policy corev1.PullPolicy, image string) string {
+	switch policy {
 	case corev1.PullAlways:
 		return "always"
 	case corev1.PullNever:
@@ -229,7 +243,7 @@ func pullPolicy(c *corev1.Container) string {
 	case corev1.PullIfNotPresent:
 		return "if_not_present"
 	}
-	if isLatest(c.Image) {
+	if isLatest(image) {
 		return "always"
 	}
 	return "if_not_present"

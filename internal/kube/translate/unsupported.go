@@ -37,10 +37,10 @@ func Unsupported(pod *corev1.Pod, driver, gateway string) []string {
 		r.volume(fmt.Sprintf("spec.volumes[%d]", i), v)
 	}
 	for i := range s.InitContainers {
-		r.container(fmt.Sprintf("spec.initContainers[%d]", i), &s.InitContainers[i])
+		r.container(fmt.Sprintf("spec.initContainers[%d]", i), &s.InitContainers[i], s.Volumes)
 	}
 	for i := range s.Containers {
-		r.container(fmt.Sprintf("spec.containers[%d]", i), &s.Containers[i])
+		r.container(fmt.Sprintf("spec.containers[%d]", i), &s.Containers[i], s.Volumes)
 	}
 	return r.list
 }
@@ -49,7 +49,7 @@ func Unsupported(pod *corev1.Pod, driver, gateway string) []string {
 func UnsupportedEphemeral(pod *corev1.Pod, i int, driver string) []string {
 	r := &refusals{sandboxed: sandboxed(driver)}
 	c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
-	r.container(fmt.Sprintf("spec.ephemeralContainers[%d]", i), &c)
+	r.container(fmt.Sprintf("spec.ephemeralContainers[%d]", i), &c, pod.Spec.Volumes)
 	return r.list
 }
 
@@ -106,7 +106,7 @@ func (r *refusals) volume(at string, v corev1.Volume) {
 	switch {
 	case s.EmptyDir != nil:
 		r.because(strings.HasPrefix(string(s.EmptyDir.Medium), string(corev1.StorageMediumHugePages)), at+".emptyDir.medium "+string(s.EmptyDir.Medium), "use Memory")
-	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil, s.PersistentVolumeClaim != nil, s.Ephemeral != nil:
+	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil, s.PersistentVolumeClaim != nil, s.Ephemeral != nil, s.Image != nil:
 	case s.Projected != nil:
 		for i, p := range s.Projected.Sources {
 			r.when(p.ClusterTrustBundle != nil, fmt.Sprintf("%s.projected.sources[%d].clusterTrustBundle", at, i))
@@ -126,15 +126,24 @@ func (r *refusals) volume(at string, v corev1.Volume) {
 	}
 }
 
-func (r *refusals) container(at string, c *corev1.Container) {
+func (r *refusals) container(at string, c *corev1.Container, volumes []corev1.Volume) {
 	r.when(len(c.VolumeDevices) > 0, at+".volumeDevices")
-	r.when(len(c.RestartPolicyRules) > 0, at+".restartPolicyRules")
+	for i, rule := range c.RestartPolicyRules {
+		r.when(rule.Action != corev1.ContainerRestartRuleActionRestart, fmt.Sprintf("%s.restartPolicyRules[%d].action %s", at, i, rule.Action))
+	}
 	r.because(len(c.Resources.Claims) > 0, at+".resources.claims", "there are no devices to claim")
 	for i, p := range c.Ports {
 		r.hostPort(fmt.Sprintf("%s.ports[%d]", at, i), p)
 	}
 	for i, e := range c.Env {
-		r.when(e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil, fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef", at, i))
+		if e.ValueFrom == nil || e.ValueFrom.FileKeyRef == nil {
+			continue
+		}
+		name := e.ValueFrom.FileKeyRef.VolumeName
+		inMemory := slices.ContainsFunc(volumes, func(v corev1.Volume) bool {
+			return v.Name == name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
+		})
+		r.because(inMemory, fmt.Sprintf("%s.env[%d].valueFrom.fileKeyRef to an emptyDir in memory", at, i), "leave out the medium of volume "+name)
 	}
 	for i, m := range c.VolumeMounts {
 		r.because(m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional,

@@ -34,6 +34,9 @@ func volumes(pod *corev1.Pod) []gondola.TempVolume {
 		if v.HostPath != nil {
 			tv.Gondola = nodePath(v.HostPath)
 		}
+		if i := v.Image; i != nil {
+			tv.Image, tv.Gondola = i.Reference, &gondola.TempVolumeExtension{PullPolicy: pullPolicy(i.PullPolicy, i.Reference)}
+		}
 		out = append(out, tv)
 	}
 	return out
@@ -68,7 +71,7 @@ func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 		if err := b.source(v.VolumeSource); err != nil {
 			return nil, err
 		}
-		if v.EmptyDir == nil && v.HostPath == nil {
+		if v.EmptyDir == nil && v.HostPath == nil && v.Image == nil {
 			p.Volumes[v.Name] = b.sorted()
 		}
 	}
