@@ -14,7 +14,8 @@ import (
 )
 
 // authorized lets those through who may: the API server by the certificate that kubeadm gives it, administrators, and whom the API server
-// says may do with nodes/<subresource> what the request wants (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/).
+// says may do with nodes/<subresource> what the request wants (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/);
+// where there are two, either will do.
 // Callers are known by a certificate of the cluster's authority or by a bearer token.
 func (k *kubelet) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +35,7 @@ func (k *kubelet) authorized(next http.Handler) http.Handler {
 		case err != nil:
 			http.Error(w, "Authorization error: "+err.Error(), http.StatusInternalServerError)
 		case !allowed:
-			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s)", user.Username, verbOf(r), subresourceOf(r.URL.Path)), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Username, verbOf(r), subresourcesOf(r.URL.Path)), http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -68,14 +69,16 @@ func (k *kubelet) allows(ctx context.Context, user *authenticationv1.UserInfo, r
 	for key, values := range user.Extra {
 		extra[key] = authorizationv1.ExtraValue(values)
 	}
-	review, err := k.node.engine.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
-		Spec: authorizationv1.SubjectAccessReviewSpec{User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verbOf(r), Version: "v1", Resource: "nodes", Subresource: subresourceOf(r.URL.Path), Name: k.node.Name}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return false, err
+	for _, sub := range subresourcesOf(r.URL.Path) {
+		review, err := k.node.engine.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
+				ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verbOf(r), Version: "v1", Resource: "nodes", Subresource: sub, Name: k.node.Name}},
+		}, metav1.CreateOptions{})
+		if err != nil || review.Status.Allowed {
+			return err == nil, err
+		}
 	}
-	return review.Status.Allowed, nil
+	return false, nil
 }
 
 func verbOf(r *http.Request) string {
@@ -93,12 +96,20 @@ func verbOf(r *http.Request) string {
 	}
 }
 
-// subresourceOf is the part of a node that a path is about.
-func subresourceOf(path string) string {
-	for prefix, sub := range map[string]string{"/stats": "stats", "/metrics": "metrics", "/healthz": "healthz"} {
-		if path == prefix || strings.HasPrefix(path, prefix+"/") {
-			return sub
+// subresourcesOf are the parts of a node that a path is about, as a kubelet has them (pkg/kubelet/server/auth.go): each is enough. What has a name
+// of its own since KubeletFineGrainedAuthz is nodes/proxy too, so that nobody needs that for it any more, and who has it keeps what it could do.
+func subresourcesOf(path string) []string {
+	for _, part := range []struct {
+		prefix string
+		subs   []string
+	}{
+		{"/stats", []string{"stats"}}, {"/metrics", []string{"metrics"}}, {"/logs", []string{"log"}}, {"/checkpoint", []string{"checkpoint"}},
+		{"/statusz", []string{"statusz"}}, {"/flagz", []string{"configz"}}, {"/configz", []string{"configz", "proxy"}},
+		{"/healthz", []string{"healthz", "proxy"}}, {"/pods", []string{"pods", "proxy"}}, {"/runningpods", []string{"pods", "proxy"}},
+	} {
+		if path == part.prefix || strings.HasPrefix(path, part.prefix+"/") {
+			return part.subs
 		}
 	}
-	return "proxy"
+	return []string{"proxy"}
 }
