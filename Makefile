@@ -2,7 +2,8 @@
 # make test   installs what the tests need and runs them all (root)
 # make check  vets and tests everything that does not link Kubernetes
 # make bench  measures every figure that the README quotes
-# make conformance  runs the conformance suite of Kubernetes: FOCUS='regexp' a part of it, RESUME=1 what has not passed yet, DRIVERS=gvisor+runc
+# make conformance  runs the conformance suite of Kubernetes: FOCUS='regexp' a part of it, RESUME=1 what has not passed yet, DRIVERS=gvisor+runc;
+#                   REPEAT=2 twice on one cluster, KILL=1 once more with kill -9 of the daemon in the middle
 # make drivers  runs the drivers' suite on gVisor, runc and fake, and writes docs/drivers.md
 # make crash  kills daemon and pilots at every step, and writes docs/crash-safety.md
 
@@ -79,7 +80,7 @@ overload: build
 
 # All of upstream's specs, in one to two hours; it writes test/conformance/RESULTS.md.
 conformance: apt build
-	go run ./test/suite $(if $(FOCUS),-focus '$(FOCUS)') $(if $(RESUME),-resume) $(if $(DRIVERS),-drivers $(DRIVERS))
+	go run ./test/suite $(if $(FOCUS),-focus '$(FOCUS)') $(if $(RESUME),-resume) $(if $(DRIVERS),-drivers $(DRIVERS)) $(if $(REPEAT),-repeat $(REPEAT)) $(if $(KILL),-kill)
 
 # A few of each kind, in some minutes.
 conformance-quick: apt build

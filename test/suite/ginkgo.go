@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,7 +21,12 @@ type progress struct {
 	file    string // of the results
 	total   int
 	begun   time.Time
+	middle  chan struct{} // closed when half of the specs have ended
 	results *results
+}
+
+func newProgress(file string, specs int, r *results) *progress {
+	return &progress{file: file, total: specs, begun: time.Now(), middle: make(chan struct{}), results: r}
 }
 
 var endRE = regexp.MustCompile(`^• (\[[A-Z ]+\] )?\[[0-9.]+ seconds\]`)
@@ -30,6 +36,10 @@ var endRE = regexp.MustCompile(`^• (\[[A-Z ]+\] )?\[[0-9.]+ seconds\]`)
 func (p *progress) follow(out io.Reader, log io.Writer) error {
 	s := bufio.NewScanner(io.TeeReader(out, log))
 	s.Buffer(nil, 64<<20)
+	halfway := sync.OnceFunc(func() { close(p.middle) })
+	if p.total < 2 {
+		halfway()
+	}
 	passed, ended := false, 0
 	for named := true; s.Scan(); {
 		l := s.Text()
@@ -49,7 +59,9 @@ func (p *progress) follow(out io.Reader, log io.Writer) error {
 		if !sigRE.MatchString(spec) { // without parallel processes the name comes first, so only the report says it
 			continue
 		}
-		ended++
+		if ended++; ended >= p.total/2 {
+			halfway()
+		}
 		state := "passed"
 		if !passed {
 			state = "FAILED"

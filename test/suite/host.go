@@ -31,7 +31,10 @@ type host struct {
 	dir, netns string
 	built      string // the gondola that is tested
 	gondola    string // a copy of it, which builds meanwhile do not touch
+	instance   string // the installation's name, in all that it has outside its folder
+	args       []string
 	up         *exec.Cmd
+	ups        int // how often it was started
 	exited     chan error
 }
 
@@ -81,17 +84,29 @@ func (h *host) start(ctx context.Context, images map[string]v1.Image, args []str
 	if err := h.serveImages(images); err != nil {
 		return err
 	}
-	return h.launch(ctx, args)
+	h.args = args
+	if err := h.launch(ctx); err != nil {
+		return err
+	}
+	return h.attach()
+}
+
+// attach learns which installation there is.
+func (h *host) attach() error {
+	instance, err := os.ReadFile(filepath.Join(h.dir, "data", "instance"))
+	h.instance = strings.TrimSpace(string(instance))
+	return err
 }
 
 // launch runs `gondola up` and returns when it is ready.
-func (h *host) launch(ctx context.Context, args []string) error {
-	log, err := os.Create(filepath.Join(h.dir, "up.log"))
+func (h *host) launch(ctx context.Context) error {
+	h.ups++
+	log, err := os.Create(filepath.Join(h.dir, fmt.Sprintf("up%d.log", h.ups)))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	h.up = h.command(h.gondola, append([]string{"up", "--region", "aaa", "--region", "bbb"}, args...)...)
+	h.up = h.command(h.gondola, append([]string{"up", "--region", "aaa", "--region", "bbb"}, h.args...)...)
 	h.up.Stdout, h.up.Stderr = log, log
 	h.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.up.Start(); err != nil {
@@ -160,11 +175,23 @@ func (h *host) inside(f func() error) error {
 	return <-done
 }
 
+// relaunch kills `gondola up` in the middle of what it does and starts it again.
+func (h *host) relaunch(ctx context.Context) (killed, ready time.Time, err error) {
+	killed = time.Now()
+	if err := h.up.Process.Kill(); err != nil {
+		return killed, killed, err
+	}
+	<-h.exited
+	err = h.launch(ctx)
+	return killed, time.Now(), err
+}
+
 // stop ends `gondola up` as Ctrl-C does.
 func (h *host) stop() error {
 	if h.up == nil {
 		return nil
 	}
+	defer func() { h.up = nil }()
 	_ = h.up.Process.Signal(os.Interrupt)
 	select {
 	case <-h.exited:
@@ -179,13 +206,31 @@ func (h *host) remove() error {
 	if _, err := os.Stat("/run/netns/" + h.netns); err != nil {
 		return os.RemoveAll(h.dir)
 	}
-	if _, err := os.Stat(filepath.Join(h.dir, "data")); err == nil {
-		if out, err := h.command(h.built, "down", "--purge").CombinedOutput(); err != nil {
-			return fmt.Errorf("gondola down --purge: %w: %s", err, out)
-		}
+	if err := h.purge(); err != nil {
+		return err
 	}
 	if out, err := exec.Command("ip", "netns", "delete", h.netns).CombinedOutput(); err != nil {
 		return fmt.Errorf("ip netns delete %s: %w: %s", h.netns, err, out)
 	}
 	return os.RemoveAll(h.dir)
+}
+
+// purge undoes the installation.
+func (h *host) purge() error {
+	if _, err := os.Stat(filepath.Join(h.dir, "data")); err != nil {
+		return nil
+	}
+	if out, err := h.command(h.built, "down", "--purge").CombinedOutput(); err != nil {
+		return fmt.Errorf("gondola down --purge: %w: %s", err, out)
+	}
+	return nil
+}
+
+// takeDown ends and undoes the installation, and lists what it has left on the host all the same.
+func (h *host) takeDown() (left []string, err error) {
+	if err := errors.Join(h.stop(), h.purge()); err != nil {
+		return nil, err
+	}
+	after, err := h.inventory()
+	return after.beyond(nil), errors.Join(err, h.remove())
 }

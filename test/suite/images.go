@@ -40,6 +40,9 @@ http {
 }
 `
 
+// release is upstream's base of agnhost and of what is built on it, as far as it can be read in the image.
+const release = "NAME=\"Alpine Linux\"\nID=alpine\nPRETTY_NAME=\"Alpine Linux\"\n"
+
 // shelf makes the images that conformance specs use, of programs built from upstream's modules and of Debian packages.
 type shelf struct {
 	bin    string // our programs
@@ -127,7 +130,7 @@ func (s *shelf) applets(l *image.Layer, not ...string) *image.Layer {
 
 // tools are what agnhost has beside itself.
 func (s *shelf) tools() *image.Layer {
-	l := image.NewLayer().Dirs("/tmp", "/var/tmp", "/run", "/uploads").Copy("/bin/busybox", 0o755, "/bin/busybox").
+	l := image.NewLayer().Dirs("/tmp", "/var/tmp", "/run", "/uploads").Copy("/bin/busybox", 0o755, "/bin/busybox").Text("/etc/os-release", release).
 		Text("/etc/passwd", passwd+"user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n").
 		Text("/etc/group", group+"user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n").
 		Copy("/bin/sh", 0o755, shell).Link("/bin/bash", "sh").Copy("/usr/bin/nc", 0o755, "/bin/nc.openbsd").

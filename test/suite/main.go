@@ -24,6 +24,8 @@ type options struct {
 	focus, drivers string
 	resume, quick  bool
 	keep, attach   bool
+	repeat         int
+	kill           bool
 	procs          int
 	limit          time.Duration
 }
@@ -36,6 +38,8 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up, for -attach; the next run without that takes it away")
 	flag.BoolVar(&o.attach, "attach", false, "use the cluster that -keep has left")
 	flag.StringVar(&o.drivers, "drivers", "gvisor", "drivers that Pods may have: gvisor, or gvisor+runc, where runc runs what asks for more than gVisor can give")
+	flag.IntVar(&o.repeat, "repeat", 1, "run the specs this many times, one run after the other on one cluster; RESULTS.md compares them")
+	flag.BoolVar(&o.kill, "kill", false, "run the specs once more and kill -9 the daemon in the middle; RESULTS.md compares the runs")
 	flag.IntVar(&o.procs, "procs", 6, "specs that run at the same time")
 	flag.DurationVar(&o.limit, "limit", 4*time.Hour, "time that the specs have")
 	flag.Parse()
@@ -50,6 +54,12 @@ func main() {
 
 func run(ctx context.Context, o options) (err error) {
 	begun := time.Now()
+	if o.repeat < 1 || o.resume && len(o.names()) > 1 {
+		return fmt.Errorf("-repeat and -kill are for runs that begin anew: leave -resume out, and repeat at least once")
+	}
+	if o.kill && o.attach {
+		return fmt.Errorf("-kill needs a daemon of this run: leave -attach out")
+	}
 	root, err := os.Getwd()
 	if err != nil {
 		return err
@@ -82,19 +92,34 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}()
 	if o.attach {
-		err = h.serveImages(images)
+		if err = h.serveImages(images); err == nil {
+			err = h.attach()
+		}
 	} else {
 		err = h.start(ctx, images, upFlags(o.drivers))
 	}
 	if err != nil {
 		return err
 	}
-	p.begun = time.Now()
-	fmt.Printf("cluster is up after %s; %d specs, %d at a time\n", time.Since(begun).Round(time.Second), len(specs), o.procs)
-	if len(specs) > 0 {
-		err = h.runSpecs(ctx, p, bin, filepath.Join(bin, "reports"), specs, o.procs, o.limit)
+	fmt.Printf("cluster is up after %s\n", time.Since(begun).Round(time.Second))
+	p.results.begin(versionOf(h.gondola), o.attach)
+	runs, err := h.runs(ctx, o, p, bin, specs)
+	several := &rounds{Focus: o.focus, Specs: specs, Runs: runs}
+	if err == nil && !o.keep && !o.attach {
+		several.Left, err = h.takeDown()
+		p.results.Purged, p.results.Remains = err == nil, several.Left
+		err = errors.Join(err, p.results.save(p.file))
 	}
-	return errors.Join(err, report(o, p, all, specs, module, bin))
+	return errors.Join(err, report(o, p, all, several, module, bin))
+}
+
+// versionOf is what a gondola says it is.
+func versionOf(gondola string) string {
+	out, err := exec.Command(gondola, "version").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimPrefix(firstLines(string(out), 1), "gondola ")
 }
 
 // upFlags are those of `gondola up` for a set of drivers.
@@ -123,7 +148,7 @@ func choose(o options, all []string, module, bin string) (*progress, []string, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("focus: %w", err)
 	}
-	p := &progress{file: filepath.Join(bin, "results-"+o.drivers+".json"), results: &results{Specs: map[string]result{}}}
+	p := newProgress(filepath.Join(bin, "results-"+o.drivers+".json"), 0, &results{Specs: map[string]result{}})
 	switch {
 	case o.resume:
 		if p.results, err = loadResults(p.file); err != nil {
@@ -146,34 +171,43 @@ func choose(o options, all []string, module, bin string) (*progress, []string, e
 	return p, chosen, nil
 }
 
-// report saves and prints what became of the specs.
-func report(o options, p *progress, all, specs []string, module, bin string) error {
-	r := p.results
-	r.Took, r.Ended = r.Took+time.Since(p.begun), time.Now()
-	if out, err := exec.Command(filepath.Join(filepath.Dir(bin), "gondola"), "version").Output(); err == nil {
-		r.Version = strings.TrimPrefix(firstLines(string(out), 1), "gondola ")
-	}
-	if err := r.save(p.file); err != nil {
-		return err
-	}
+// report prints what became of the specs, and writes it to RESULTS.md if that is about all of them or several runs.
+func report(o options, p *progress, all []string, several *rounds, module, bin string) error {
 	causes, err := readCauses(filepath.Join(module, "causes.txt"))
 	if err != nil {
 		return err
 	}
-	passed, failed, open := r.count(specs)
-	fmt.Print(r.failures(specs, causes))
-	fmt.Printf("\n%d of %d specs passed, %d failed, %d not reached, in %s\n", passed, len(specs), failed, open, time.Since(p.begun).Round(time.Second))
+	specs, missing := several.Specs, 0
+	for _, r := range several.Runs {
+		if r.Version == "" { // not the first
+			r.Parts, r.Version, r.Builds = p.results.Parts, p.results.Version, p.results.Builds
+		}
+		passed, failed, open := r.count(specs)
+		missing += len(specs) - passed
+		fmt.Print(r.failures(specs, causes))
+		fmt.Printf("\n%s: %d of %d specs passed, %d failed, %d not reached, in %s\n", r.Name, passed, len(specs), failed, open, r.Took.Round(time.Second))
+	}
+	page := filepath.Join(module, "RESULTS.md")
 	if !o.quick && (o.resume || o.focus == "") {
 		runs, err := allRuns(bin)
 		if err != nil {
 			return err
 		}
-		if err := writeTable(filepath.Join(module, "RESULTS.md"), all, runs, causes); err != nil {
+		if err := writePart(page, wholeTable(all, runs, causes), ""); err != nil {
 			return err
 		}
 	}
-	if passed < len(specs) {
-		return fmt.Errorf("%d specs have not passed", len(specs)-passed)
+	faults := several.faults()
+	if len(several.Runs) > 1 && len(several.Runs) == len(o.names()) {
+		if err := errors.Join(several.save(filepath.Join(bin, "rounds.json")), writePart(page, "", several.table())); err != nil {
+			return err
+		}
+	}
+	if missing > 0 {
+		faults = append(faults, fmt.Sprintf("%d specs have not passed", missing))
+	}
+	if len(faults) > 0 {
+		return errors.New(strings.Join(faults, "; "))
 	}
 	return nil
 }

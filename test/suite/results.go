@@ -16,6 +16,8 @@ import (
 // result is what became of one spec.
 type result struct {
 	Passed  bool          `json:"passed"`
+	Began   time.Time     `json:"began,omitzero"`
+	Ended   time.Time     `json:"ended,omitzero"`
 	Took    time.Duration `json:"took,omitempty"`
 	Message string        `json:"message,omitempty"` // why it failed
 }
@@ -27,6 +29,44 @@ type results struct {
 	Ended   time.Time         `json:"ended"`
 	Took    time.Duration     `json:"took"`  // all runs together
 	Specs   map[string]result `json:"specs"` // by full name; those that were not reached have none
+
+	Parts    int      `json:"parts"`    // runs that it was put together from: 1, or more when it was resumed
+	Builds   []string `json:"builds"`   // of gondola, that took part
+	Attached bool     `json:"attached"` // some part ran on a cluster that was there before
+
+	Name          string            `json:"name,omitempty"`    // among several runs
+	Left          []string          `json:"left,omitempty"`    // behind, on the host
+	Purged        bool              `json:"purged,omitempty"`  // the cluster was taken down after it,
+	Remains       []string          `json:"remains,omitempty"` // and these were still on the host
+	Killed, Ready time.Time         `json:",omitzero"`         // when the daemon was killed, and when the next was ready; zero: it was not
+	Again         map[string]result `json:"again,omitempty"`
+}
+
+// begin notes that another part of the results is about to be run, by this build of gondola.
+func (r *results) begin(build string, attached bool) {
+	r.Parts, r.Version, r.Attached = r.Parts+1, build, r.Attached || attached
+	if !slices.Contains(r.Builds, build) {
+		r.Builds = append(r.Builds, build)
+	}
+}
+
+// how says whether the results are those of one run of everything, from nothing.
+func (r *results) how() string {
+	var text string
+	switch {
+	case r.Parts == 1 && r.Attached:
+		text = "one run, on a cluster that was there"
+	case r.Parts == 1:
+		text = "one whole run, from nothing"
+	case r.Parts == 0: // of before this was noted
+		text = "put together by resumed runs"
+	default:
+		text = fmt.Sprintf("put together by %d runs", r.Parts)
+	}
+	if len(r.Builds) > 1 {
+		text += fmt.Sprintf(" of %d builds", len(r.Builds))
+	}
+	return text
 }
 
 func loadResults(file string) (*results, error) {
@@ -78,11 +118,15 @@ type ginkgoReport struct {
 		LeafNodeType            string
 		State                   string
 		RunTime                 time.Duration
+		StartTime, EndTime      time.Time
 		Failure                 struct{ Message string }
 	}
 }
 
-// take adds what a report of ginkgo says. A spec that was broken off has not been reached.
+// suiteTimeout is what ginkgo says of a spec that ran when the time for all of them was up.
+const suiteTimeout = "A suite timeout occurred"
+
+// take adds what a report of ginkgo says. A spec that was broken off, or for which there was no time, has not been reached.
 func (r *results) take(file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -101,26 +145,60 @@ func (r *results) take(file string) error {
 				}
 				continue
 			}
-			switch s.State {
-			case "passed":
-				r.Specs[name] = result{Passed: true, Took: s.RunTime}
-			case "skipped", "pending", "interrupted", "aborted", "":
+			got := result{Passed: s.State == "passed", Began: s.StartTime, Ended: s.EndTime, Took: s.RunTime, Message: s.Failure.Message}
+			switch {
+			case s.State == "passed":
+				r.Specs[name] = got
+			case s.State == "skipped" || s.State == "pending" || s.State == "":
+			case s.State == "interrupted" || s.State == "aborted" || strings.Contains(s.Failure.Message, suiteTimeout):
+				delete(r.Specs, name)
 			default: // failed, panicked, timedout
-				r.Specs[name] = result{Took: s.RunTime, Message: s.Failure.Message}
+				r.Specs[name] = got
 			}
 		}
 	}
 	return nil
 }
 
-// writeTable writes RESULTS.md out of all kinds of runs there are.
-func writeTable(file string, specs []string, runs []*results, causes [][2]string) error {
+// severalHeading begins the part of RESULTS.md about several runs on one cluster; the part before it and this one are written at different times.
+const severalHeading = "## Several runs on one cluster"
+
+// writePart writes one part of RESULTS.md and keeps the other.
+func writePart(file, whole, several string) error {
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	oldWhole, oldSeveral, _ := strings.Cut(string(old), severalHeading)
+	if whole == "" {
+		whole = oldWhole
+	}
+	if several == "" && oldSeveral != "" {
+		several = severalHeading + oldSeveral
+	}
+	text := strings.TrimSpace(whole) + "\n"
+	if several != "" {
+		text += "\n" + several
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
+// wholeTable is the part of RESULTS.md about all kinds of runs there are.
+func wholeTable(specs []string, runs []*results, causes [][2]string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Kubernetes conformance, %s\n\nWritten by `make conformance`: upstream's own %d specs, none left out, on real sandboxes, two regions. Within a run no spec is tried twice; a resumed run tries again what had not passed.\n\n", version, len(specs))
-	b.WriteString("| run | passed | failed | not reached | took | gondola | ended |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| run | passed | failed | not reached | took | how | gondola | ended |\n|---|---|---|---|---|---|---|---|\n")
+	node := ofNodes(specs)
 	for _, r := range runs {
 		p, f, o := r.count(specs)
-		fmt.Fprintf(&b, "| %s | **%d** of %d | %d | %d | %s | %s | %s |\n", r.Drivers, p, len(specs), f, o, r.Took.Round(time.Second), r.Version, r.Ended.UTC().Format("2006-01-02 15:04"))
+		fmt.Fprintf(&b, "| %s | **%d** of %d | %d | %d | %s | %s | %s | %s |\n", r.Drivers, p, len(specs), f, o, r.Took.Round(time.Second), r.how(), r.Version, r.Ended.UTC().Format("2006-01-02 15:04"))
+		p, f, o = r.count(node)
+		fmt.Fprintf(&b, "| %s, of these NodeConformance | **%d** of %d | %d | %d | | | | |\n", r.Drivers, p, len(node), f, o)
+	}
+	for _, r := range runs {
+		if r.Purged {
+			fmt.Fprintf(&b, "\nLeft on the host by the run %s after `gondola down --purge`: %s.\n", r.Drivers, leftBehind(r.Remains))
+		}
 	}
 	for _, r := range runs {
 		fmt.Fprintf(&b, "\n## %s\n\n| sig | passed | failed | not reached |\n|---|---|---|---|\n", r.Drivers)
@@ -134,7 +212,17 @@ func writeTable(file string, specs []string, runs []*results, causes [][2]string
 		}
 		b.WriteString(r.failures(specs, causes))
 	}
-	return os.WriteFile(file, []byte(b.String()), 0o644)
+	return b.String()
+}
+
+// ofNodes are the specs that try a node alone: NodeConformance.
+func ofNodes(specs []string) (out []string) {
+	for _, s := range specs {
+		if strings.Contains(s, "[NodeConformance]") {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // failures is a table of the specs that failed.
@@ -168,7 +256,7 @@ func causeOf(spec string, causes [][2]string) string {
 	return "not known yet"
 }
 
-// readCauses reads lines of the form "part of a spec's name: cause".
+// readCauses reads lines of the form "part of a spec's name => cause".
 func readCauses(file string) ([][2]string, error) {
 	all, err := lines(file)
 	var out [][2]string
