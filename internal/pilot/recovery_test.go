@@ -80,6 +80,7 @@ func TestRecovery_StopGoesOnAfterThePilotDied(t *testing.T) {
 	rt := newProcesses(t)
 	sup, end := run(t, spec, rt)
 	await(t, sup, "running", isRunning)
+	awaitLine(t, spec, "up")
 	timeout := gondola.Duration(500 * time.Millisecond)
 	if err := sup.Stop(t.Context(), gondola.StopRequest{Timeout: &timeout}); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package pilot_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -83,10 +84,26 @@ func readLog(t *testing.T, spec pilot.Spec, opts gondola.LogOptions) string {
 	return string(data)
 }
 
+// awaitLine returns when the program has written its first line: from then on its traps hold.
+func awaitLine(t *testing.T, spec pilot.Spec, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, err := pilot.OpenLog(ctx, spec.Dir, gondola.LogOptions{Container: "main", Follow: true})
+	if err != nil {
+		t.Fatalf("OpenLog = %v", err)
+	}
+	defer r.Close()
+	if line, err := bufio.NewReader(r).ReadString('\n'); line != want+"\n" {
+		t.Fatalf("first line = %q, %v, want %q", line, err, want)
+	}
+}
+
 func TestServe_CarriesTheWholeAPI(t *testing.T) {
 	spec := testSpec(t, `trap 'echo bye; exit 4' TERM; trap 'echo usr' USR1; echo up; while :; do sleep 0.02; done`)
 	c, _ := serve(t, spec, newProcesses(t))
 	await(t, c, "running", isRunning)
+	awaitLine(t, spec, "up")
 	if info, err := os.Stat(spec.Socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket = %v, %v, want mode 0600", info, err)
 	}
