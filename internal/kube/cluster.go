@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"gondola"
+	"gondola/internal/kube/datastore"
 	"gondola/internal/kube/provider"
 )
 
@@ -73,17 +74,17 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer restore()
 	milestone("certificates")
 
-	store, err := openDatastore(c.cfg.path("state.db"), c.socket())
+	store, err := datastore.Open(c.cfg.path("state.db"), c.socket())
 	if err != nil {
 		return err
 	}
-	defer store.stop()
+	defer store.Close()
 	milestone("datastore")
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
-		if err := <-store.failed; err != nil {
+		if err := <-store.Failed(); err != nil {
 			cancel(fmt.Errorf("datastore: %w", err))
 		}
 	}()

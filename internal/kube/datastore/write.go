@@ -1,0 +1,172 @@
+package datastore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync/atomic"
+
+	"github.com/k3s-io/kine/pkg/drivers/generic"
+	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
+	"github.com/k3s-io/kine/pkg/server"
+)
+
+// mostTogether is how many writes are committed together at most.
+const mostTogether = 128
+
+// dialect is kine's, except that rows are appended together with those that wait at the same time: one transaction, one sync of the disk.
+type dialect struct {
+	*generic.Generic
+	writes chan *write
+	newest atomic.Int64 // revision that was committed; zero: none was yet
+}
+
+// write is a row that is to be appended.
+type write struct {
+	ctx              context.Context
+	key              string
+	created, deleted bool
+	previous, ttl    int64
+	value            []byte
+
+	done     chan struct{} // closes when revision or err is known
+	revision int64         // 0: the key was not as it was expected to be
+	err      error
+}
+
+// BeginTx begins a transaction. kine appends at one level of isolation, each row by itself, and compacts at another.
+func (d *dialect) BeginTx(ctx context.Context, opts *sql.TxOptions) (server.Transaction, error) {
+	if opts != nil && opts.Isolation == sql.LevelReadCommitted {
+		return alone{d}, nil
+	}
+	return d.Generic.BeginTx(ctx, opts)
+}
+
+// alone is a transaction of a single statement, which is committed when it returns, and undone where it failed.
+type alone struct{ *dialect }
+
+func (alone) Commit() error   { return nil }
+func (alone) MustCommit()     {}
+func (alone) Rollback() error { return nil }
+func (alone) MustRollback()   {}
+
+// Insert appends a row and returns its revision once it is on disk: 0 where the key has another revision than previous, server.ErrKeyExists
+// where it has got one meanwhile. When ctx ends, nothing is known of it.
+func (d *dialect) Insert(ctx context.Context, key string, created, deleted bool, previous, ttl int64, value []byte) (int64, error) {
+	w := &write{ctx: ctx, key: key, created: created, deleted: deleted, previous: previous, ttl: ttl, value: value, done: make(chan struct{})}
+	var revision int64
+	var err error
+	select {
+	case d.writes <- w:
+		select {
+		case <-w.done:
+			revision, err = w.revision, w.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		n.err = err
+	}
+	return revision, err
+}
+
+// commitWrites commits what is written until ctx ends.
+func (d *dialect) commitWrites(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case w := <-d.writes:
+			together := []*write{w}
+			for len(d.writes) > 0 && len(together) < mostTogether {
+				together = append(together, <-d.writes)
+			}
+			err := d.commit(together)
+			for _, w := range together {
+				if err != nil {
+					w.revision, w.err = 0, err
+				}
+				close(w.done)
+			}
+		}
+	}
+}
+
+// commit appends all of these in one transaction, in their order. A write that comes too late for its key fails alone; any other error is the
+// disk's, and everybody's. The transaction is nobody's alone, so it ends when it has ended, not when one of the writers gives up.
+func (d *dialect) commit(together []*write) error {
+	ctx := context.Background()
+	tx, err := d.Generic.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, w := range together {
+		if w.err = w.ctx.Err(); w.err != nil {
+			continue
+		}
+		w.revision, w.err = tx.Insert(ctx, w.key, w.created, w.deleted, w.previous, w.ttl, w.value)
+		if w.err != nil && !errors.Is(w.err, server.ErrKeyExists) {
+			return errors.Join(w.err, tx.Rollback())
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	for _, w := range together {
+		d.newest.Store(max(d.newest.Load(), w.revision))
+	}
+	return nil
+}
+
+// history is kine's, except that it knows its newest revision: of writes that end at the same moment kine remembers any one, until the next.
+type history struct {
+	*sqllog.SQLLog
+	dialect *dialect
+}
+
+// CurrentRevision returns the newest revision. Watches that have got that far are told so, which reads from the API server's cache wait for.
+func (h *history) CurrentRevision(ctx context.Context) (int64, error) {
+	revision, err := h.SQLLog.CurrentRevision(ctx)
+	return max(revision, h.dialect.newest.Load()), err
+}
+
+// backend is kine's, except that a write which failed is an error. kine takes it for one that came too late: it looks the key up, and where it
+// finds nothing a Create is acknowledged.
+type backend struct{ server.Backend }
+
+// note takes the error of the last append on behalf of a request, nil if it went well.
+type note struct{ err error }
+
+type noteKey struct{}
+
+// outcome returns the error of a write that is more than being late.
+func (n *note) outcome(err error) error {
+	if n.err != nil && !errors.Is(n.err, server.ErrKeyExists) {
+		return n.err
+	}
+	return err
+}
+
+// Create writes a key that is not there.
+func (b *backend) Create(ctx context.Context, key string, value []byte, lease int64) (int64, error) {
+	var n note
+	revision, err := b.Backend.Create(context.WithValue(ctx, noteKey{}, &n), key, value, lease)
+	return revision, n.outcome(err)
+}
+
+// Update writes a key that is at a revision.
+func (b *backend) Update(ctx context.Context, key string, value []byte, revision, lease int64) (int64, *server.KeyValue, bool, error) {
+	var n note
+	revision, kv, ok, err := b.Backend.Update(context.WithValue(ctx, noteKey{}, &n), key, value, revision, lease)
+	return revision, kv, ok, n.outcome(err)
+}
+
+// Delete deletes a key that is at a revision.
+func (b *backend) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
+	var n note
+	revision, kv, ok, err := b.Backend.Delete(context.WithValue(ctx, noteKey{}, &n), key, revision)
+	return revision, kv, ok, n.outcome(err)
+}
