@@ -37,7 +37,7 @@ func (e *engine) report(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 		e.toldOf(n, pod, status)
 		return nil
 	}
-	updated, err := patchStatus(ctx, n, pod, status)
+	updated, err := writeStatus(ctx, n, pod, status)
 	switch {
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
 		return nil // gone, or another Pod of this name by now: the informer tells
@@ -111,6 +111,18 @@ func containersDiffer(a, b []corev1.ContainerStatus) bool {
 		return x.Name == y.Name && x.Ready == y.Ready && x.RestartCount == y.RestartCount && equality.Semantic.DeepEqual(x.State, y.State) &&
 			equality.Semantic.DeepEqual(x.LastTerminationState, y.LastTerminationState)
 	})
+}
+
+// writeStatus writes the status over the one that is known, which costs the API server less than a patch: that is for when somebody else has
+// written the Pod meanwhile.
+func writeStatus(ctx context.Context, n *node, pod *corev1.Pod, status corev1.PodStatus) (*corev1.Pod, error) {
+	whole := *pod
+	whole.Status = status
+	updated, err := n.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, &whole, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		return patchStatus(ctx, n, pod, status)
+	}
+	return updated, err
 }
 
 // patchStatus sends the difference alone, so that what others write meanwhile is kept; the UID in it is a precondition.
