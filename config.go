@@ -134,22 +134,6 @@ func (a *Autostop) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Check is a health probe of a Machine, in its own right or of a Service.
-type Check struct {
-	Type          string       `json:"type,omitempty"` // "tcp" or "http"
-	Port          int          `json:"port,omitempty"`
-	Interval      *Duration    `json:"interval,omitempty"`
-	Timeout       *Duration    `json:"timeout,omitempty"`
-	GracePeriod   *Duration    `json:"grace_period,omitempty"`
-	Method        string       `json:"method,omitempty"`
-	Path          string       `json:"path,omitempty"`
-	Protocol      string       `json:"protocol,omitempty"`
-	TLSSkipVerify bool         `json:"tls_skip_verify,omitempty"`
-	TLSServerName string       `json:"tls_server_name,omitempty"`
-	Headers       []HTTPHeader `json:"headers,omitempty"`
-	Kind          string       `json:"kind,omitempty"` // "informational" (default) or "readiness"
-}
-
 // HTTPHeader is a header that a probe sends.
 type HTTPHeader struct {
 	Name   string   `json:"name"`
@@ -171,7 +155,7 @@ type Metrics struct {
 	HTTPS bool   `json:"https,omitempty"`
 }
 
-// Process is one of several main processes in a Machine of one image.
+// Process is one of several main processes in a Machine of one image. Without exec, entrypoint and cmd it runs what the Config's init says.
 type Process struct {
 	Exec             []string          `json:"exec,omitempty"`
 	Entrypoint       []string          `json:"entrypoint,omitempty"`
@@ -372,15 +356,32 @@ func (c *Config) Requests() (requests, limits Resources) {
 	return requests, limits
 }
 
-// AllContainers returns the Machine's containers: those of the Config, or the one that image and init describe, named "main".
+// AllContainers returns the Machine's containers: those of the Config; or one for each of its processes, named "process-1" and on, of one image
+// and each in a root file system of its own; or the one that image and init describe, named "main".
 func (c *Config) AllContainers() []Container {
 	if len(c.Containers) > 0 {
 		return c.Containers
 	}
+	restart := c.Restart
+	if c.Schedule != "" && restart != nil && restart.Policy == RestartAlways { // it has to end before it can be started on time
+		restart = &RestartPolicy{Policy: RestartOnFailure, MaxRetries: restart.MaxRetries}
+	}
 	main := Container{Name: "main", Image: c.Image, Exec: c.Init.Exec, Entrypoint: c.Init.Entrypoint, Cmd: c.Init.Cmd, Env: c.Env,
-		Files: c.Files, Restart: c.Restart, Stop: c.StopConfig}
+		Files: c.Files, Restart: restart, Stop: c.StopConfig}
 	if c.Init.TTY {
 		main.Gondola = &ContainerExtension{TTY: true}
 	}
-	return []Container{main}
+	if len(c.Processes) == 0 {
+		return []Container{main}
+	}
+	all := make([]Container, len(c.Processes))
+	for i, p := range c.Processes {
+		k := main
+		k.Name, k.Env, k.User, k.EnvFrom, k.Secrets = fmt.Sprintf("process-%d", i+1), p.Env, p.User, p.EnvFrom, p.Secrets
+		if len(p.Exec)+len(p.Entrypoint)+len(p.Cmd) > 0 {
+			k.Exec, k.Entrypoint, k.Cmd = p.Exec, p.Entrypoint, p.Cmd
+		}
+		all[i] = k
+	}
+	return all
 }

@@ -7,15 +7,18 @@ import (
 
 // Machine is one guest with its Config. The JSON is the API's Machine.
 type Machine struct {
-	ID         MachineID          `json:"id"`
-	Name       string             `json:"name"`
-	State      State              `json:"state"`
-	Region     Region             `json:"region"`
-	InstanceID Version            `json:"instance_id"` // deprecated twin of Version
-	Version    Version            `json:"version"`
-	PrivateIP  string             `json:"private_ip"` // 6PN address
-	ImageRef   ImageRef           `json:"image_ref"`
-	Config     *Config            `json:"config,omitempty"`
+	ID         MachineID `json:"id"`
+	Name       string    `json:"name"`
+	State      State     `json:"state"`
+	Region     Region    `json:"region"`
+	InstanceID Version   `json:"instance_id"` // deprecated twin of Version
+	Version    Version   `json:"version"`
+	PrivateIP  string    `json:"private_ip"` // 6PN address
+	ImageRef   ImageRef  `json:"image_ref"`
+	Config     *Config   `json:"config,omitempty"`
+	// IncompleteConfig is, on the wire, what is known of the Config while HostStatus is not ok, instead of it.
+	IncompleteConfig *Config `json:"incomplete_config,omitempty"`
+
 	CreatedAt  time.Time          `json:"created_at"`
 	UpdatedAt  time.Time          `json:"updated_at"`
 	Events     []Event            `json:"events"` // newest first, at most 20
@@ -52,14 +55,6 @@ type ImageRef struct {
 	Tag        string            `json:"tag,omitempty"`
 	Digest     string            `json:"digest,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
-}
-
-// CheckStatus is the last outcome of a Check.
-type CheckStatus struct {
-	Name      string    `json:"name"`
-	Status    string    `json:"status"` // passing, warning or critical
-	Output    string    `json:"output,omitempty"`
-	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // MachineContainer is the API's short status of a container.

@@ -1,6 +1,11 @@
 package gondola
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Resources is an amount of CPU and memory.
 type Resources struct {
@@ -77,6 +82,43 @@ var guestPresets = map[string]Guest{
 func GuestPreset(size string) (Guest, bool) {
 	g, ok := guestPresets[size]
 	return g, ok
+}
+
+// guestKinds are the sizes that Fly.io has: how many CPUs, and how much memory for each of them (machine-sizing).
+var guestKinds = map[string]struct {
+	cpus     []int
+	min, max int // MB for each CPU
+	step     int // MB
+}{
+	"shared":      {[]int{1, 2, 4, 6, 8}, 256, 2048, 256},
+	"performance": {[]int{1, 2, 4, 6, 8, 10, 12, 14, 16}, 2048, 8192, 2048},
+}
+
+// validateGuest refuses sizes that Fly.io does not have. A Config that says exactly what it reserves (ConfigExtension) has a guest only for the
+// wire, which may be any.
+func (c *Config) validateGuest() error {
+	g := c.Guest
+	if g == nil {
+		return nil
+	}
+	kind, ok := guestKinds[cmp.Or(g.CPUKind, "shared")]
+	switch {
+	case !ok:
+		return Errorf(ErrInvalid, "config.guest.cpu_kind %q: use shared or performance", g.CPUKind)
+	case g.CPUs < 0 || g.MemoryMB < 0:
+		return Errorf(ErrInvalid, "config.guest: cpus and memory_mb must not be negative")
+	case c.Gondola != nil && c.Gondola.Requests != nil:
+		return nil
+	}
+	name, cpus := cmp.Or(g.CPUKind, "shared"), max(g.CPUs, 1)
+	if !slices.Contains(kind.cpus, cpus) {
+		return Errorf(ErrInvalid, "config.guest.cpus %d: with cpu_kind %s use one of %s", cpus, name, strings.Trim(fmt.Sprint(kind.cpus), "[]"))
+	}
+	least, most := kind.min*cpus, kind.max*cpus
+	if m := g.MemoryMB; m != 0 && (m < least || m > most || m%kind.step != 0) {
+		return Errorf(ErrInvalid, "config.guest.memory_mb %d: with cpu_kind %s and %d cpus use %d to %d in steps of %d", m, name, cpus, least, most, kind.step)
+	}
+	return nil
 }
 
 // Resources returns what a guest of this size reserves and may use at most.

@@ -1,9 +1,11 @@
 package gondola
 
 import (
+	"encoding/base64"
 	"fmt"
 	"path"
 	"strings"
+	"time"
 )
 
 // Validate returns an ErrInvalid that names the first field that cannot be, or nil.
@@ -16,13 +18,14 @@ func (c *Config) Validate() error {
 			return Errorf(ErrInvalid, "config.size %q is not a known size: use one such as shared-cpu-1x, or config.guest", c.Size)
 		}
 	}
-	if g := c.Guest; g != nil {
-		if g.CPUKind != "" && g.CPUKind != "shared" && g.CPUKind != "performance" {
-			return Errorf(ErrInvalid, "config.guest.cpu_kind %q: use shared or performance", g.CPUKind)
-		}
-		if g.CPUs < 0 || g.MemoryMB < 0 {
-			return Errorf(ErrInvalid, "config.guest: cpus and memory_mb must not be negative")
-		}
+	if err := c.validateGuest(); err != nil {
+		return err
+	}
+	if err := c.validateLife(); err != nil {
+		return err
+	}
+	if err := c.validateChecks(); err != nil {
+		return err
 	}
 	if err := c.Restart.validate("config.restart"); err != nil {
 		return err
@@ -78,6 +81,12 @@ func (c *Config) Validate() error {
 			if !path.IsAbs(f.GuestPath) {
 				return Errorf(ErrInvalid, "%s.files[%d].guest_path %q must be absolute", at, j, f.GuestPath)
 			}
+			if _, err := base64.StdEncoding.DecodeString(f.RawValue); err != nil {
+				return Errorf(ErrInvalid, "%s.files[%d].raw_value is not base64: %w", at, j, err)
+			}
+			if f.Mode > 0o7777 {
+				return Errorf(ErrInvalid, "%s.files[%d].mode %#o: use permission bits, 0 to 07777", at, j, f.Mode)
+			}
 		}
 		if err := k.Restart.validate(at + ".restart"); err != nil {
 			return err
@@ -114,6 +123,30 @@ func (c *Config) validateMounts(names map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// validateLife checks what says when a Machine is started, and how it ends.
+func (c *Config) validateLife() error {
+	if c.Schedule != "" && !IsSchedule(c.Schedule) {
+		return Errorf(ErrInvalid, "config.schedule %q: use hourly, daily, weekly or monthly", c.Schedule)
+	}
+	if len(c.Processes) > 0 && len(c.Containers) > 0 {
+		return Errorf(ErrInvalid, "config.processes and config.containers: use one of them")
+	}
+	if m := c.Metrics; m != nil && (m.Port < 1 || m.Port > 65535) {
+		return Errorf(ErrInvalid, "config.metrics.port %d: use 1 to 65535", m.Port)
+	}
+	return c.StopConfig.validate("config.stop_config")
+}
+
+// maxStopTimeout is Fly.io's.
+const maxStopTimeout = 300 * time.Second
+
+func (s *StopConfig) validate(at string) error {
+	if s == nil || s.Timeout == nil || *s.Timeout >= 0 && time.Duration(*s.Timeout) <= maxStopTimeout {
+		return nil
+	}
+	return Errorf(ErrInvalid, "%s.timeout %s: use 0s to %s", at, time.Duration(*s.Timeout), maxStopTimeout)
 }
 
 func (r *RestartPolicy) validate(at string) error {

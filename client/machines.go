@@ -42,13 +42,23 @@ func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if app != "" {
 		var ms []gondola.Machine
 		err := c.do(ctx, "GET", path("apps", string(app), "machines"), q, nil, &ms)
-		return ms, err
+		return withConfigs(ms), err
 	}
 	var page struct {
 		Machines []gondola.Machine `json:"machines"`
 	}
 	err := c.do(ctx, "GET", path("orgs", c.org, "machines"), q, nil, &page)
-	return page.Machines, err
+	return withConfigs(page.Machines), err
+}
+
+// withConfigs sets the Config of Machines that have an incomplete one to that: it says what they are.
+func withConfigs(ms []gondola.Machine) []gondola.Machine {
+	for i := range ms {
+		if ms[i].Config == nil {
+			ms[i].Config = ms[i].IncompleteConfig
+		}
+	}
+	return ms
 }
 
 // Update implements gondola.Machines.

@@ -158,7 +158,7 @@ func TestAccess_TokensReachNoFurtherThanTheirCaveats(t *testing.T) {
 func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 	s := newServer(t)
 	m := s.started(app)
-	huge := `{"name":"n","region":"local","config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":64,"memory_mb":4096}}}`
+	huge := `{"name":"n","region":"local","config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":16,"memory_mb":32768}}}`
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -170,7 +170,7 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"GET", "/v1/apps/shop/machines/00000000000000", "", 404, `"error":"not_found: machine not found`},
 		{"POST", "/v1/apps", `{"app_name":"shop","org_slug":"personal"}`, 422, `"status":"name_taken"`},
 		{"POST", "/v1/apps", `{"app_name":"No Good"}`, 422, `lower-case`},
-		{"POST", "/v1/apps/shop/machines", huge, 422, `"error":"no worker in local has 64 CPUs and 4096 MB free","status":"insufficient_capacity","details":.*"refusals":\[\{"worker":"local"`},
+		{"POST", "/v1/apps/shop/machines", huge, 422, `"error":"no worker in local has 16 CPUs and 32768 MB free","status":"insufficient_capacity","details":.*"refusals":\[\{"worker":"local"`},
 		{"POST", "/v1/apps/shop/machines", `{"region":"nrt","config":{"image":"test/app"}}`, 404, `there is local`},
 		{"POST", "/v1/apps/shop/machines", `{"config":{}}`, 422, `config.image is missing`},
 		{"POST", "/v1/apps/shop/machines", "{\"config\":\n {\"image\" \"x\"}}", 400, `line 2, column 11`},
@@ -318,12 +318,12 @@ func TestList_Pages(t *testing.T) {
 
 func TestUpdate_WithoutRoomIsAConflict(t *testing.T) {
 	s := newServer(t)
-	m := s.machine(`{"skip_launch":true,"config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":8,"memory_mb":1024}}}`)
+	m := s.machine(`{"skip_launch":true,"config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":8,"memory_mb":16384}}}`)
 	s.call("POST", m+"/stop", "")
 	if a := s.call("POST", m+"/start", ""); a.status == 200 {
 		s.wants("GET", m+"/wait?timeout=20", "", 200, `started`)
 	}
-	s.wants("POST", m, `{"config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":64,"memory_mb":1024}}}`, 409,
+	s.wants("POST", m, `{"config":{"image":"test/app","guest":{"cpu_kind":"performance","cpus":16,"memory_mb":32768}}}`, 409,
 		`"error":"aborted: could not reserve resource for machine: `)
 }
 

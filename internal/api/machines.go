@@ -19,6 +19,9 @@ func shown(m gondola.Machine) gondola.Machine {
 	if m.HostStatus == "" {
 		m.HostStatus = "ok"
 	}
+	if m.HostStatus != "ok" { // nobody is to update a Machine with it
+		m.Config, m.IncompleteConfig = nil, m.Config
+	}
 	return m
 }
 

@@ -141,7 +141,7 @@ func TestVolume_BindsItsMachineToItsWorker(t *testing.T) {
 	if _, err := p.Wait(t.Context(), m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Destroyed}}); err != nil {
 		t.Fatal(err)
 	}
-	c.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 512}
+	c.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}
 	_, err = p.Create(t.Context(), "shop", gondola.CreateRequest{Config: c})
 	if want := "insufficient resources to create new machine with existing volume '" + string(v.ID) + "'"; !errors.Is(err, gondola.ErrPrecondition) || len(err.Error()) < len(want) ||
 		err.Error()[:len(want)] != want || len(gondola.Refusals(err)) != 1 {

@@ -170,10 +170,7 @@ func PublicPort(app gondola.AppName, protocol string, port uint16, backends ...n
 
 // backends are where a Machine takes connections now; none if it does not.
 func backends(m gondola.Machine, port uint16) (out []netip.AddrPort) {
-	if m.State != gondola.Started || m.Cordoned || m.Gondola == nil {
-		return nil
-	}
-	if slices.ContainsFunc(m.Checks, func(c gondola.CheckStatus) bool { return c.Status == "critical" }) {
+	if m.State != gondola.Started || m.Cordoned || m.Gondola == nil || !m.TakesTraffic() {
 		return nil
 	}
 	if k := m.Gondola.Containers; len(k) > 0 && !slices.ContainsFunc(k, func(c gondola.ContainerStatus) bool { return c.Ready && c.State.Kind == gondola.ContainerRunning }) {

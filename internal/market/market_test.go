@@ -113,7 +113,8 @@ func newFleet(t *testing.T, deadline time.Duration, regions ...gondola.Region) *
 
 // sized is a Machine of so many whole CPUs and GB, at rest.
 func sized(cpus int, region string) gondola.CreateRequest {
-	return gondola.CreateRequest{Region: region, Config: gondola.Config{Image: "test/app", Guest: &gondola.Guest{CPUKind: "performance", CPUs: cpus, MemoryMB: 1024 * cpus}}}
+	requests := &gondola.Resources{CPUMillis: 1000 * int64(cpus), MemoryBytes: int64(cpus) << 30}
+	return gondola.CreateRequest{Region: region, Config: gondola.Config{Image: "test/app", Gondola: &gondola.ConfigExtension{Requests: requests}}}
 }
 
 func (f *fleet) place(t *testing.T, req gondola.CreateRequest) gondola.Machine {
@@ -284,6 +285,15 @@ func TestList_ShowsMachinesOfAWorkerThatIsAway(t *testing.T) {
 		if m.HostStatus != want || m.Name == "" || m.Ref().App != "shop" {
 			t.Errorf("%s has host_status %q, want %q: %+v", m.ID, m.HostStatus, want, m)
 		}
+	}
+	all, err = f.Client.List(t.Context(), "shop", gondola.ListFilter{})
+	for _, m := range all {
+		if (m.IncompleteConfig != nil) != (m.ID == away.ID) || m.Config == nil {
+			t.Errorf("over the wire %s (%s) has config %v, incomplete_config %v", m.ID, m.HostStatus, m.Config, m.IncompleteConfig)
+		}
+	}
+	if err != nil || len(all) != 2 {
+		t.Errorf("List of a client = %d machines, %v", len(all), err)
 	}
 }
 

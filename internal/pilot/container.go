@@ -76,7 +76,11 @@ func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
 	if last.Kind != gondola.ContainerExited {
 		return true
 	}
-	wait := s.backoff().Wait(rec.Row - 1) // Row counts the restart that is due
+	backoff := s.backoff()
+	if !s.kubernetes() {
+		backoff = backoff.Within(c.Config.Restart.Retries())
+	}
+	wait := backoff.Wait(rec.Row - 1) // Row counts the restart that is due
 	left := time.Until(last.FinishedAt.Add(wait))
 	if left <= 0 {
 		return !s.over(c)
@@ -331,13 +335,16 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 		good := state.ExitCode == 0
 		again := r.Again
 		r.Again = false
-		r.Done = s.overLocked(c) || !again && (isInit(c) && good || !c.Config.Restarts(state.ExitCode, r.Row))
+		r.Done = s.overLocked(c) || !again && (isInit(c) && good || !c.Config.Restarts(state.ExitCode, r.retries(s.backoff().Forget, state.FinishedAt, s.kubernetes())))
 		if !r.Begun { // it never began: there is no run whose end this is, but the try counts as one
 			r.Runs, r.Starts = r.Runs+1, r.Starts+1
 			r.Status.RestartCount = r.Starts - 1
 		}
 		if !r.Done && !again {
 			r.Row++
+			if !s.kubernetes() {
+				r.Failed = append(within(r.Failed, s.backoff().Forget, state.FinishedAt), state.FinishedAt)
+			}
 		}
 		r.Begun = false
 		r.Status.State = state

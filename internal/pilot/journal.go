@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"gondola"
@@ -29,6 +30,8 @@ type entry struct {
 	Stop       *stopRecord       `json:"stop,omitempty"`
 	Containers []containerRecord `json:"containers,omitempty"`
 	Notes      []gondola.Note    `json:"notes,omitempty"`
+
+	Checks []gondola.CheckStatus `json:"checks,omitempty"` // with Sandbox all of them, else those that changed
 }
 
 // sandboxRecord is the sandbox of the moment.
@@ -55,6 +58,23 @@ type containerRecord struct {
 	Done   bool                    `json:"done,omitempty"`  // ended for good
 	Hooked bool                    `json:"hooked"`          // the post-start hook of the present run is through
 	Again  bool                    `json:"again,omitempty"` // the present run is to be ended, and another one begun whatever the policy says
+
+	// Failed are the ends that led to restarts within the window of the backoff, where restarts are counted that way.
+	Failed []time.Time `json:"failed,omitempty"`
+}
+
+// retries returns how many restarts count against the policy's limit at a moment: those in a row for Kubernetes, those within the window
+// otherwise.
+func (c *containerRecord) retries(window time.Duration, now time.Time, kubernetes bool) int {
+	if kubernetes {
+		return c.Row
+	}
+	return len(within(c.Failed, window, now))
+}
+
+// within returns the times that are less than window before now.
+func within(times []time.Time, window time.Duration, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return now.Sub(t) >= window })
 }
 
 // run is the number of the present or last run.

@@ -29,6 +29,7 @@ type ledger struct {
 	stop       *stopRecord
 	containers []containerRecord
 	recent     []gondola.Note
+	checks     []gondola.CheckStatus
 	closed     chan struct{} // closed when nothing will change any more
 	changed    chan struct{} // closed and replaced at every change
 }
@@ -55,7 +56,7 @@ func ReadStatus(dir string) (Status, error) {
 func (l *ledger) apply(e entry) {
 	l.seq = max(l.seq, e.Seq)
 	if e.Version != "" && e.Version != l.version {
-		l.version, l.containers, l.recent, l.stop, l.message, l.oom = e.Version, nil, nil, nil, "", false
+		l.version, l.containers, l.recent, l.checks, l.stop, l.message, l.oom = e.Version, nil, nil, nil, nil, "", false
 	}
 	if e.Phase != "" {
 		l.phase, l.message = e.Phase, e.Message
@@ -65,7 +66,14 @@ func (l *ledger) apply(e entry) {
 	}
 	if e.Sandbox != nil {
 		l.oom = l.oom && e.Sandbox.ID == l.sandbox.ID
-		l.sandbox = *e.Sandbox
+		l.sandbox, l.checks = *e.Sandbox, nil
+	}
+	for _, c := range e.Checks {
+		if i := slices.IndexFunc(l.checks, func(k gondola.CheckStatus) bool { return k.Name == c.Name }); i >= 0 {
+			l.checks[i] = c
+		} else {
+			l.checks = append(l.checks, c)
+		}
 	}
 	l.oom = l.oom || e.OOM
 	if e.Stop != nil {
@@ -118,7 +126,7 @@ func (l *ledger) commitLocked(e entry, durable bool) {
 // snapshotLocked is the one entry that says everything.
 func (l *ledger) snapshotLocked() entry {
 	return entry{Seq: l.seq, Version: l.version, Phase: l.phase, Message: l.message, OOM: l.oom, Sandbox: &l.sandbox, Stop: l.stop,
-		Containers: l.containers, Notes: l.recent}
+		Containers: l.containers, Notes: l.recent, Checks: l.checks}
 }
 
 // open starts recording.
@@ -230,7 +238,7 @@ func (l *ledger) status() (Status, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{Version: l.version, Seq: l.seq, Phase: l.phase, Message: l.message, SandboxID: l.sandbox.ID, StartedAt: l.sandbox.StartedAt, Size: l.sandbox.Size,
-		Notes: slices.Clone(l.recent), Containers: make([]gondola.ContainerStatus, len(l.containers))}
+		Notes: slices.Clone(l.recent), Checks: slices.Clone(l.checks), Containers: make([]gondola.ContainerStatus, len(l.containers))}
 	for i, c := range l.containers {
 		s.Containers[i] = c.Status
 	}

@@ -12,7 +12,8 @@ func (s *Supervisor) endedForMemory() {
 	for i := range s.spec.Containers {
 		c := &s.spec.Containers[i]
 		rec := s.ledger.container(c.Name)
-		if !rec.Begun || rec.Status.State.Kind != gondola.ContainerRunning || c.Config.Restarts(137, rec.Row) {
+		if !rec.Begun || rec.Status.State.Kind != gondola.ContainerRunning ||
+			c.Config.Restarts(137, rec.retries(s.backoff().Forget, time.Now(), s.kubernetes())) {
 			continue
 		}
 		s.ended(c, gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "OOMKilled", ExitCode: 137, Signal: 9,

@@ -135,7 +135,8 @@ func (l *ledger) sandboxMade(spec *Spec) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}}}
+	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}},
+		Checks: newChecks(spec, now)}
 	again := map[string]bool{}
 	var need func(name string)
 	need = func(name string) {
@@ -190,7 +191,7 @@ func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 	}
 	c.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
 	c.Status.Ready, c.Status.Started = false, false
-	c.Begun, c.Done, c.Hooked, c.Row, c.Again = false, false, false, 0, false
+	c.Begun, c.Done, c.Hooked, c.Row, c.Again, c.Failed = false, false, false, 0, false, nil
 	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
 		c.Status.State, c.Status.Last, c.Done = *c.Status.Last, nil, true
 	}

@@ -180,18 +180,7 @@ func (p *prober) get(ctx context.Context, host string, h *gondola.HTTPProbe) (st
 	}
 	req.Header.Set("User-Agent", "kube-probe/gondola")
 	req.Header.Set("Accept", "*/*")
-	for _, hd := range h.Headers {
-		for i, v := range hd.Values {
-			switch {
-			case strings.EqualFold(hd.Name, "Host"):
-				req.Host = v
-			case i == 0:
-				req.Header.Set(hd.Name, v)
-			default:
-				req.Header.Add(hd.Name, v)
-			}
-		}
-	}
+	setHeaders(req, h.Headers)
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: h.TLSSkipVerify == nil || *h.TLSSkipVerify, ServerName: h.TLSServerName},
 		DialContext:     func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dialAddr(ctx, host, addr) }}

@@ -45,6 +45,9 @@ type Spec struct {
 	FSGroup        *int64            `json:"fs_group,omitempty"`        // as in gondola.ConfigExtension
 	Containers     []Container       `json:"containers"`
 	Volumes        []Volume          `json:"volumes,omitempty"`
+
+	// Checks are run as long as the Machine runs; Status has their outcomes. Their defaults are filled in.
+	Checks []gondola.NamedCheck `json:"checks,omitempty"`
 }
 
 // Container is one container with image and Config merged.
@@ -113,6 +116,7 @@ type Status struct {
 	Size       *gondola.Size             `json:"size,omitempty"`      // that the sandbox has
 	Containers []gondola.ContainerStatus `json:"containers"`          // in the order of the Spec
 	Notes      []gondola.Note            `json:"notes,omitempty"`     // the last 50
+	Checks     []gondola.CheckStatus     `json:"checks,omitempty"`    // in the order of the Spec
 }
 
 // Phase is where a pilot is.

@@ -96,6 +96,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	go func() { wg.Wait(); close(ended) }()
 	stopWatch := s.watchMemory(inner)
 	defer stopWatch()
+	stopChecks := s.watchChecks(inner)
+	defer stopChecks()
 	defer s.ledger.close()
 	select {
 	case <-ended:
