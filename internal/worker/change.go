@@ -197,6 +197,7 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 	change := func(r *record) {
 		r.State, r.Target, r.Version, r.Config, r.Allocated = gondola.Updating, target, gondola.NewVersion(time.Now()), config, want
 		r.Stop, r.Kill, r.Reason, r.Message = nil, false, "", ""
+		r.reschedule(m.rec.Config.Schedule, time.Now())
 	}
 	e := event{kind: "update", status: string(gondola.Replacing), source: "user"}
 	save := func(row store.Machine, es []gondola.Event) error { return m.w.store.Save(ctx, row, es...) }

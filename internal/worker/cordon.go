@@ -25,6 +25,10 @@ func (w *Worker) setCordoned(ctx context.Context, ref gondola.Ref, on bool) erro
 		if m.rec.Cordoned == on {
 			return nil
 		}
-		return m.commit(ctx, func(r *record) { r.Cordoned = on })
+		kind := "cordon"
+		if !on {
+			kind = "uncordon"
+		}
+		return m.commit(ctx, func(r *record) { r.Cordoned = on }, event{kind: kind, source: "user"})
 	})
 }

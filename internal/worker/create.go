@@ -141,7 +141,7 @@ func (w *Worker) newRow(ctx context.Context, app gondola.AppName, req gondola.Cr
 		row.NetworkID, payload = x.NetworkID, x.Payload
 	}
 	var err error
-	d := detail{Driver: w.driverOf(&config), Cordoned: req.SkipServiceRegistration}
+	d := detail{Driver: w.driverOf(&config), Cordoned: req.SkipServiceRegistration, Due: gondola.NextRun(config.Schedule, now, now)}
 	if req.LeaseTTL != 0 {
 		lease := newLease(ctx, gondola.LeaseRequest{TTL: req.LeaseTTL}, row.Version)
 		d.Lease = &lease
@@ -177,18 +177,13 @@ func (w *Worker) validate(c *gondola.Config, runs string) error {
 	can := d.Capabilities()
 	unsupported := func(field, why string) error { return gondola.Errorf(gondola.ErrUnsupported, "%s: %s", field, why) }
 	switch {
-	case len(c.Containers) > 1 && !can.MultiContainer:
+	case len(c.AllContainers()) > 1 && !can.MultiContainer:
 		return unsupported("config.containers", "driver "+name+" runs one container per machine")
-	case len(c.Processes) > 1:
-		return unsupported("config.processes", "use config.containers for several processes")
-	case len(c.Processes) == 1:
-		return unsupported("config.processes", "use config.init for the one process")
-	case c.Guest != nil && c.Guest.GPUs > 0:
-		return unsupported("config.guest.gpus", "this worker has none")
-	case c.Schedule != "":
-		return unsupported("config.schedule", "this platform starts machines only when asked")
 	case len(c.Standbys) > 0:
-		return unsupported("config.standbys", "this platform starts machines only when asked")
+		return unsupported("config.standbys", "this platform starts machines only when asked or by their schedule")
+	}
+	if err := unsupportedConfig(c); err != nil {
+		return err
 	}
 	for _, m := range c.Mounts {
 		if m.ExtendThresholdPercent != 0 || m.AddSizeGB != 0 || m.AddSizePercent != 0 || m.MinAddSizeGB != 0 || m.SizeGBLimit != 0 {

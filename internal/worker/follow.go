@@ -37,7 +37,7 @@ func (m *machine) heard(ctx context.Context, st pilot.Status) {
 		}
 	}
 	if before >= 0 && restarts() > before && m.rec.State == gondola.Started && !isPod(m.rec.Config) {
-		if err := m.commit(ctx, func(*record) {}, m.exitEvent(false)); err == nil {
+		if err := m.commit(ctx, func(*record) {}, m.exitEvent(false, true)); err == nil {
 			return
 		}
 	}
@@ -91,17 +91,25 @@ func (m *machine) settle(ctx context.Context) error {
 	clear := func(r *record) { r.Stop, r.Kill = nil, false }
 	switch r.State {
 	case gondola.Stopping:
+		e := event{kind: "stop", source: "flyd"}
+		if m.status != nil { // something ran
+			e = m.exitEvent(true, false)
+		}
 		return m.commit(ctx, func(r *record) {
 			clear(r)
 			r.State, r.Allocated, r.Reason, r.Message = gondola.Stopped, gondola.Resources{}, "", ""
 			if r.Config.AutoDestroy {
 				r.Target = gondola.Destroyed
 			}
-		}, m.exitEvent(true))
+		}, e)
 	case gondola.Restarting:
-		return m.commit(ctx, func(r *record) { clear(r); r.State = gondola.Starting }, event{kind: "restart", source: "flyd"})
+		return m.commit(ctx, func(r *record) { clear(r); r.State = gondola.Starting }, m.exitEvent(true, true), event{kind: "restart", source: "flyd"})
 	case gondola.Updating:
 		want, _ := r.Config.Requests()
+		var events []event
+		if m.status != nil { // the old version's
+			events = append(events, m.exitEvent(true, r.Target == gondola.Started))
+		}
 		return m.commit(ctx, func(r *record) {
 			clear(r)
 			switch r.Target {
@@ -112,12 +120,12 @@ func (m *machine) settle(ctx context.Context) error {
 			default:
 				r.State, r.Target, r.Allocated = gondola.Stopped, gondola.Stopped, gondola.Resources{}
 			}
-		})
+		}, append(events, event{kind: "update", source: "flyd"})...)
 	case gondola.Starting, gondola.Started:
 		if out == nil {
 			return nil
 		}
-		e := m.exitEvent(false)
+		e := m.exitEvent(false, false)
 		if out.state != gondola.Stopped {
 			e = event{kind: "start", source: "flyd"}
 		}
@@ -133,27 +141,30 @@ func (m *machine) settle(ctx context.Context) error {
 	}
 }
 
-// exitEvent tells how the main container ended.
-func (m *machine) exitEvent(requested bool) event {
-	d := gondola.ExitDetails{GuestSignal: -1, Signal: -1, RequestedStop: requested, ExitedAt: time.Now().UTC()}
+// exitEvent tells how the main container ended; restarting that it is started again.
+func (m *machine) exitEvent(requested, restarting bool) event {
+	d := gondola.ExitDetails{GuestSignal: -1, Signal: -1, RequestedStop: requested, Restarting: restarting, ExitedAt: time.Now().UTC()}
 	restarts := 0
 	if c := m.mainContainer(); c != nil {
 		end := c.State
-		if end.Kind != gondola.ContainerExited && c.Last != nil {
-			end, d.Restarting = *c.Last, true
+		switch {
+		case end.Kind == gondola.ContainerRunning && requested: // nobody asked it, or it did not listen: it was killed
+			end = gondola.ContainerState{Kind: gondola.ContainerExited, ExitCode: 137, Signal: 9}
+		case end.Kind != gondola.ContainerExited && c.Last != nil:
+			end = *c.Last
 		}
 		if end.Kind == gondola.ContainerExited {
 			d.ExitCode, d.GuestExitCode, d.OOMKilled = end.ExitCode, end.ExitCode, end.Reason == "OOMKilled"
 			if end.Signal != 0 {
-				d.GuestSignal = end.Signal
+				d.GuestSignal, d.Signal = end.Signal, end.Signal
 			}
 			if !end.FinishedAt.IsZero() {
-				d.ExitedAt = end.FinishedAt
+				d.ExitedAt = end.FinishedAt.UTC()
 			}
 		}
 		restarts = c.RestartCount
 	}
-	return event{kind: "exit", source: "flyd", request: gondola.ExitEvent{ExitEvent: d, RestartCount: restarts}}
+	return event{kind: "exit", status: string(gondola.Stopped), source: "flyd", request: gondola.ExitEvent{ExitEvent: d, RestartCount: restarts}}
 }
 
 // mainContainer is the status of the first container that is not an init container.

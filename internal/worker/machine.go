@@ -160,6 +160,9 @@ func (m *machine) alarm() (<-chan time.Time, func()) {
 	if _, next := m.unknown(); m.job == nil && !next.IsZero() && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
+	if next := m.due(); m.job == nil && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
+		at = next
+	}
 	if next := m.resizing.next; m.rec.Resized && m.job == nil && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
@@ -240,6 +243,9 @@ func (m *machine) step(ctx context.Context) (again bool, err error) {
 	if m.outcome != nil && m.rec.State != gondola.Destroying {
 		m.clean(ctx, false)
 		return false, nil
+	}
+	if done, err := m.stepSchedule(ctx); !done || err != nil {
+		return true, err
 	}
 	switch r := &m.rec; r.State {
 	case gondola.Created:

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -148,12 +149,18 @@ func reached(v *gondola.Machine, req gondola.WaitRequest) (gondola.WaitResult, b
 		return res, false
 	}
 	for _, e := range v.Events { // it may have been there and gone on
-		if s := gondola.State(e.Status); e.ID > req.FromEventID && slices.Contains(req.States, s) {
+		if s := gondola.State(e.Status); e.ID > req.FromEventID && slices.Contains(req.States, s) && !restarts(e) {
 			res.State, res.EventID = s, e.ID
 			return res, true
 		}
 	}
 	return res, false
+}
+
+// restarts says whether it is the end of a program that is started again: its Machine was not stopped.
+func restarts(e gondola.Event) bool {
+	var exit gondola.ExitEvent
+	return e.Type == "exit" && json.Unmarshal(e.Request, &exit) == nil && exit.ExitEvent.Restarting
 }
 
 func wanted(req gondola.WaitRequest) string {

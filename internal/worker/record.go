@@ -43,6 +43,8 @@ type detail struct {
 
 	Cordoned bool `json:"cordoned,omitempty"` // its services get no new connections
 	Resized  bool `json:"resized,omitempty"`  // the Spec's sizes may not be in effect yet
+
+	Due time.Time `json:"due,omitzero"` // when its schedule starts it next
 }
 
 func (r record) row() (store.Machine, error) {

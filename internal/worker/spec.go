@@ -55,6 +55,7 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 	if c.HostNetwork() {
 		s.HostNetwork, s.HostIPs = true, p.Addresses
 	}
+	s.Checks = c.AllChecks()
 	s.Hosts, s.Resolv = hostsFile(in, s.Hostname), resolvConf(c.DNS, in.dns)
 	for _, v := range c.Volumes {
 		out := pilot.Volume{Name: v.Name, Kind: pilot.VolumePayload}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gondola"
+	"gondola/internal/pilot"
 )
 
 // show publishes what the Machine looks like now.
@@ -44,6 +45,7 @@ func (m *machine) view() *gondola.Machine {
 		x.Containers = m.waitingContainers()
 	}
 	x.Containers = append(x.Containers, m.shownAdditions(x.Containers)...)
+	v.Checks = m.checks(st)
 	if r.Resized {
 		x.Resize = &gondola.ResizeState{Error: m.resizing.err}
 	}
@@ -55,6 +57,18 @@ func (m *machine) view() *gondola.Machine {
 	}
 	v.Gondola = x
 	return v
+}
+
+// checks are the outcomes of the Machine's Checks; while it does not run there are none.
+func (m *machine) checks(st *pilot.Status) []gondola.CheckStatus {
+	if st != nil && (m.rec.State == gondola.Starting || m.rec.State == gondola.Started) && len(st.Checks) > 0 {
+		return slices.Clone(st.Checks)
+	}
+	var all []gondola.CheckStatus
+	for _, k := range m.rec.Config.AllChecks() {
+		all = append(all, gondola.CheckStatus{Name: k.Name, Status: gondola.CheckWarning, Output: "the machine hasn't started", UpdatedAt: m.rec.UpdatedAt})
+	}
+	return all
 }
 
 // waitingContainers is what containers look like before there is a pilot to tell.
