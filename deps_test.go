@@ -72,6 +72,7 @@ var oneHome = []struct {
 	{"github.com/google/go-containerregistry", []string{"internal/image", "internal/gondolatest"}, "registries and their formats end at internal/image"},
 	{"github.com/vishvananda/", []string{"internal/network"}, "devices and rules are a matter of internal/network"},
 	{"github.com/google/nftables", []string{"internal/network"}, "devices and rules are a matter of internal/network"},
+	{"pgregory.net/rapid", []string{"internal/gondolatest"}, "it makes the random lives of the test kit"},
 	{"mvdan.cc/sh", []string{"cmd/gondola-hello"}, "the shell is the demo image's"},
 	{"github.com/prometheus/client_golang", []string{"internal/daemon"}, "parts tell what happened; only the daemon knows who counts it"},
 	{"go.opentelemetry.io/otel/sdk", []string{"internal/daemon"}, "parts make spans; only the daemon knows who takes them"},

@@ -17,10 +17,7 @@ const patience = 20 * time.Second
 // A worker, a market and a client pass it alike. open returns a platform of one worker with 8 CPUs and 16 GB on driver/fake and no Machines;
 // where it keeps Apps, the suite makes the one it uses.
 func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
-	for _, c := range []struct {
-		name string
-		run  func(s *suite)
-	}{
+	for _, c := range append([]contract{
 		{"CreateLaunches", (*suite).createLaunches},
 		{"CreateAgainIsTheSameMachine", (*suite).createAgain},
 		{"CreateRefusesWhatCannotBe", (*suite).createRefuses},
@@ -58,10 +55,16 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Resize", (*suite).resize},
 		{"ServicesAndImages", (*suite).servicesAndImages},
 		{"Stats", (*suite).stats},
-	} {
+	}, lifeContracts...) {
 		t.Run(c.name, func(t *testing.T) { c.run(newSuite(t, open)) })
 	}
 	runVolumes(t, open)
+}
+
+// contract is one part of the suite.
+type contract struct {
+	name string
+	run  func(s *suite)
 }
 
 func newSuite(t *testing.T, open func(t *testing.T) gondola.Platform) *suite {
@@ -194,10 +197,10 @@ func (s *suite) createRefuses() {
 
 func (s *suite) createCapacity() {
 	huge := config()
-	huge.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 64, MemoryMB: 1 << 20}
+	huge.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 16, MemoryMB: 1 << 17}
 	begin := time.Now()
 	_, err := s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Name: "huge", Config: huge})
-	s.wants(err, gondola.ErrCapacity, "Create of a machine of 64 CPUs")
+	s.wants(err, gondola.ErrCapacity, "Create of a machine of 16 CPUs")
 	if r := gondola.Refusals(err); len(r) != 1 || r[0].Reason == "" || r[0].Worker == "" || r[0].Capacity.CPUMillis != 8000 {
 		s.Errorf("refusals = %+v", r)
 	}
@@ -493,7 +496,7 @@ func (s *suite) ask() {
 		s.Errorf("Ask = %+v, want one bid for 4", a)
 	}
 	big := config()
-	big.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 7, MemoryMB: 1024}
+	big.Gondola = &gondola.ConfigExtension{Requests: &gondola.Resources{CPUMillis: 7000, MemoryBytes: 1 << 30}}
 	m := s.started(big)
 	a, err = s.p.Ask(s.Context(), gondola.Ask{Requests: want})
 	s.no(err, "Ask")
