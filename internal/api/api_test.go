@@ -211,7 +211,7 @@ func TestTraps_OfTheWire(t *testing.T) {
 	s.wants("POST", "/v1/platform/placements", `{"org_slug":"personal"}`, 200, `^\{"regions":\[\{"region":"local","count":8,"concurrency":1\}\]\}$`)
 
 	m := s.started(`{"config":{"image":"test/app","init":{"cmd":["trap"]},"size":"shared-cpu-1x","force_instance_key":null,
-		"stop_config":{"timeout":"3s","signal":"SIGTERM"},"services":[{"internal_port":80,"autostop":true,"ports":[]}],"checks":{"x":{"type":"tcp","interval":15000000000}}},"skip_secrets":false}`)
+		"stop_config":{"timeout":"3s","signal":"SIGTERM"},"services":[{"internal_port":80,"autostop":true,"ports":[]}],"checks":{"x":{"type":"tcp","port":80,"interval":15000000000}}},"skip_secrets":false}`)
 	s.wants("GET", m, "", 200, `"timeout":"3s"`)
 	s.wants("GET", m, "", 200, `"autostop":true`)
 	s.wants("GET", m, "", 200, `"interval":"15s"`)

@@ -223,7 +223,7 @@ func (m *machine) interrupt(names ...string) {
 
 // next begins what is due. It makes changes of State that need no work at once.
 func (m *machine) next(ctx context.Context) {
-	for ctx.Err() == nil && m.job == nil && time.Now().After(m.pauseTo) {
+	for ctx.Err() == nil && m.job == nil && !time.Now().Before(m.pauseTo) {
 		m.pauseTo = time.Time{}
 		again, err := m.step(ctx)
 		if err != nil && ctx.Err() == nil {
