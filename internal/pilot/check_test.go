@@ -2,6 +2,8 @@ package pilot_test
 
 import (
 	"crypto/tls"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -32,7 +34,7 @@ func TestChecks_AskWhatTheyAreTold(t *testing.T) {
 		if err != nil {
 			return 1
 		}
-		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.URL.Path == "/moved":
 				http.Redirect(w, r, "/", http.StatusFound)
@@ -68,7 +70,7 @@ func TestChecks_AskWhatTheyAreTold(t *testing.T) {
 }
 
 func TestChecks_FailuresCountAfterTheGracePeriod(t *testing.T) {
-	spec := pilot.Spec{Containers: []pilot.Container{{Name: "app", Args: []string{"/program", "sleep", "100", ";", "http", "80"}}},
+	spec := pilot.Spec{Containers: []pilot.Container{{Name: "app", Args: []string{"/program", "sleep", "102", ";", "http", "80"}}},
 		Checks: checked(map[string]gondola.Check{"web": {Type: "http", Port: 80, Interval: seconds(10), GracePeriod: seconds(60)}})}
 	simulate(t, spec, func(t *testing.T, _ *fake.Driver, api pilot.API) {
 		for _, at := range []struct {
