@@ -246,7 +246,7 @@ func (c *crashed) snapshotted(ctx context.Context) string {
 }
 
 func (c *crashed) deleteVolume(ctx context.Context) error {
-	_, err := c.api.DeleteVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	_, err := c.api.PurgeVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
 	}
@@ -359,4 +359,14 @@ func running(word string) func(*crashed, context.Context) string {
 		}
 		return ""
 	}
+}
+
+func (c *crashed) softDelete() error {
+	_, err := c.api.DeleteVolume(c.ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	return err
+}
+
+func (c *crashed) recoverVolume(ctx context.Context) error {
+	_, err := c.api.RecoverVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	return err
 }

@@ -129,7 +129,7 @@ var points = []point{
 	{"volume.create.filled", ops("volume", "copy")},
 	{"volume.create.kept", ops("volume", "copy")},
 	{"worker.volume.create.made", ops("volume", "copy", "restore")},
-	{"worker.volume.saved", ops("volume", "copy", "extend", "delete volume")},
+	{"worker.volume.saved", ops("volume", "copy", "extend", "delete volume", "recover volume")},
 	{"volume.meta.written", ops("volume", "copy", "extend", "snapshot")},
 	{"worker.volume.extend.recorded", ops("extend")},
 	{"volume.extend.recorded", ops("extend")},

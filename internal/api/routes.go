@@ -103,6 +103,8 @@ func (a *API) gondolaRoutes() []route {
 		{"GET", machine + "/attach", changes, 0, a.attach},
 		{"GET", machine + "/dial", changes, 0, a.dial},
 		{"PUT", machine + "/payload", changes, large, a.putPayload},
+		{"POST", root + "/apps/{app}/volumes/{volume}/recover", changes, small, a.recoverVolume},
+		{"DELETE", root + "/apps/{app}/volumes/{volume}", changes, 0, a.purgeVolume},
 		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"POST", machine + "/containers", changes, large, a.addContainer},
 		{"PUT", machine + "/size", changes, small, a.resize},
