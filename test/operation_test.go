@@ -50,6 +50,7 @@ var operations = map[string]operation{
 	"prune":     {setup: (*crashed).unusedImage, act: (*crashed).prune, wrong: hasImage(false)},
 	"restore":   {setup: (*crashed).makeSnapshot, act: (*crashed).restoreVolume, wrong: hasVolume("extra", 1)},
 	"add":       {setup: (*crashed).makeMachine, act: (*crashed).addContainer, wrong: (*crashed).added},
+	"renew key": {setup: (*crashed).setSecret, act: (*crashed).renewKey, wrong: (*crashed).secretKept},
 	"chatter":   {setup: (*crashed).makeMachine, act: (*crashed).chatter, wrong: (*crashed).logged, once: true},
 
 	"runc: create":         onRunc(operation{setup: (*crashed).makeVolume, act: (*crashed).create, wrong: running("old")}),

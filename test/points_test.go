@@ -149,6 +149,11 @@ var points = []point{
 	{"volume.delete.renamed", ops("delete volume")},
 	{"worker.volume.delete.made", ops("delete volume")},
 
+	// Secrets get a new key.
+	{"seal.renew.added", ops("renew key")},
+	{"seal.renew.resealed", ops("renew key")},
+	{"seal.renew.done", ops("renew key")},
+
 	// What nobody needs is removed.
 	{"worker.collect.killed", ops("collect")},
 	{"image.prune.forgotten", ops("prune")},
