@@ -239,6 +239,9 @@ type Files interface {
 	// PutPayload replaces the Payload; files of its volumes are swapped atomically, as a kubelet does. Variables and credentials count from
 	// the next start of a container. It makes no new Version.
 	PutPayload(ctx context.Context, ref Ref, p Payload) error
+	// PutSecrets replaces the App's secrets that the Machine has, from its next start on. A server does it before it starts one; it makes no new
+	// Version.
+	PutSecrets(ctx context.Context, ref Ref, set SecretSet) error
 }
 
 // Services keeps virtual addresses that lead to Machines.
@@ -314,4 +317,5 @@ type Server interface {
 	Apps
 	Market
 	NetworkPolicies
+	Secrets
 }

@@ -238,6 +238,8 @@ type CreateExtension struct {
 	Network   string    `json:"network,omitempty"` // name; If empty, DefaultNetwork.
 	NetworkID uint32    `json:"network_id,omitempty"`
 	Payload   *Payload  `json:"payload,omitempty"`
+	// Secrets are the App's, from a server to its worker; what anybody else sends there is dropped. If nil, an update leaves none.
+	Secrets *SecretSet `json:"secrets,omitempty"`
 }
 
 // Payload is what a Machine gets beside its Config: contents of secrets and the like. It rests sealed on the worker, lives in a tmpfs, and is
@@ -246,6 +248,7 @@ type Payload struct {
 	Volumes     map[string][]PayloadFile     `json:"volumes,omitempty"`     // volume name → its files
 	Env         map[string]map[string]string `json:"env,omitempty"`         // container → variable → value
 	Credentials []RegistryCredential         `json:"credentials,omitempty"` // for pulling images
+	Secrets     map[string]string            `json:"secrets,omitempty"`     // the App's, name → value, from a worker to its pilot; dropped from anybody else
 }
 
 // PayloadFile is one file of a volume.

@@ -68,6 +68,8 @@ type Volume struct {
 	Type              string      `json:"type,omitempty"`        // "local"
 	App               AppName     `json:"app_name,omitempty"`
 	Worker            WorkerName  `json:"worker,omitempty"`
+	// DeletedAt is when a Volume was deleted that can still be recovered (VolumePendingDestroy); else nil.
+	DeletedAt *time.Time `json:"deleted_at,omitempty"`
 }
 
 // VolumeState is where a Volume is in its life.
@@ -77,8 +79,8 @@ const (
 	VolumeCreating       VolumeState = "creating"
 	VolumeCreated        VolumeState = "created"
 	VolumeExtending      VolumeState = "extending"
-	VolumeRestoring      VolumeState = "restoring" // from a snapshot or another Volume
-	VolumePendingDestroy VolumeState = "pending_destroy"
+	VolumeRestoring      VolumeState = "restoring"       // from a snapshot or another Volume
+	VolumePendingDestroy VolumeState = "pending_destroy" // deleted, and can be recovered for a while
 	VolumeDestroying     VolumeState = "destroying"
 )
 
@@ -107,6 +109,7 @@ const (
 	MaxVolumeGB       = 500
 	DefaultRetention  = 5 // days that a snapshot is kept
 	maxRetention      = 60
+	VolumeKept        = 24 * time.Hour // that a deleted Volume can be recovered, unless its room is wanted before
 	VolumeFSType      = "ext4"
 	VolumeFSDirectory = "directory" // of a host that has no loop devices: nothing but the platform's count holds the size down
 )
@@ -177,8 +180,13 @@ type Volumes interface {
 	UpdateVolume(ctx context.Context, ref VolumeRef, req UpdateVolumeRequest) (Volume, error)
 	// ExtendVolume grows a Volume to sizeGB GiB, while it is in use too; ErrInvalid for a smaller size.
 	ExtendVolume(ctx context.Context, ref VolumeRef, sizeGB int) (ExtendVolumeResponse, error)
-	// DeleteVolume deletes a Volume with its data; ErrPrecondition while a Machine has it. Deleting twice is no error while it is on record.
+	// DeleteVolume deletes a Volume; ErrPrecondition while a Machine has it. For VolumeKept, or until its room is wanted, it is VolumePendingDestroy:
+	// no Machine can have it, it can be copied and recovered. Deleting twice is no error while it is on record.
 	DeleteVolume(ctx context.Context, ref VolumeRef) (Volume, error)
+	// RecoverVolume undoes DeleteVolume. One that is not deleted is left alone.
+	RecoverVolume(ctx context.Context, ref VolumeRef) (Volume, error)
+	// PurgeVolume deletes a Volume with its data at once, a deleted one too; ErrPrecondition while a Machine has it.
+	PurgeVolume(ctx context.Context, ref VolumeRef) (Volume, error)
 	// SnapshotVolume keeps a copy of the Volume as it is now, as after a power cut. id makes it idempotent; if empty, one is chosen.
 	SnapshotVolume(ctx context.Context, ref VolumeRef, id string) (VolumeSnapshot, error)
 	ListSnapshots(ctx context.Context, ref VolumeRef) ([]VolumeSnapshot, error)

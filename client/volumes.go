@@ -54,6 +54,18 @@ func (c *Client) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (v gon
 	return v, err
 }
 
+// RecoverVolume implements gondola.Volumes.
+func (c *Client) RecoverVolume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
+	err = c.do(ctx, "POST", ext("apps", string(ref.App), "volumes", string(ref.ID), "recover"), nil, nil, &v)
+	return v, err
+}
+
+// PurgeVolume implements gondola.Volumes.
+func (c *Client) PurgeVolume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
+	err = c.do(ctx, "DELETE", ext("apps", string(ref.App), "volumes", string(ref.ID)), nil, nil, &v)
+	return v, err
+}
+
 // SnapshotVolume implements gondola.Volumes.
 func (c *Client) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id string) (s gondola.VolumeSnapshot, err error) {
 	var body any // Fly.io's has none

@@ -241,7 +241,7 @@ func (c *crashed) destroyAll() error {
 			for _, s := range snapshots {
 				e = errors.Join(e, c.api.DeleteSnapshot(ctx, ref, s.ID))
 			}
-			_, e2 := c.api.DeleteVolume(ctx, ref)
+			_, e2 := c.api.PurgeVolume(ctx, ref)
 			err = errors.Join(err, e, e2)
 		}
 		if err != nil {

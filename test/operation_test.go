@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 
 	"gondola"
 )
@@ -41,13 +42,16 @@ var operations = map[string]operation{
 			return ""
 		}},
 	"delete volume": {setup: func(c *crashed) error { return c.makeExtra(c.ctx) }, act: (*crashed).deleteVolume, wrong: (*crashed).volumeGone},
-	"collect":       {setup: (*crashed).leave, act: (*crashed).killDaemon, wrong: (*crashed).clean, once: true},
-	"import":        {setup: (*crashed).makeArchive, act: (*crashed).importImage, wrong: hasImage(true)},
-	"pull":          {setup: (*crashed).pushImage, act: (*crashed).pull, wrong: running("")},
-	"prune":         {setup: (*crashed).unusedImage, act: (*crashed).prune, wrong: hasImage(false)},
-	"restore":       {setup: (*crashed).makeSnapshot, act: (*crashed).restoreVolume, wrong: hasVolume("extra", 1)},
-	"add":           {setup: (*crashed).makeMachine, act: (*crashed).addContainer, wrong: (*crashed).added},
-	"chatter":       {setup: (*crashed).makeMachine, act: (*crashed).chatter, wrong: (*crashed).logged, once: true},
+	"recover volume": {setup: func(c *crashed) error { return errors.Join(c.makeExtra(c.ctx), c.softDelete()) }, act: (*crashed).recoverVolume,
+		wrong: hasVolume("extra", 1)},
+	"collect":   {setup: (*crashed).leave, act: (*crashed).killDaemon, wrong: (*crashed).clean, once: true},
+	"import":    {setup: (*crashed).makeArchive, act: (*crashed).importImage, wrong: hasImage(true)},
+	"pull":      {setup: (*crashed).pushImage, act: (*crashed).pull, wrong: running("")},
+	"prune":     {setup: (*crashed).unusedImage, act: (*crashed).prune, wrong: hasImage(false)},
+	"restore":   {setup: (*crashed).makeSnapshot, act: (*crashed).restoreVolume, wrong: hasVolume("extra", 1)},
+	"add":       {setup: (*crashed).makeMachine, act: (*crashed).addContainer, wrong: (*crashed).added},
+	"renew key": {setup: (*crashed).setSecret, act: (*crashed).renewKey, wrong: (*crashed).secretKept},
+	"chatter":   {setup: (*crashed).makeMachine, act: (*crashed).chatter, wrong: (*crashed).logged, once: true},
 
 	"runc: create":         onRunc(operation{setup: (*crashed).makeVolume, act: (*crashed).create, wrong: running("old")}),
 	"runc: stop":           onRunc(operation{setup: (*crashed).makeMachine, act: (*crashed).stopMachine, wrong: isState(gondola.Stopped)}),

@@ -246,7 +246,7 @@ func (c *crashed) snapshotted(ctx context.Context) string {
 }
 
 func (c *crashed) deleteVolume(ctx context.Context) error {
-	_, err := c.api.DeleteVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	_, err := c.api.PurgeVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
 	}
@@ -359,4 +359,32 @@ func running(word string) func(*crashed, context.Context) string {
 		}
 		return ""
 	}
+}
+
+func (c *crashed) softDelete() error {
+	_, err := c.api.DeleteVolume(c.ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	return err
+}
+
+func (c *crashed) recoverVolume(ctx context.Context) error {
+	_, err := c.api.RecoverVolume(ctx, gondola.VolumeRef{App: app, ID: c.ids.extra})
+	return err
+}
+
+func (c *crashed) setSecret() error {
+	_, err := c.api.SetSecret(c.ctx, app, "TOKEN", "kept")
+	return err
+}
+
+func (c *crashed) renewKey(ctx context.Context) error { return c.api.RenewSecretsKey(ctx) }
+
+// secretKept says that the secret can be read, by a key of which there is one.
+func (c *crashed) secretKept(ctx context.Context) string {
+	if s, err := c.api.Secret(ctx, app, "TOKEN", gondola.SecretsQuery{Show: true}); err != nil || s.Value != "kept" {
+		return fmt.Sprintf("the secret is %q, %v", s.Value, err)
+	}
+	if fi, err := os.Stat(filepath.Join(c.data, "secrets.key")); err != nil || fi.Size() != 32 {
+		return fmt.Sprintf("the key file has more than one key (%v)", err)
+	}
+	return ""
 }

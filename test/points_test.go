@@ -129,7 +129,7 @@ var points = []point{
 	{"volume.create.filled", ops("volume", "copy")},
 	{"volume.create.kept", ops("volume", "copy")},
 	{"worker.volume.create.made", ops("volume", "copy", "restore")},
-	{"worker.volume.saved", ops("volume", "copy", "extend", "delete volume")},
+	{"worker.volume.saved", ops("volume", "copy", "extend", "delete volume", "recover volume")},
 	{"volume.meta.written", ops("volume", "copy", "extend", "snapshot")},
 	{"worker.volume.extend.recorded", ops("extend")},
 	{"volume.extend.recorded", ops("extend")},
@@ -148,6 +148,11 @@ var points = []point{
 	{"volume.delete.begun", ops("delete volume")},
 	{"volume.delete.renamed", ops("delete volume")},
 	{"worker.volume.delete.made", ops("delete volume")},
+
+	// Secrets get a new key.
+	{"seal.renew.added", ops("renew key")},
+	{"seal.renew.resealed", ops("renew key")},
+	{"seal.renew.done", ops("renew key")},
 
 	// What nobody needs is removed.
 	{"worker.collect.killed", ops("collect")},

@@ -46,6 +46,7 @@ type API struct {
 	apps     gondola.Apps            // nil on a worker
 	market   gondola.Market          // nil on a worker
 	policies gondola.NetworkPolicies // nil on a worker
+	secrets  gondola.Secrets         // nil on a worker
 	auth     Authenticator
 	log      *slog.Logger
 	version  string
@@ -60,6 +61,7 @@ func New(cfg Config) http.Handler {
 	a.apps, _ = cfg.Server.(gondola.Apps)
 	a.market, _ = cfg.Server.(gondola.Market)
 	a.policies, _ = cfg.Server.(gondola.NetworkPolicies)
+	a.secrets, _ = cfg.Server.(gondola.Secrets)
 	if a.log == nil {
 		a.log = slog.Default()
 	}

@@ -188,7 +188,7 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"POST", m + "/lease", `{"ttl":-1}`, 422, `"message":"ttl -1: use 1 to 86400 seconds","code":"invalid","status":"error"`},
 		{"POST", m + "/lease?ttl=soon", "", 400, `ttl`},
 		{"DELETE", m + "/lease", "", 422, `fly-machine-lease-nonce`},
-		{"GET", "/v1/apps/shop/secrets", "", 501, `app secrets are not part`},
+		{"GET", "/v1/apps/shop/secretkeys", "", 501, `secret keys are not part`},
 		{"POST", m + "/suspend", "", 501, `suspending`},
 		{"GET", "/v1/nothing", "", 404, `not part of this API`},
 	} {

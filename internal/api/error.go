@@ -52,6 +52,14 @@ type malformed struct{ message string }
 func (e *malformed) Error() string { return e.message }
 func (e *malformed) Unwrap() error { return gondola.ErrInvalid }
 
+// asMalformed is for calls of which the public API says 400 for what is 422 elsewhere.
+func asMalformed(err error) error {
+	if errors.Is(err, gondola.ErrInvalid) {
+		return &malformed{err.Error()}
+	}
+	return err
+}
+
 func malformedf(format string, args ...any) error {
 	return &malformed{fmt.Sprintf(format, args...)}
 }

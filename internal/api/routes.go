@@ -79,6 +79,12 @@ func (a *API) publicRoutes() []route {
 		{"GET", volume + "/snapshots", reads, 0, a.listSnapshots},
 		{"POST", volume + "/snapshots", changes, small, a.snapshotVolume},
 
+		{"GET", app + "/secrets", reads, 0, a.ofApps(a.listSecrets)},
+		{"POST", app + "/secrets", changes, large, a.ofApps(a.updateSecrets)},
+		{"GET", app + "/secrets/{name}", reads, 0, a.ofApps(a.getSecret)},
+		{"POST", app + "/secrets/{name}", changes, small, a.ofApps(a.setSecret)},
+		{"DELETE", app + "/secrets/{name}", changes, 0, a.ofApps(a.deleteSecret)},
+
 		{"GET", app + "/network_policies", reads, 0, a.ofApps(a.listNetworkPolicies)},
 		{"POST", app + "/network_policies", changes, small, a.ofApps(a.putNetworkPolicy)},
 		{"DELETE", app + "/network_policies/{policy}", changes, 0, a.ofApps(a.deleteNetworkPolicy)},
@@ -103,6 +109,10 @@ func (a *API) gondolaRoutes() []route {
 		{"GET", machine + "/attach", changes, 0, a.attach},
 		{"GET", machine + "/dial", changes, 0, a.dial},
 		{"PUT", machine + "/payload", changes, large, a.putPayload},
+		{"PUT", machine + "/secrets", changes, large, a.putSecrets},
+		{"POST", root + "/secrets/key", runs, small, a.ofApps(a.renewSecretsKey)},
+		{"POST", root + "/apps/{app}/volumes/{volume}/recover", changes, small, a.recoverVolume},
+		{"DELETE", root + "/apps/{app}/volumes/{volume}", changes, 0, a.purgeVolume},
 		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"POST", machine + "/containers", changes, large, a.addContainer},
 		{"PUT", machine + "/size", changes, small, a.resize},
@@ -133,8 +143,6 @@ func (a *API) missingRoutes() (rs []route) {
 	add("suspending", changes, [2]string{"POST", machine + "/suspend"})
 	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
-	add("app secrets", changes, [2]string{"GET", app + "/secrets"}, [2]string{"POST", app + "/secrets"}, [2]string{"GET", app + "/secrets/{name}"},
-		[2]string{"POST", app + "/secrets/{name}"}, [2]string{"DELETE", app + "/secrets/{name}"})
 	add("token services", whoever, [2]string{"POST", "/v1/tokens/authenticate"}, [2]string{"POST", "/v1/tokens/authorize"}, [2]string{"GET", "/v1/tokens/current"},
 		[2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
 	return rs

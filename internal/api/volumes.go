@@ -127,6 +127,22 @@ func (a *API) deleteVolume(c *call) error {
 	return c.send(http.StatusOK, v)
 }
 
+func (a *API) recoverVolume(c *call) error {
+	v, err := a.server.RecoverVolume(c.ctx(), c.volume())
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, v)
+}
+
+func (a *API) purgeVolume(c *call) error {
+	v, err := a.server.PurgeVolume(c.ctx(), c.volume())
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, v)
+}
+
 // snapshotVolume takes, beside Fly.io's empty body, the id of the snapshot: with it the call can be done again.
 func (a *API) snapshotVolume(c *call) error {
 	var req struct {

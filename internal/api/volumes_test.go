@@ -44,7 +44,11 @@ func TestVolumes_AsTheWireHasThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wants("DELETE", volumes+"/"+string(v.ID), "", 200, `"id":"`+string(v.ID)+`"`)
+	s.wants("GET", volumes+"/"+string(v.ID), "", 200, `"state":"pending_destroy".*"deleted_at":"`)
+	s.wants("POST", "/v1/gondola/apps/shop/volumes/"+string(v.ID)+"/recover", "", 200, `"state":"created"`)
+	s.wants("DELETE", "/v1/gondola/apps/shop/volumes/"+string(v.ID), "", 200, `"state":"destroying"`)
 	s.wants("GET", volumes+"/"+string(v.ID), "", 404, `not_found`)
+	s.wants("POST", volumes, `{"name":"raw","fstype":"raw"}`, 501, `fstype .*raw`)
 	s.wants("GET", volumes+"?limit=1", "", 200, `^\[\{[^[]*\}\]$`)
 	s.wants("GET", "/v1/apps/shop", "", 200, `"volume_count":3`)
 }

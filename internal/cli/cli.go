@@ -76,7 +76,7 @@ func New(p Parts) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.AddCommand(p.Commands...)
-	root.AddCommand(e.machineCommand(), e.appCommand(), e.volumeCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.logsCommand(), e.execCommand(),
+	root.AddCommand(e.machineCommand(), e.appCommand(), e.secretsCommand(), e.volumeCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.logsCommand(), e.execCommand(),
 		e.statusCommand(), e.versionCommand(p.Version))
 	return root
 }

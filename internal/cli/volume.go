@@ -15,7 +15,7 @@ import (
 
 func (e *env) volumeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "volume", Aliases: []string{"volumes", "vol"}, Short: "Make, list, extend and copy Volumes, the disks that outlive Machines"}
-	return group(cmd, e.volumeCreate(), e.volumeList(), e.volumeShow(), e.volumeExtend(), e.volumeDestroy(), e.snapshotCommand())
+	return group(cmd, e.volumeCreate(), e.volumeList(), e.volumeShow(), e.volumeExtend(), e.volumeDestroy(), e.volumeRecover(), e.snapshotCommand())
 }
 
 // withVolume runs f with a client and the Volume that an argument names, in whatever App it is.
@@ -42,7 +42,7 @@ func findVolume(ctx context.Context, c *client.Client, arg string) (gondola.Volu
 		if string(v.ID) == arg {
 			return v, nil
 		}
-		if v.Name == arg {
+		if v.Name == arg && v.State != gondola.VolumePendingDestroy {
 			found = append(found, v)
 		}
 	}
@@ -207,23 +207,46 @@ func (e *env) volumeExtend() *cobra.Command {
 }
 
 func (e *env) volumeDestroy() *cobra.Command {
-	return &cobra.Command{
-		Use: "destroy VOLUME...", Aliases: []string{"rm", "delete"}, Short: "Destroy Volumes with their data; snapshots stay", Args: minArgs("a volume"),
+	var now bool
+	cmd := &cobra.Command{
+		Use: "destroy VOLUME...", Aliases: []string{"rm", "delete"}, Short: "Destroy Volumes; for a day they can be recovered, and their snapshots stay", Args: minArgs("a volume"),
 		Example: "  gondola volume destroy vol_4xp0y0x3oq1jw7ov", ValidArgsFunction: e.completeVolume,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
 				err := e.withVolume(cmd.Context(), arg, func(c *client.Client, v gondola.Volume) error {
-					gone, err := c.DeleteVolume(cmd.Context(), refOf(v))
+					remove, line := c.DeleteVolume, " destroyed; within a day, unless its room is wanted, it comes back with: gondola volume recover "+string(v.ID)
+					if now {
+						remove, line = c.PurgeVolume, " destroyed with its data"
+					}
+					gone, err := remove(cmd.Context(), refOf(v))
 					if err != nil {
 						return err
 					}
-					return e.done(gone, string(v.ID)+" destroyed")
+					return e.done(gone, string(v.ID)+line)
 				})
 				if err != nil {
 					return err
 				}
 			}
 			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&now, "now", false, "with the data, at once; destroyed ones too")
+	cmd.Flags().BoolP("yes", "y", false, "accepted for those who are used to it: this never asks")
+	return cmd
+}
+
+func (e *env) volumeRecover() *cobra.Command {
+	return &cobra.Command{
+		Use: "recover VOLUME", Short: "Bring a destroyed Volume back, by its id", Args: exactArgs("the id of a volume"), ValidArgsFunction: e.completeVolume,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.withVolume(cmd.Context(), args[0], func(c *client.Client, v gondola.Volume) error {
+				back, err := c.RecoverVolume(cmd.Context(), refOf(v))
+				if err != nil {
+					return err
+				}
+				return e.done(back, string(v.ID)+" is back")
+			})
 		},
 	}
 }

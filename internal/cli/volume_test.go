@@ -48,6 +48,11 @@ func TestVolume_FromCreateToDestroy(t *testing.T) {
 	}
 	ok("machine", "destroy", "--force", "db")
 	ok("volume", "destroy", "data")
+	if out := ok("volume", "recover", string(v.ID)); !strings.Contains(out, "is back") {
+		t.Errorf("volume recover prints %q", out)
+	}
+	ok("volume", "show", "data")
+	ok("volume", "destroy", "--now", "data")
 	ok("volume", "snapshot", "delete", snap)
 	if r := c.run("volume", "show", "data"); r.code != 1 || !strings.Contains(r.err, "no volume") {
 		t.Errorf("showing a destroyed volume = %d %s", r.code, r.err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,10 +119,17 @@ func (b *backup) write(ctx context.Context, w io.Writer, m manifest, volumes gon
 	if err := b.addBytes(backupManifest, text); err != nil {
 		return err
 	}
-	for _, part := range []string{"clusters", "worker", "server.db", "token", caFile, "images/refs", "images/blobs", "machines", instanceFile} {
+	key, err := os.ReadFile(filepath.Join(b.data, secretsKey))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, part := range []string{"clusters", "worker", "server.db", secretsKey, "token", caFile, "images/refs", "images/blobs", "machines", instanceFile} {
 		if err := b.addTree(ctx, part); err != nil {
 			return err
 		}
+	}
+	if now, err := os.ReadFile(filepath.Join(b.data, secretsKey)); err == nil && !bytes.Equal(now, key) {
+		return gondola.Errorf(gondola.ErrConflict, "the key of secrets was renewed meanwhile, and what was copied may want the other one: begin the backup again")
 	}
 	if volumes != nil {
 		if err := b.addVolumes(ctx, volumes); err != nil {

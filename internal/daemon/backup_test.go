@@ -15,6 +15,8 @@ import (
 
 	"gondola"
 	"gondola/internal/daemon"
+	"gondola/internal/market"
+	"gondola/internal/seal"
 	"gondola/internal/store"
 )
 
@@ -67,6 +69,77 @@ func TestBackup_OfARunningPlatformComesBack(t *testing.T) {
 	if all, err := w.Machines(t.Context()); err != nil || len(all) != 1 || all[0].ID != "12345678901234" {
 		t.Errorf("the restored worker has Machines %v (%v), want the one there was", all, err)
 	}
+}
+
+// addSecret sets a secret while no daemon runs, as the daemon would.
+func (h *host) addSecret(value string) {
+	h.t.Helper()
+	key, err := seal.OpenKey(filepath.Join(h.data, "secrets.key"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	s, err := store.OpenServer(filepath.Join(h.data, "server.db"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	m := market.New(market.Config{Index: s, Key: key})
+	if _, err := m.CreateApp(h.t.Context(), gondola.NewApp{Name: "shop"}); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := m.SetSecret(h.t.Context(), "shop", "TOKEN", value); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestBackup_HoldsSecretsSealedAndTheirKey(t *testing.T) {
+	const value = "hunter2-in-a-backup"
+	h := newHost(t)
+	_ = h.start(order{}).end(syscall.SIGINT)
+	h.addSecret(value)
+	file := filepath.Join(t.TempDir(), "backup.tar.zst")
+	if out, err := h.run(order{Command: "backup", File: file}); err != nil {
+		t.Fatalf("backup: %v\n%s", err, out)
+	}
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := map[string]bool{}
+	rewrite(t, whole, func(head *tar.Header, b []byte) (bool, []byte) {
+		entries[head.Name] = true
+		if bytes.Contains(b, []byte(value)) {
+			t.Errorf("%s in the backup has the secret in clear", head.Name)
+		}
+		return true, b
+	})
+	if !entries["server.db"] || !entries["secrets.key"] {
+		t.Fatalf("the backup has %v", entries)
+	}
+	if out, err := h.run(order{Command: "down", Purge: true}); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	if out, err := h.run(order{Command: "restore", File: file}); err != nil {
+		t.Fatalf("restore: %v\n%s", err, out)
+	}
+	key, err := seal.OpenKey(filepath.Join(h.data, "secrets.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.OpenServer(filepath.Join(h.data, "server.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := market.New(market.Config{Index: s, Key: key}).Secret(t.Context(), "shop", "TOKEN", gondola.SecretsQuery{Show: true})
+	if err != nil || got.Value != value {
+		t.Errorf("the restored secret is %q, %v", got.Value, err)
+	}
+	if err := errors.Join(s.Close(), os.Remove(filepath.Join(h.data, "secrets.key"))); err != nil {
+		t.Fatal(err)
+	}
+	h.fails(order{Command: "up"}, "secrets.key is missing", "put it back")
 }
 
 func TestRestore_OfADamagedBackupChangesNothing(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"gondola/internal/host"
 	"gondola/internal/image"
 	"gondola/internal/market"
+	"gondola/internal/seal"
 	"gondola/internal/store"
 	"gondola/internal/worker"
 )
@@ -29,6 +30,7 @@ import (
 type parts struct {
 	pilot     string // path
 	members   *store.Server
+	secrets   *seal.Key // seals the secrets of Apps
 	images    *image.Store
 	host      *host.Host
 	workers   []*worker.Worker
@@ -43,6 +45,9 @@ const settingRegions = "regions"
 // nobody would look after those.
 func (p *platform) startServer(ctx context.Context, _ *group) error {
 	if err := p.openServer(ctx); err != nil {
+		return err
+	}
+	if err := p.openSecrets(ctx); err != nil {
 		return err
 	}
 	if len(p.Config.Regions) == 0 {
@@ -65,6 +70,25 @@ func (p *platform) openServer(ctx context.Context) error {
 	}
 	p.members = s
 	p.closers = append(p.closers, s.Close)
+	return nil
+}
+
+// secretsKey is the file with the key that seals the secrets of Apps, beside the database that holds them.
+const secretsKey = "secrets.key"
+
+// openSecrets opens the key of secrets. A new one where there are secrets already could open none of them.
+func (p *platform) openSecrets(ctx context.Context) error {
+	path := filepath.Join(p.Config.Data, secretsKey)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if _, err := p.members.AnySecret(ctx); !errors.Is(err, gondola.ErrNotFound) {
+			return errors.Join(err, gondola.Errorf(gondola.ErrPrecondition, "%s is missing, and without it the secrets of apps cannot be read: put it back, from a backup", path))
+		}
+	}
+	key, err := seal.OpenKey(path)
+	if err != nil {
+		return fmt.Errorf("key of secrets: %w", err)
+	}
+	p.secrets = key
 	return nil
 }
 
@@ -110,7 +134,7 @@ func (p *platform) checkDropped(ctx context.Context) error {
 			all += " --region " + string(r)
 		}
 		return gondola.Errorf(gondola.ErrPrecondition, "region %s has %d Machines and %d Volumes and is not among those to start: keep it, with gondola up%s; "+
-			"or destroy them first, with gondola machine destroy and gondola volume destroy, while it runs", m.Region, n, volumes, all)
+			"or destroy them first, with gondola machine destroy and gondola volume destroy --now, while it runs", m.Region, n, volumes, all)
 	}
 	return nil
 }
@@ -265,7 +289,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		workers = append(workers, market.Worker{Name: member.Name, Region: member.Region, Number: member.Number, Host: p.instance, Platform: w})
 	}
 	p.metrics = newMetrics(p.Version)
-	p.market = market.New(market.Config{Index: p.members, Workers: workers, Observe: p.metrics.purchased, Log: p.log})
+	p.market = market.New(market.Config{Index: p.members, Key: p.secrets, Workers: workers, Observe: p.metrics.purchased, Log: p.log})
 	p.metrics.watch(p.market, p.workers)
 	var err error
 	if p.authority, err = auth.LoadOrCreate(filepath.Join(p.Config.Data, "token")); err != nil {

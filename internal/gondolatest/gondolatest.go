@@ -23,6 +23,7 @@ import (
 	"gondola/internal/driver"
 	"gondola/internal/driver/fake"
 	"gondola/internal/market"
+	"gondola/internal/seal"
 	"gondola/internal/store"
 	"gondola/internal/worker"
 )
@@ -94,7 +95,11 @@ func New(t testing.TB, o Options) *Platform {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Store.Close() })
-	p.Market = market.New(market.Config{Index: p.Store, Deadline: o.AskDeadline, Log: o.Log})
+	key, err := seal.OpenKey(filepath.Join(p.Dir, "secrets.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Market = market.New(market.Config{Index: p.Store, Key: key, Deadline: o.AskDeadline, Log: o.Log})
 	for _, region := range o.Regions {
 		for i := range o.Workers {
 			name := gondola.WorkerName(region)

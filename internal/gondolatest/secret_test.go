@@ -39,7 +39,7 @@ func (n *notebook) String() string {
 
 // leaks says whether b has what nobody but the Machine may ever see, in plain or as JSON has bytes.
 func leaks(b []byte) bool {
-	for _, s := range []string{"hunter2-volume", "hunter2-env", "hunter2-registry", "hunter2-late"} {
+	for _, s := range []string{"hunter2-volume", "hunter2-env", "hunter2-registry", "hunter2-late", "hunter2-app", "hunter2-file", "hunter2-gone"} {
 		if bytes.Contains(b, []byte(s)) || bytes.Contains(b, []byte(base64.StdEncoding.EncodeToString([]byte(s)))) {
 			return true
 		}
@@ -51,10 +51,19 @@ func TestSecrets_AreInNoFileAnswerWatchOrLog(t *testing.T) {
 	var log notebook
 	p := gondolatest.New(t, gondolatest.Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	p.NewApp("shop")
+	file, gone := base64.StdEncoding.EncodeToString([]byte("hunter2-file")), "hunter2-gone"
+	app := "hunter2-app"
+	if _, err := p.UpdateSecrets(t.Context(), "shop", map[string]*string{"APP": &app, "FILE": &file, "GONE": &gone}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.DeleteSecret(t.Context(), "shop", "GONE"); err != nil {
+		t.Fatal(err)
+	}
 	watched := watchRaw(t, p)
 	m, err := p.Create(t.Context(), "shop", gondola.CreateRequest{Name: "vault", Config: gondola.Config{
 		Volumes: []gondola.TempVolume{{Name: "keys"}},
 		Containers: []gondola.Container{{Name: "main", Image: "test/app", Cmd: []string{"trap"}, Mounts: []gondola.ContainerMount{{Name: "keys", Path: "/keys"}},
+			Secrets: []gondola.SecretRef{{EnvVar: "OF_APP", Name: "APP"}}, Files: []gondola.File{{GuestPath: "/etc/of-app", SecretName: "FILE"}},
 			Gondola: &gondola.ContainerExtension{Env: []gondola.EnvVar{{Name: "PASSWORD", Secret: true}}}}},
 	}, Gondola: &gondola.CreateExtension{Payload: &gondola.Payload{
 		Volumes:     map[string][]gondola.PayloadFile{"keys": {{Path: "key", Data: []byte("hunter2-volume"), Mode: 0o400}}},
@@ -68,8 +77,8 @@ func TestSecrets_AreInNoFileAnswerWatchOrLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	// They did arrive: or else this test finds nothing for the wrong reason.
-	res, err := p.Exec(t.Context(), ref, gondola.ExecRequest{Command: []string{"/program", "read", "/keys/key", ";", "env", "PASSWORD"}})
-	if err != nil || !strings.Contains(res.Stdout, "hunter2-volume") || !strings.Contains(res.Stdout, "hunter2-env") {
+	res, err := p.Exec(t.Context(), ref, gondola.ExecRequest{Command: []string{"/program", "read", "/keys/key", ";", "env", "PASSWORD", "OF_APP", ";", "read", "/etc/of-app"}})
+	if err != nil || !strings.Contains(res.Stdout, "hunter2-app") || !strings.Contains(res.Stdout, "hunter2-file") || !strings.Contains(res.Stdout, "hunter2-volume") || !strings.Contains(res.Stdout, "hunter2-env") {
 		t.Fatalf("the machine sees %+v, %v", res, err)
 	}
 	if err := p.PutPayload(t.Context(), ref, gondola.Payload{Volumes: map[string][]gondola.PayloadFile{"keys": {{Path: "key", Data: []byte("hunter2-late"), Mode: 0o400}}}}); err != nil {
@@ -77,10 +86,14 @@ func TestSecrets_AreInNoFileAnswerWatchOrLog(t *testing.T) {
 	}
 	post(t, p, "/v1/apps/shop/machines", `{"gondola":{"payload":{"env":{"main":{"A":"hunter2-env"}},"volumes":"hunter2-volume"}}}`, 400)
 	post(t, p, "/v1/apps/shop/machines", `{"gondola":{"payload":{"env":{"main":{"A":"hunter2-env"`, 400)
+	post(t, p, "/v1/apps/shop/secrets", `{"values":{"A":["hunter2-app"]}}`, 400)
+	post(t, p, "/v1/apps/shop/secrets", `{"values":{"FLY_A":"hunter2-app"}}`, 400)
+	post(t, p, "/v1/apps/shop/secrets/A-B", `{"value":"hunter2-app"}`, 400)
+	post(t, p, "/v1/apps/shop/secrets/APP", `{"value":"hunter2-app"}`, 201)
 
 	for _, path := range []string{"/v1/apps", "/v1/apps/shop", "/v1/apps/shop/machines", "/v1/apps/shop/machines?include_deleted=true", "/v1/orgs/personal/machines",
 		"/v1/apps/shop/machines/" + string(m.ID), "/v1/apps/shop/machines/" + string(m.ID) + "/events", "/v1/apps/shop/machines/" + string(m.ID) + "/metadata",
-		"/v1/apps/shop/machines/" + string(m.ID) + "/ps", "/v1/gondola", "/v1/gondola/images", "/v1/gondola/apps/shop/machines/" + string(m.ID) + "/logs"} {
+		"/v1/apps/shop/machines/" + string(m.ID) + "/ps", "/v1/apps/shop/secrets", "/v1/apps/shop/secrets/APP", "/v1/apps/shop/machines/" + string(m.ID) + "/versions", "/v1/gondola", "/v1/gondola/images", "/v1/gondola/apps/shop/machines/" + string(m.ID) + "/logs"} {
 		if b := get(t, p, path, 200); leaks(b) {
 			t.Errorf("GET %s tells a secret: %s", path, b)
 		}
@@ -179,5 +192,46 @@ func post(t *testing.T, p *gondolatest.Platform, path, body string, want int) {
 	t.Helper()
 	if b := call(t, p, "POST", path, body, want); leaks(b) {
 		t.Errorf("POST %s tells a secret: %s", path, b)
+	}
+}
+
+func TestSecrets_GoWithTheirApp(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	if _, err := p.SetSecret(t.Context(), "shop", "TOKEN", "old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.DeleteApp(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	p.NewApp("shop")
+	if list, err := p.ListSecrets(t.Context(), "shop", gondola.SecretsQuery{}); err != nil || len(list) != 0 {
+		t.Errorf("an app of the same name has %v, %v", list, err)
+	}
+}
+
+// TestSecrets_SurviveARestartOfTheWorkerWithoutTheServer starts a Machine again by its worker alone.
+func TestSecrets_SurviveARestartOfTheWorkerWithoutTheServer(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	if _, err := p.SetSecret(t.Context(), "shop", "TOKEN", "kept"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := p.Create(t.Context(), "shop", gondola.CreateRequest{SkipLaunch: true, Config: gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"trap"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := p.Workers[0]
+	w.Stop()
+	w.Start()
+	if _, err := w.Worker.Start(t.Context(), m.Ref()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Wait(t.Context(), m.Ref(), gondola.WaitRequest{Timeout: 20 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := w.Exec(t.Context(), m.Ref(), gondola.ExecRequest{Command: []string{"/program", "env", "TOKEN"}})
+	if err != nil || res.Stdout != "TOKEN=kept\n" {
+		t.Errorf("the machine sees %+v, %v", res, err)
 	}
 }

@@ -16,6 +16,8 @@ var volumes = []struct {
 	{"VolumeIsMadeFoundAndDeleted", (*suite).volumeLife},
 	{"VolumeRefusesWhatCannotBe", (*suite).volumeRefuses},
 	{"VolumeFailsFastWithoutRoom", (*suite).volumeCapacity},
+	{"VolumeIsRecovered", (*suite).volumeRecovered},
+	{"VolumeThatIsDeletedGivesItsRoom", (*suite).volumeGivesRoom},
 	{"VolumeOutlivesItsMachines", (*suite).volumeOutlives},
 	{"VolumeIsOfOneMachineAtATime", (*suite).volumeAttached},
 	{"VolumeByNameIsAFreeOne", (*suite).volumeByName},
@@ -104,9 +106,9 @@ func (s *suite) volumeLife() {
 		s.Errorf("Volume after the update = %+v", got)
 	}
 	for range 2 {
-		gone, err := s.p.DeleteVolume(s.Context(), volumeRef(v))
+		gone, err := s.p.PurgeVolume(s.Context(), volumeRef(v))
 		if err != nil || gone.ID != id {
-			s.Errorf("DeleteVolume = %+v, %v", gone, err)
+			s.Errorf("PurgeVolume = %+v, %v", gone, err)
 		}
 	}
 	_, err = s.p.Volume(s.Context(), volumeRef(v))
@@ -132,6 +134,10 @@ func (s *suite) volumeRefuses() {
 	s.wants(err, gondola.ErrNotFound, "ExtendVolume")
 	_, err = s.p.DeleteVolume(ctx, ref)
 	s.wants(err, gondola.ErrNotFound, "DeleteVolume")
+	_, err = s.p.PurgeVolume(ctx, ref)
+	s.wants(err, gondola.ErrNotFound, "PurgeVolume")
+	_, err = s.p.RecoverVolume(ctx, ref)
+	s.wants(err, gondola.ErrNotFound, "RecoverVolume")
 	_, err = s.p.SnapshotVolume(ctx, ref, "")
 	s.wants(err, gondola.ErrNotFound, "SnapshotVolume")
 	_, err = s.p.ListSnapshots(ctx, ref)
@@ -343,4 +349,60 @@ func (s *suite) volumeSnapshots() {
 	}
 	_, err = s.p.CreateVolume(s.Context(), suiteApp, gondola.CreateVolumeRequest{Name: "too-late", SnapshotID: id})
 	s.wants(err, gondola.ErrNotFound, "CreateVolume from a deleted snapshot")
+}
+
+func (s *suite) volumeRecovered() {
+	v := s.volume(gondola.CreateVolumeRequest{Name: "data", SizeGB: 1})
+	m := s.started(mounting(v))
+	s.run(m, "", "write", "/data/a", "kept")
+	_, err := s.p.DeleteVolume(s.Context(), volumeRef(v))
+	s.wants(err, gondola.ErrPrecondition, "DeleteVolume of one that a machine has")
+	_, err = s.p.PurgeVolume(s.Context(), volumeRef(v))
+	s.wants(err, gondola.ErrPrecondition, "PurgeVolume of one that a machine has")
+	s.destroyed(m)
+	for range 2 {
+		gone, err := s.p.DeleteVolume(s.Context(), volumeRef(v))
+		if err != nil || gone.State != gondola.VolumePendingDestroy || gone.DeletedAt == nil {
+			s.Errorf("DeleteVolume = %+v, %v", gone, err)
+		}
+	}
+	if all, err := s.p.ListVolumes(s.Context(), suiteApp); err != nil || len(all) != 1 || all[0].State != gondola.VolumePendingDestroy {
+		s.Errorf("ListVolumes = %+v, %v, want it as it is deleted", all, err)
+	}
+	_, err = s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Config: mounting(v)})
+	s.wants(err, gondola.ErrPrecondition, "Create with a volume that is deleted")
+	_, err = s.p.ExtendVolume(s.Context(), volumeRef(v), 2)
+	s.wants(err, gondola.ErrPrecondition, "ExtendVolume of one that is deleted")
+	fork := s.volume(gondola.CreateVolumeRequest{Name: "fork", SourceVolume: v.ID})
+	for range 2 {
+		if back, err := s.p.RecoverVolume(s.Context(), volumeRef(v)); err != nil || back.State != gondola.VolumeCreated || back.DeletedAt != nil {
+			s.Errorf("RecoverVolume = %+v, %v", back, err)
+		}
+	}
+	for _, v := range []gondola.Volume{v, fork} {
+		m := s.started(mounting(v))
+		if got := s.run(m, "", "read", "/data/a"); got != "kept" {
+			s.Errorf("%s holds %q", v.Name, got)
+		}
+	}
+}
+
+func (s *suite) volumeGivesRoom() {
+	var deleted []gondola.Volume
+	for range 2 { // of 1024 GB
+		v := s.volume(gondola.CreateVolumeRequest{Name: "big", SizeGB: 500})
+		_, err := s.p.DeleteVolume(s.Context(), volumeRef(v))
+		s.no(err, "DeleteVolume")
+		deleted = append(deleted, v)
+	}
+	s.volume(gondola.CreateVolumeRequest{Name: "new", SizeGB: 400})
+	_, err := s.p.RecoverVolume(s.Context(), volumeRef(deleted[0]))
+	if !errors.Is(err, gondola.ErrNotFound) && !errors.Is(err, gondola.ErrPrecondition) {
+		s.Errorf("RecoverVolume of the one deleted first = %v, want that its room was taken", err)
+	}
+	if back, err := s.p.RecoverVolume(s.Context(), volumeRef(deleted[1])); err != nil || back.State != gondola.VolumeCreated {
+		s.Errorf("RecoverVolume of the other = %+v, %v, want it: one was enough", back, err)
+	}
+	_, err = s.p.CreateVolume(s.Context(), suiteApp, gondola.CreateVolumeRequest{Name: "more", SizeGB: 200})
+	s.wants(err, gondola.ErrCapacity, "CreateVolume beyond what deleted ones give back")
 }

@@ -59,6 +59,9 @@ func TestVolume_WhatACrashCutShortIsFinished(t *testing.T) {
 		put(whole, gondola.VolumeExtending, 5, ""):                 5,
 	}
 	put(doomed, gondola.VolumePendingDestroy, 3, "")
+	yesterday, now := time.Now().Add(-gondola.VolumeKept-time.Minute), time.Now()
+	over := put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "over", App: "shop", DeletedAt: &yesterday}, gondola.VolumePendingDestroy, 3, "")
+	fresh := put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "fresh", App: "shop", DeletedAt: &now}, gondola.VolumePendingDestroy, 3, "")
 	broken := store.Snapshot{App: "shop", VolumeSnapshot: gondola.VolumeSnapshot{ID: gondola.NewSnapshotID(), Volume: whole.ID, Status: "creating", RetentionDays: 5, CreatedAt: time.Now()}}
 	if err := errors.Join(db.PutSnapshot(t.Context(), broken), db.Close()); err != nil {
 		t.Fatal(err)
@@ -70,17 +73,22 @@ func TestVolume_WhatACrashCutShortIsFinished(t *testing.T) {
 			return err == nil && v.State == gondola.VolumeCreated && v.SizeGB == gb && v.BytesTotal == uint64(gb)<<30
 		})
 	}
-	eventually(t, "a volume that was being destroyed is gone", func() bool {
-		_, err := w.Volume(t.Context(), gondola.VolumeRef{ID: doomed.ID})
-		return errors.Is(err, gondola.ErrNotFound)
-	})
+	for _, id := range []gondola.VolumeID{doomed.ID, over} {
+		eventually(t, "a volume that was being destroyed, or whose time is over, is gone", func() bool {
+			_, err := w.Volume(t.Context(), gondola.VolumeRef{ID: id})
+			return errors.Is(err, gondola.ErrNotFound)
+		})
+	}
+	if v, err := w.Volume(t.Context(), gondola.VolumeRef{ID: fresh}); err != nil || v.State != gondola.VolumePendingDestroy {
+		t.Errorf("a volume that was deleted just now is %+v, %v", v, err)
+	}
 	eventually(t, "of the snapshots the whole one is left", func() bool {
 		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: whole.ID})
 		return err == nil && len(all) == 1 && all[0].ID == snap.ID
 	})
 	eventually(t, "the index has what the worker has", func() bool {
 		all, err := p.ListVolumes(t.Context(), "shop")
-		return err == nil && len(all) == 3
+		return err == nil && len(all) == 4
 	})
 }
 
@@ -164,4 +172,34 @@ func TestVolume_BindsItsMachineToItsWorker(t *testing.T) {
 			t.Errorf("after DeleteApp worker %s has %v, %v", w.Name, left, err)
 		}
 	}
+}
+
+// TestVolume_AMissedDayIsMadeUpForOnce puts the clock of a Volume back by some days.
+func TestVolume_AMissedDayIsMadeUpForOnce(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	on, days := true, 2
+	v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "daily", SizeGB: 1, AutoBackup: &on, SnapshotRetention: &days})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := p.SnapshotVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: v.ID}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := p.Workers[0]
+	w.Stop()
+	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.CreatedAt = time.Now().Add(-3 * 24 * time.Hour)
+	if err := errors.Join(db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: old}), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	eventually(t, "there is one snapshot, of now, and the one past its retention is gone", func() bool {
+		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID})
+		return err == nil && len(all) == 1 && all[0].ID != old.ID && all[0].Status == "created" && all[0].RetentionDays == days
+	})
 }

@@ -25,6 +25,9 @@ func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	if err := req.Config.Validate(); err != nil {
 		return gondola.Machine{}, err
 	}
+	if err := m.withSecrets(ctx, app, &req); err != nil {
+		return gondola.Machine{}, err
+	}
 	p := &purchase{m: m, app: of, req: req, begin: time.Now()}
 	p.ws, _ = m.current()
 	if p.wanted, err = parseRegions(req.Region, regionsOf(p.ws)); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/seal"
 	"gondola/internal/store"
 )
 
@@ -31,6 +32,7 @@ type Index interface {
 	Rebuild(ctx context.Context, worker gondola.WorkerName, entries []store.Entry, asOf time.Time) error
 	VolumeIndex
 	NetworkPolicyIndex
+	SecretIndex
 }
 
 // Worker is one that takes Machines: in this process, or a client of it.
@@ -46,6 +48,7 @@ type Worker struct {
 type Config struct {
 	Index   Index
 	Workers []Worker
+	Key     *seal.Key // seals the secrets of Apps; if nil, there are none: ErrUnsupported
 	// Observe hears how every purchase of a Machine ended, by the regions that were asked; if nil, nobody does.
 	Observe  func(regions []gondola.Region, outcome Outcome, took time.Duration)
 	Deadline time.Duration // for the answers to an Ask; if zero, 50 ms
@@ -69,6 +72,8 @@ type Market struct {
 	log      *slog.Logger
 	apps     appLocks
 	policing sync.Mutex // held while the policies of an App change
+	key      *seal.Key
+	sealing  sync.Mutex // held from sealing secrets until they are on record
 	ready    chan struct{}
 	readOnce func() // closes ready
 
@@ -84,7 +89,7 @@ var _ gondola.Server = (*Market)(nil)
 
 // New returns a Market. Run keeps its index in step with the workers.
 func New(cfg Config) *Market {
-	m := &Market{index: cfg.Index, deadline: cfg.Deadline, observe: cfg.Observe, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
+	m := &Market{index: cfg.Index, key: cfg.Key, deadline: cfg.Deadline, observe: cfg.Observe, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
 		services: map[string][]gondola.VirtualService{}, policies: map[policyKey]gondola.PolicySet{}, seen: map[gondola.MachineID]gondola.Machine{}}
 	m.ready = make(chan struct{})
 	m.readOnce = sync.OnceFunc(func() { close(m.ready) })
@@ -193,12 +198,22 @@ func (m *Market) Get(ctx context.Context, ref gondola.Ref) (gondola.Machine, err
 
 // Update implements gondola.Machines.
 func (m *Market) Update(ctx context.Context, ref gondola.Ref, req gondola.UpdateRequest) (gondola.Machine, error) {
-	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) (gondola.Machine, error) { return w.Update(ctx, ref, req) })
+	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) (gondola.Machine, error) {
+		if err := m.withSecrets(ctx, ref.App, &req.CreateRequest); err != nil {
+			return gondola.Machine{}, err
+		}
+		return w.Update(ctx, ref, req)
+	})
 }
 
 // Start implements gondola.Machines.
 func (m *Market) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResult, error) {
-	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) (gondola.StartResult, error) { return w.Start(ctx, ref) })
+	return to(ctx, m, ref, func(w Worker, ref gondola.Ref) (gondola.StartResult, error) {
+		if err := m.refreshSecrets(ctx, w, ref); err != nil {
+			return gondola.StartResult{}, err
+		}
+		return w.Start(ctx, ref)
+	})
 }
 
 // Stop implements gondola.Machines.
@@ -208,7 +223,12 @@ func (m *Market) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequ
 
 // Restart implements gondola.Machines.
 func (m *Market) Restart(ctx context.Context, ref gondola.Ref, req gondola.RestartRequest) error {
-	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.Restart(ctx, ref, req) })
+	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error {
+		if err := m.refreshSecrets(ctx, w, ref); err != nil {
+			return err
+		}
+		return w.Restart(ctx, ref, req)
+	})
 }
 
 // Signal implements gondola.Machines.

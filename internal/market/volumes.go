@@ -144,7 +144,7 @@ func (m *Market) apart(ctx context.Context, app gondola.AppName, req gondola.Cre
 	}
 	taken := map[gondola.WorkerName]bool{}
 	for _, v := range have {
-		if v.Name == req.Name || req.UniqueZoneAppWide {
+		if v.State != gondola.VolumePendingDestroy && (v.Name == req.Name || req.UniqueZoneAppWide) {
 			taken[v.Worker] = true
 		}
 	}
@@ -261,10 +261,20 @@ func (m *Market) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB
 	})
 }
 
-// DeleteVolume implements gondola.Volumes.
+// DeleteVolume implements gondola.Volumes. It stays in the index until its worker has destroyed it and is read again.
 func (m *Market) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
+	return onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) (gondola.Volume, error) { return w.DeleteVolume(ctx, ref) })
+}
+
+// RecoverVolume implements gondola.Volumes.
+func (m *Market) RecoverVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
+	return onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) (gondola.Volume, error) { return w.RecoverVolume(ctx, ref) })
+}
+
+// PurgeVolume implements gondola.Volumes.
+func (m *Market) PurgeVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
 	return onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) (gondola.Volume, error) {
-		v, err := w.DeleteVolume(ctx, ref)
+		v, err := w.PurgeVolume(ctx, ref)
 		if err == nil || errors.Is(err, gondola.ErrNotFound) {
 			if err := m.index.RemoveVolume(context.WithoutCancel(ctx), string(ref.ID)); err != nil {
 				m.log.Warn("a deleted volume stays in the index until its worker is read again", "volume", ref.ID, "err", err)
@@ -339,7 +349,7 @@ func (m *Market) deleteVolumes(ctx context.Context, app gondola.AppName) error {
 		if e.IsSnapshot() {
 			err = m.DeleteSnapshot(ctx, gondola.VolumeRef{App: app}, e.ID)
 		} else {
-			_, err = m.DeleteVolume(ctx, gondola.VolumeRef{App: app, ID: gondola.VolumeID(e.ID)})
+			_, err = m.PurgeVolume(ctx, gondola.VolumeRef{App: app, ID: gondola.VolumeID(e.ID)})
 		}
 		if err != nil && !errors.Is(err, gondola.ErrNotFound) {
 			return err

@@ -179,9 +179,14 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 
 // prepareRun works out everything that a run needs but its streams.
 func (s *Supervisor) prepareRun(c *Container, n int) (Run, error) {
-	args, env, vars, err := command(&s.spec, c, s.secrets(c.Name))
+	own, apps := s.secrets(c.Name)
+	args, env, vars, err := command(&s.spec, c, own)
 	if err != nil {
 		return Run{}, err
+	}
+	env, missing := withSecrets(c, env, apps)
+	if missing != "" {
+		return Run{}, secretMissing(c, missing)
 	}
 	id, home, err := identity(&s.spec, c)
 	if err != nil {
@@ -191,9 +196,13 @@ func (s *Supervisor) prepareRun(c *Container, n int) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
+	files, secret, err := secretFiles(&s.spec, c, n, apps)
+	if err != nil {
+		return Run{}, err
+	}
 	ext := c.Config.Gondola
 	return Run{Container: s.sized(c), Attempt: n, Args: args, Env: defaultEnv(env, "HOME="+home), WorkingDir: workingDir(c), Identity: id,
-		Mounts: mounted, Files: c.Config.Files, TTY: ext != nil && ext.TTY}, nil
+		Mounts: append(mounted, secret...), Files: files, TTY: ext != nil && ext.TTY}, nil
 }
 
 func workingDir(c *Container) string {
@@ -203,10 +212,11 @@ func workingDir(c *Container) string {
 	return c.WorkingDir
 }
 
-func (s *Supervisor) secrets(container string) map[string]string {
+// secrets are the values of a container's secret variables, and the App's.
+func (s *Supervisor) secrets(container string) (own, apps map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.payload.Env[container]
+	return s.payload.Env[container], s.payload.Secrets
 }
 
 func (s *Supervisor) openConsole(c *Container, run *Run) (*console, error) {

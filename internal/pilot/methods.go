@@ -162,9 +162,11 @@ func (s *Supervisor) execIn(c *Container, cmd []string, tty bool) (Exec, error) 
 	env := slices.Clone(s.environ[c.Name])
 	s.mu.Unlock()
 	if env == nil { // an earlier pilot started it
-		if _, env, _, err = command(&s.spec, c, s.secrets(c.Name)); err != nil {
+		own, apps := s.secrets(c.Name)
+		if _, env, _, err = command(&s.spec, c, own); err != nil {
 			return Exec{}, err
 		}
+		env, _ = withSecrets(c, env, apps) // one that was removed meanwhile is missed at the next start
 		env = defaultEnv(env, "HOME="+home)
 	}
 	if tty {

@@ -53,13 +53,14 @@ type Spec struct {
 // Container is one container with image and Config merged.
 type Container struct {
 	Name       string   `json:"name"`
-	Image      string   `json:"image"`          // as asked for
-	ImageID    string   `json:"image_id"`       // name@sha256:…
-	Tree       string   `json:"tree"`           // read-only, unpacked image, shared with other Machines
-	Args       []string `json:"args"`           // never empty
-	Env        []string `json:"env"`            // NAME=value, of image and Config; ContainerExtension.Env comes behind it
-	WorkingDir string   `json:"working_dir"`    // if empty, "/"
-	User       string   `json:"user,omitempty"` // name or number, optional :group; resolved in the image's /etc/passwd and /etc/group
+	Image      string   `json:"image"`                 // as asked for
+	ImageID    string   `json:"image_id"`              // name@sha256:…
+	Tree       string   `json:"tree"`                  // read-only, unpacked image, shared with other Machines
+	Args       []string `json:"args"`                  // never empty
+	Env        []string `json:"env"`                   // NAME=value, of image and Config; ContainerExtension.Env comes behind it
+	WorkingDir string   `json:"working_dir"`           // if empty, "/"
+	User       string   `json:"user,omitempty"`        // name or number, optional :group; resolved in the image's /etc/passwd and /etc/group
+	AppSecrets bool     `json:"app_secrets,omitempty"` // every secret of the App is a variable, beside those that Config names
 
 	// Config is the container as it was asked for: dependencies, restart, stop, health checks, files, mounts and the extension. Image, Exec,
 	// Entrypoint, Cmd, User and Env of it are already merged into the fields above.

@@ -98,6 +98,9 @@ func (s *Server) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		if n, _ := res.RowsAffected(); n == 0 {
 			return appNotFound(name)
 		}
+		if _, err := tx.Exec("DELETE FROM secrets WHERE app = ?", name); err != nil {
+			return err
+		}
 		if _, err = tx.Exec("UPDATE machines SET removed_at = ? WHERE app = ? AND removed_at IS NULL", time.Now().UnixMilli(), name); err != nil {
 			return err
 		}

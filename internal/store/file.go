@@ -95,6 +95,16 @@ func (f *file) change(ctx context.Context, do func(tx *sql.Tx) error) error {
 	return f.fault(tx.Commit())
 }
 
+// snapshot runs reads that see one moment.
+func (f *file) snapshot(ctx context.Context, do func(tx *sql.Tx) error) error {
+	tx, err := f.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return f.fault(err)
+	}
+	defer tx.Rollback()
+	return f.fault(do(tx))
+}
+
 // exec runs one statement that changes something.
 func (f *file) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	res, err := f.write.ExecContext(ctx, query, args...)

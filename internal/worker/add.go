@@ -11,7 +11,6 @@ import (
 	"gondola"
 	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
-	"gondola/internal/store"
 )
 
 // An ephemeral container is recorded in the Config first. Whatever the pilot that runs does not know of them is then added to it, by the job
@@ -30,10 +29,6 @@ func (w *Worker) AddContainer(ctx context.Context, ref gondola.Ref, req gondola.
 	if err != nil {
 		return err
 	}
-	sealed, err := w.key.seal(m.id, req.Payload)
-	if err != nil {
-		return err
-	}
 	k := ephemeral(req.Container)
 	return m.do(ctx, func(ctx context.Context) error {
 		config, err := m.withEphemeral(k)
@@ -41,13 +36,12 @@ func (w *Worker) AddContainer(ctx context.Context, ref gondola.Ref, req gondola.
 			return err
 		}
 		change := func(r *record) { r.Config = config }
-		if sealed == nil {
+		if req.Payload == nil {
 			return m.commit(ctx, change)
 		}
 		m.payloads++
-		return m.commitWith(ctx, change, func(row store.Machine, es []gondola.Event) error {
-			return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
-		})
+		_, err = m.keep(ctx, func(k *kept) { k.Payload = *req.Payload }, change)
+		return err
 	})
 }
 
@@ -152,7 +146,7 @@ func (m *machine) setAddition(name string, a addition) {
 
 // addTo pulls the image, records the Spec with the container and hands it to the pilot.
 func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondola.Container, try int) error {
-	payload, err := m.w.payload(ctx, rec.ID)
+	payload, err := m.w.payload(ctx, rec.ID, rec.Config)
 	if err != nil {
 		return err
 	}

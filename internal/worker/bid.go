@@ -107,7 +107,7 @@ func (w *Worker) addDisk(o *offered) {
 		o.full = "its disk cannot be read: " + err.Error()
 		return
 	}
-	o.diskFree, o.disk = free, total
+	o.diskFree, o.disk = free+w.disks.recoverable(), total
 }
 
 // minDisk is the free space below which no Machine is taken: its record, its journal and those of its neighbours need some.

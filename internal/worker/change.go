@@ -8,7 +8,6 @@ import (
 
 	"gondola"
 	"gondola/internal/pilot"
-	"gondola/internal/store"
 )
 
 // Start starts a Machine that is created, stopped or failed: it takes its capacity again, or ErrCapacity. One that runs or starts is left alone.
@@ -25,6 +24,15 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 		}
 		if !gondola.CanMove(m.rec.State, gondola.Starting) || m.rec.State.Transient() {
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to start machine from current state: '%s'", m.rec.State)
+		}
+		if names, _ := m.rec.Config.WantedSecrets(); len(names) > 0 {
+			k, err := w.keptOf(ctx, m.id)
+			if err == nil {
+				err = k.App.Check(m.app, m.rec.Config)
+			}
+			if err != nil {
+				return err
+			}
 		}
 		if full := w.diskFull(); full != "" {
 			return refused(gondola.Refusal{Worker: w.cfg.Name, Region: w.cfg.Region, Reason: full, Capacity: w.cfg.Capacity})
@@ -134,17 +142,9 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 	if err := w.validate(&config, m.runs); err != nil {
 		return gondola.Machine{}, err
 	}
-	var payload *gondola.Payload
-	if req.Gondola != nil {
-		payload = req.Gondola.Payload
-	}
-	sealed, err := w.key.seal(m.id, payload)
-	if err != nil {
-		return gondola.Machine{}, err
-	}
 	var v gondola.Machine
 	err = m.change(ctx, func(ctx context.Context) error {
-		if err := m.update(ctx, req, &config, sealed); err != nil {
+		if err := m.update(ctx, req, &config); err != nil {
 			return err
 		}
 		v = *w.hub.view(m.id)
@@ -153,8 +153,13 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 	return v, err
 }
 
-func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config *gondola.Config, sealed []byte) error {
+func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config *gondola.Config) error {
 	r := &m.rec
+	var x gondola.CreateExtension
+	if req.Gondola != nil {
+		x = *req.Gondola
+	}
+	fresh := keptFrom(&x, req.SkipSecrets)
 	switch {
 	case req.CurrentVersion != "" && req.CurrentVersion != r.Version:
 		return gondola.Errorf(gondola.ErrConflict, "machine %s has version %s, not %s: read it again", m.id, r.Version, req.CurrentVersion)
@@ -166,6 +171,9 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 		return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver: machine %s runs on %s, which cannot change", m.id, r.Driver)
 	case !gondola.CanMove(r.State, gondola.Updating):
 		return gondola.Errorf(gondola.ErrPrecondition, "unable to update machine from current state: '%s'", r.State)
+	}
+	if err := checkSecrets(m.app, req.CreateRequest, fresh.App); err != nil {
+		return err
 	}
 	if err := m.w.checkServices(r.App, r.Network, config); err != nil {
 		return err
@@ -196,17 +204,18 @@ func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config 
 	m.noteServices(config)
 	change := func(r *record) {
 		r.State, r.Target, r.Version, r.Config, r.Allocated = gondola.Updating, target, gondola.NewVersion(time.Now()), config, want
-		r.Stop, r.Kill, r.Reason, r.Message = nil, false, "", ""
+		r.Stop, r.Kill, r.Reason, r.Message, r.SkipSecrets = nil, false, "", "", req.SkipSecrets
 		r.reschedule(m.rec.Config.Schedule, time.Now())
 	}
 	e := event{kind: "update", status: string(gondola.Replacing), source: "user"}
-	save := func(row store.Machine, es []gondola.Event) error { return m.w.store.Save(ctx, row, es...) }
-	if sealed != nil {
-		save = func(row store.Machine, es []gondola.Event) error {
-			return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
+	_, err := m.keep(ctx, func(k *kept) {
+		if x.Payload != nil {
+			k.Payload = fresh.Payload
 		}
-	}
-	err := m.commitWith(ctx, change, save, e)
+		if k.App = fresh.App; k.App == nil && k.had { // so that what a pilot has of it is replaced
+			k.App = &gondola.SecretSet{}
+		}
+	}, change, e)
 	if err != nil {
 		m.w.disks.hold(m.id, m.rec.volumes())
 	}
@@ -245,11 +254,8 @@ func (w *Worker) PutPayload(ctx context.Context, ref gondola.Ref, p gondola.Payl
 	if err != nil {
 		return err
 	}
-	sealed, err := w.key.seal(m.id, &p)
-	if err != nil {
-		return err
-	}
 	var api pilot.API
+	var given *gondola.Payload
 	err = m.do(ctx, func(ctx context.Context) error {
 		if m.rec.State == gondola.Destroying || m.rec.State == gondola.Destroyed {
 			return gondola.Errorf(gondola.ErrPrecondition, "machine %s is %s", m.id, m.rec.State)
@@ -257,14 +263,14 @@ func (w *Worker) PutPayload(ctx context.Context, ref gondola.Ref, p gondola.Payl
 		if m.payloads++; m.conn != nil {
 			api = m.conn.api
 		}
-		return m.commitWith(ctx, func(*record) {}, func(row store.Machine, es []gondola.Event) error {
-			return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
-		})
+		merged, err := m.keep(ctx, func(k *kept) { k.Payload = p }, func(*record) {})
+		given = merged
+		return err
 	})
 	if err != nil || api == nil {
 		return err
 	}
-	if err := api.PutPayload(ctx, p); !errors.Is(err, pilot.ErrGone) { // the next pilot is started with it
+	if err := api.PutPayload(ctx, *given); !errors.Is(err, pilot.ErrGone) { // the next pilot is started with it
 		return err
 	}
 	return nil

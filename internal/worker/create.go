@@ -56,7 +56,7 @@ func (w *Worker) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 		w.disks.hold(row.ID, nil)
 		return gondola.Machine{}, err
 	}
-	sealed, err := w.key.seal(row.ID, payload)
+	sealed, err := w.seal(row.ID, payload)
 	var m *gondola.Machine
 	if err == nil {
 		m, err = w.insert(ctx, row, sealed)
@@ -103,19 +103,19 @@ func (w *Worker) insert(ctx context.Context, row store.Machine, sealed []byte) (
 }
 
 // newRow validates a request and makes the row that it asks for.
-func (w *Worker) newRow(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (store.Machine, *gondola.Payload, error) {
+func (w *Worker) newRow(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (store.Machine, kept, error) {
 	if err := app.Validate(); err != nil {
-		return store.Machine{}, nil, err
+		return store.Machine{}, kept{}, err
 	}
 	if err := (gondola.LeaseRequest{TTL: req.LeaseTTL}).Validate(); err != nil {
-		return store.Machine{}, nil, fmt.Errorf("lease_%w", err)
+		return store.Machine{}, kept{}, fmt.Errorf("lease_%w", err)
 	}
 	config := req.Config
 	if err := w.validate(&config, ""); err != nil {
-		return store.Machine{}, nil, err
+		return store.Machine{}, kept{}, err
 	}
 	if len(config.Lasting()) < len(config.AllContainers()) {
-		return store.Machine{}, nil, gondola.Errorf(gondola.ErrInvalid, "config.containers: an ephemeral container is added to a machine that runs: create it without")
+		return store.Machine{}, kept{}, gondola.Errorf(gondola.ErrInvalid, "config.containers: an ephemeral container is added to a machine that runs: create it without")
 	}
 	now := time.Now().UTC()
 	row := store.Machine{ID: gondola.NewMachineID(), App: app, Name: req.Name, Network: gondola.DefaultNetwork, State: gondola.Created,
@@ -126,28 +126,32 @@ func (w *Worker) newRow(ctx context.Context, app gondola.AppName, req gondola.Cr
 	if row.Name == "" {
 		row.Name = gondola.NewMachineName()
 	} else if len(row.Name) > 253 || !machineNameRE.MatchString(row.Name) {
-		return row, nil, gondola.Errorf(gondola.ErrInvalid, "name %q: use 1 to 253 letters, digits, dots, dashes and underscores", row.Name)
+		return row, kept{}, gondola.Errorf(gondola.ErrInvalid, "name %q: use 1 to 253 letters, digits, dots, dashes and underscores", row.Name)
 	}
-	var payload *gondola.Payload
+	var keep kept
 	if x := req.Gondola; x != nil {
 		if x.ID != "" {
 			if row.ID = x.ID; !machineIDRE.MatchString(string(x.ID)) {
-				return row, nil, gondola.Errorf(gondola.ErrInvalid, "gondola.id %q: want 14 lower-case hexadecimal characters", x.ID)
+				return row, kept{}, gondola.Errorf(gondola.ErrInvalid, "gondola.id %q: want 14 lower-case hexadecimal characters", x.ID)
 			}
 		}
 		if x.Network != "" {
 			row.Network = x.Network
 		}
-		row.NetworkID, payload = x.NetworkID, x.Payload
+		row.NetworkID, keep = x.NetworkID, keptFrom(x, req.SkipSecrets)
+	}
+	if err := checkSecrets(app, req, keep.App); err != nil {
+		return row, kept{}, err
 	}
 	var err error
-	d := detail{Driver: w.driverOf(&config), Cordoned: req.SkipServiceRegistration, Due: gondola.NextRun(config.Schedule, now, now)}
+	d := detail{Driver: w.driverOf(&config), Cordoned: req.SkipServiceRegistration, SkipSecrets: req.SkipSecrets,
+		Due: gondola.NextRun(config.Schedule, now, now)}
 	if req.LeaseTTL != 0 {
 		lease := newLease(ctx, gondola.LeaseRequest{TTL: req.LeaseTTL}, row.Version)
 		d.Lease = &lease
 	}
 	row.Detail, err = json.Marshal(d)
-	return row, payload, err
+	return row, keep, err
 }
 
 func (w *Worker) driverOf(c *gondola.Config) string {
@@ -205,12 +209,9 @@ func (w *Worker) validate(c *gondola.Config, runs string) error {
 				return fmt.Errorf("container %s: %w", k.Name, err)
 			}
 		}
-		if len(k.Secrets) > 0 {
-			return unsupported("container "+k.Name+": secrets", "this platform keeps no app secrets; use env or files")
-		}
 		for _, f := range k.Files {
-			if f.SecretName != "" || f.ImageConfig != "" {
-				return unsupported("container "+k.Name+": file "+f.GuestPath, "only raw_value is supported")
+			if f.ImageConfig != "" {
+				return unsupported("container "+k.Name+": file "+f.GuestPath, "use raw_value or secret_name")
 			}
 		}
 		for _, e := range k.EnvFrom {

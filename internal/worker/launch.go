@@ -175,7 +175,7 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 // replacePilot starts another pilot for a sandbox that runs without.
 func (l *launcher) replacePilot(ctx, base context.Context) (*connection, error) {
 	l.w.counts.pilots.Add(1)
-	payload, err := l.w.payload(ctx, l.rec.ID)
+	payload, err := l.w.payload(ctx, l.rec.ID, l.rec.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (l *launcher) replacePilot(ctx, base context.Context) (*connection, error) 
 
 // make makes network and sandbox anew. After a crash of the sandbox the images are there and the spec is what it was.
 func (l *launcher) make(ctx context.Context) error {
-	payload, err := l.w.payload(ctx, l.rec.ID)
+	payload, err := l.w.payload(ctx, l.rec.ID, l.rec.Config)
 	if err != nil {
 		return err
 	}
@@ -371,15 +371,6 @@ func hostMachine(r record) HostMachine {
 	return m
 }
 
-// payload opens the sealed payload of a Machine, nil if there is none.
-func (w *Worker) payload(ctx context.Context, id gondola.MachineID) (*gondola.Payload, error) {
-	sealed, err := w.store.Sealed(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return w.key.open(id, sealed)
-}
-
 // clean begins the job that ends sandbox and network, and with disk the Machine itself; what follows is settled afterwards.
 func (m *machine) clean(ctx context.Context, disk bool) {
 	m.disconnect()
@@ -403,11 +394,11 @@ func (m *machine) clean(ctx context.Context, disk bool) {
 
 // givePayload begins the job that hands the payload on record to the pilot.
 func (m *machine) givePayload(ctx context.Context) {
-	api := m.conn.api
+	api, config := m.conn.api, m.rec.Config
 	m.begin(ctx, "payload", func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		p, err := m.w.payload(ctx, m.id)
+		p, err := m.w.payload(ctx, m.id, config)
 		if err == nil && p != nil {
 			err = api.PutPayload(ctx, *p)
 			failpoint.Hit("worker.payload.given")

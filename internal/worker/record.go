@@ -44,7 +44,8 @@ type detail struct {
 	Cordoned bool `json:"cordoned,omitempty"` // its services get no new connections
 	Resized  bool `json:"resized,omitempty"`  // the Spec's sizes may not be in effect yet
 
-	Due time.Time `json:"due,omitzero"` // when its schedule starts it next
+	Due         time.Time `json:"due,omitzero"`           // when its schedule starts it next
+	SkipSecrets bool      `json:"skip_secrets,omitempty"` // it gets none of the App's
 }
 
 func (r record) row() (store.Machine, error) {

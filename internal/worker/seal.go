@@ -1,97 +1,126 @@
 package worker
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
 
 	"gondola"
+	"gondola/internal/store"
 )
 
-// sealer seals payloads with the worker's key (AES-256-GCM, a random nonce in front), bound to their Machine's id.
-type sealer struct{ aead cipher.AEAD }
+// kept is what rests sealed on a worker for a Machine, bound to its id.
+type kept struct {
+	gondola.Payload
+	App *gondola.SecretSet `json:"app,omitempty"` // the App's secrets as its server gave them last
 
-// openKey reads the key file, or makes it: 32 random bytes, mode 0600. It lies outside the database, so that a copy of that opens nothing.
-func openKey(path string) (sealer, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key = make([]byte, 32)
-		rand.Read(key)
-		err = writeKey(path, key)
-	}
-	if err != nil {
-		return sealer{}, fmt.Errorf("key of payloads: %w", err)
-	}
-	if len(key) != 32 {
-		return sealer{}, fmt.Errorf("key of payloads: %s has %d bytes, want 32: put the right file back, or remove it together with the worker's data",
-			path, len(key))
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return sealer{}, err
-	}
-	aead, err := cipher.NewGCM(block)
-	return sealer{aead}, err
+	had bool // there was something before
 }
 
-// writeKey makes the file whole or not at all.
-func writeKey(path string, key []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // 0600
-	if err != nil {
-		return err
+// keptFrom is what a request that makes a Machine brings along.
+func keptFrom(x *gondola.CreateExtension, skip bool) (k kept) {
+	if x.Payload != nil {
+		k.Payload = *x.Payload
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(key)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+	if !skip {
+		k.App = x.Secrets
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return k
 }
 
-// seal returns nil for no payload.
-func (s sealer) seal(id gondola.MachineID, p *gondola.Payload) ([]byte, error) {
-	if p == nil {
+// seal returns nil where there is nothing to keep.
+func (w *Worker) seal(id gondola.MachineID, k kept) ([]byte, error) {
+	k.Payload.Secrets = nil // of who sends it, not of the App
+	if k.App == nil && k.Volumes == nil && k.Env == nil && k.Credentials == nil {
 		return nil, nil
 	}
-	plain, err := json.Marshal(p)
+	plain, err := json.Marshal(k)
 	if err != nil {
 		return nil, err
 	}
-	nonce := make([]byte, s.aead.NonceSize())
-	rand.Read(nonce)
-	return s.aead.Seal(nonce, nonce, plain, []byte(id)), nil
+	return w.key.Seal(string(id), plain), nil
 }
 
-// open is the opposite of seal.
-func (s sealer) open(id gondola.MachineID, sealed []byte) (*gondola.Payload, error) {
-	if sealed == nil {
-		return nil, nil
+// keptOf opens what is kept for a Machine.
+func (w *Worker) keptOf(ctx context.Context, id gondola.MachineID) (k kept, err error) {
+	sealed, err := w.store.Sealed(ctx, id)
+	if err != nil || sealed == nil {
+		return k, err
 	}
-	n := s.aead.NonceSize()
-	if len(sealed) < n {
-		return nil, fmt.Errorf("payload of machine %s is cut", id)
-	}
-	plain, err := s.aead.Open(nil, sealed[:n], sealed[n:], []byte(id))
+	plain, err := w.key.Open(string(id), sealed)
 	if err != nil {
-		return nil, fmt.Errorf("payload of machine %s cannot be opened with the worker's key: %w", id, err)
+		return k, fmt.Errorf("payload of machine %w", err)
 	}
-	var p gondola.Payload
-	if err := json.Unmarshal(plain, &p); err != nil {
-		return nil, fmt.Errorf("payload of machine %s: %w", id, err)
+	if err := json.Unmarshal(plain, &k); err != nil {
+		return k, fmt.Errorf("payload of machine %s is damaged", id) // the parser's error may quote a secret
 	}
-	return &p, nil
+	k.had = true
+	return k, nil
+}
+
+// payload is what a Machine with a Config is started with, nil if nothing.
+func (w *Worker) payload(ctx context.Context, id gondola.MachineID, c *gondola.Config) (*gondola.Payload, error) {
+	k, err := w.keptOf(ctx, id)
+	if err != nil || !k.had {
+		return nil, err
+	}
+	k.Payload.Secrets = k.App.For(c)
+	return &k.Payload, nil
+}
+
+// keep changes what is kept for the Machine, together with its record, and returns what its pilot gets of it. It runs on the Machine's
+// goroutine.
+func (m *machine) keep(ctx context.Context, change func(*kept), record func(*record), events ...event) (*gondola.Payload, error) {
+	k, err := m.w.keptOf(ctx, m.id)
+	if err != nil {
+		return nil, err
+	}
+	change(&k)
+	sealed, err := m.w.seal(m.id, k)
+	if err != nil {
+		return nil, err
+	}
+	err = m.commitWith(ctx, record, func(row store.Machine, es []gondola.Event) error {
+		return m.w.store.SaveWithPayload(ctx, row, sealed, es...)
+	}, events...)
+	k.Payload.Secrets = k.App.For(m.rec.Config)
+	return &k.Payload, err
+}
+
+// checkSecrets refuses a request whose secrets are not there, or not there yet.
+func checkSecrets(app gondola.AppName, req gondola.CreateRequest, set *gondola.SecretSet) error {
+	var version uint64
+	if req.Gondola != nil && req.Gondola.Secrets != nil {
+		version = req.Gondola.Secrets.Version
+	}
+	if least := req.MinSecretsVersion; least != nil && version < *least {
+		return gondola.Errorf(gondola.ErrPrecondition, "min_secrets_version %d is not reached: the secrets of app %s have version %d", *least, app, version)
+	}
+	return set.Check(app, &req.Config)
+}
+
+// PutSecrets implements gondola.Files. What was put counts from the next start; a Machine that skips the App's secrets keeps none.
+func (w *Worker) PutSecrets(ctx context.Context, ref gondola.Ref, set gondola.SecretSet) error {
+	m, err := w.machine(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return m.do(ctx, func(ctx context.Context) error {
+		if m.rec.State == gondola.Destroying || m.rec.State == gondola.Destroyed {
+			return gondola.Errorf(gondola.ErrPrecondition, "machine %s is %s", m.id, m.rec.State)
+		}
+		if m.rec.SkipSecrets {
+			return nil
+		}
+		k, err := w.keptOf(ctx, m.id)
+		if err != nil {
+			return err
+		}
+		if k.App != nil && k.App.Version == set.Version && maps.Equal(k.App.Values, set.Values) {
+			return nil
+		}
+		_, err = m.keep(ctx, func(k *kept) { k.App = &set }, func(*record) {})
+		return err
+	})
 }

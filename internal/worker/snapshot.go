@@ -50,7 +50,7 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 		return old.VolumeSnapshot, nil
 	case err != nil && !errors.Is(err, gondola.ErrNotFound):
 		return old.VolumeSnapshot, err
-	case v.State != gondola.VolumeCreated && v.State != gondola.VolumeExtending:
+	case v.State != gondola.VolumeCreated && v.State != gondola.VolumeExtending && !waits(v):
 		return old.VolumeSnapshot, gondola.Errorf(gondola.ErrPrecondition, "no snapshot can be made of volume %s now: it is %s", v.ID, v.State)
 	}
 	s := store.Snapshot{App: v.App, VolumeSnapshot: gondola.VolumeSnapshot{ID: id, Volume: v.ID, Status: snapshotCreating, CreatedAt: time.Now().UTC(),
@@ -143,7 +143,7 @@ func (w *Worker) collectVolume(ctx context.Context, v *disk) error {
 		}
 		return w.dropVolume(ctx, v)
 	}
-	if !rec.AutoBackup {
+	if !rec.AutoBackup || rec.State == gondola.VolumePendingDestroy {
 		return nil
 	}
 	have, err := w.store.Snapshots(ctx, rec.ID)
@@ -205,6 +205,7 @@ func (w *Worker) diskChanged() {
 		w.log.Warn("the room on the disk cannot be read for the offer", "err", err)
 		return
 	}
+	free += w.disks.recoverable()
 	if w.diskFree.Swap(free) != free {
 		w.offerChanged()
 	}

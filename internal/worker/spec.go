@@ -155,6 +155,7 @@ func mergeContainer(in specInput, k gondola.Container, hostname string) (pilot.C
 		out.WorkingDir = "/"
 	}
 	out.Env = mergeEnv(in, k, img, hostname)
+	_, out.AppSecrets = in.config.WantedSecrets()
 	stop := gondola.StopConfig{}
 	if k.Stop != nil {
 		stop = *k.Stop

@@ -171,6 +171,9 @@ func (w *Worker) finishVolume(ctx context.Context, v *disk) error {
 	case gondola.VolumeCreated:
 		return nil
 	case gondola.VolumeCreating, gondola.VolumeRestoring:
+		if err := w.makeRoom(ctx, int64(rec.SizeGB)*gib, rec.Source); err != nil {
+			return err
+		}
 		if err := w.cfg.Host.CreateVolume(ctx, rec.ID, int64(rec.SizeGB)*gib, rec.Source); err != nil {
 			return w.diskError(err)
 		}
@@ -182,14 +185,16 @@ func (w *Worker) finishVolume(ctx context.Context, v *disk) error {
 		}
 		return w.setVolume(ctx, v, created)
 	case gondola.VolumePendingDestroy, gondola.VolumeDestroying:
-		if !rec.DestroyedAt.IsZero() {
+		if !rec.DestroyedAt.IsZero() || waits(rec) {
 			return nil
 		}
 		if err := w.cfg.Host.DeleteVolume(ctx, string(rec.ID)); err != nil {
 			return err
 		}
 		failpoint.Hit("worker.volume.delete.made")
-		return w.setVolume(ctx, v, func(r *store.Volume) { r.State, r.DestroyedAt = gondola.VolumeDestroying, time.Now().UTC() })
+		return w.setVolume(ctx, v, func(r *store.Volume) {
+			r.State, r.DeletedAt, r.DestroyedAt = gondola.VolumeDestroying, nil, time.Now().UTC()
+		})
 	}
 	return gondola.Errorf(gondola.ErrUnsupported, "volume %s is in unknown state %q", rec.ID, rec.State)
 }
@@ -299,7 +304,11 @@ func (w *Worker) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB
 		case rec.State != gondola.VolumeCreated && rec.State != gondola.VolumeExtending:
 			return gondola.Errorf(gondola.ErrPrecondition, "volume %s cannot be extended now: it is %s", rec.ID, rec.State)
 		}
-		if err := w.diskRefusal(int64(sizeGB-rec.SizeGB) * gib); err != nil {
+		more := int64(sizeGB-rec.SizeGB) * gib
+		if err := w.diskRefusal(more); err != nil {
+			return err
+		}
+		if err := w.makeRoom(ctx, more, ""); err != nil {
 			return err
 		}
 		err := w.setVolume(ctx, v, func(r *store.Volume) { r.SizeGB, r.State = sizeGB, gondola.VolumeExtending })
@@ -322,8 +331,28 @@ func (w *Worker) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB
 	return out, err
 }
 
-// DeleteVolume implements gondola.Volumes.
+// waits says whether a Volume is deleted and can still be recovered.
+func waits(v store.Volume) bool {
+	return v.State == gondola.VolumePendingDestroy && v.DeletedAt != nil && time.Since(*v.DeletedAt) < gondola.VolumeKept
+}
+
+// DeleteVolume implements gondola.Volumes. collectVolumes destroys it when its time is over.
 func (w *Worker) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
+	return w.leaveVolume(ctx, ref, func(r *store.Volume) {
+		if r.State != gondola.VolumePendingDestroy {
+			now := time.Now().UTC()
+			r.State, r.DeletedAt = gondola.VolumePendingDestroy, &now
+		}
+	})
+}
+
+// PurgeVolume implements gondola.Volumes.
+func (w *Worker) PurgeVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
+	return w.leaveVolume(ctx, ref, func(r *store.Volume) { r.State, r.DeletedAt = gondola.VolumeDestroying, nil })
+}
+
+// leaveVolume gives a Volume that no Machine has a state in which none can have it, and then does what that state wants.
+func (w *Worker) leaveVolume(ctx context.Context, ref gondola.VolumeRef, leave func(*store.Volume)) (gondola.Volume, error) {
 	if v := w.disks.get(ref.App, ref.ID); v != nil && !w.disks.record(v).DestroyedAt.IsZero() {
 		return w.volumeView(v), nil
 	}
@@ -331,9 +360,9 @@ func (w *Worker) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondo
 		// Under one lock, so that no Machine claims it between.
 		w.disks.mu.Lock()
 		by, taken := w.disks.held[v.rec.ID]
-		before := v.rec.State
+		before := v.rec
 		if !taken {
-			v.rec.State = gondola.VolumePendingDestroy
+			leave(&v.rec)
 		}
 		w.disks.mu.Unlock()
 		if taken {
@@ -341,13 +370,82 @@ func (w *Worker) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondo
 		}
 		if err := w.setVolume(ctx, v, func(*store.Volume) {}); err != nil {
 			w.disks.mu.Lock()
-			v.rec.State = before
+			v.rec = before
 			w.disks.mu.Unlock()
 			return err
 		}
 		failpoint.Hit("worker.volume.delete.recorded")
 		return w.finishVolume(ctx, v)
 	})
+}
+
+// RecoverVolume implements gondola.Volumes.
+func (w *Worker) RecoverVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
+	return w.changing(ctx, ref, func(ctx context.Context, v *disk) error {
+		switch rec := w.disks.record(v); {
+		case waits(rec):
+			return w.setVolume(ctx, v, func(r *store.Volume) { r.State, r.DeletedAt = gondola.VolumeCreated, nil })
+		case rec.State == gondola.VolumePendingDestroy || rec.State == gondola.VolumeDestroying:
+			return gondola.Errorf(gondola.ErrPrecondition, "volume %s cannot be recovered any more: it is being destroyed", rec.ID)
+		}
+		return nil
+	})
+}
+
+// deleted returns the one that was deleted first of the Volumes that can still be recovered and are not spared; nil if there is none.
+func (d *disks) deleted(spared map[gondola.VolumeID]bool) (first *disk) {
+	var at time.Time
+	for _, v := range d.list(waits) {
+		if rec := d.record(v); !spared[rec.ID] && waits(rec) && (first == nil || rec.DeletedAt.Before(at)) {
+			first, at = v, *rec.DeletedAt
+		}
+	}
+	return first
+}
+
+// recoverable is how many bytes deleted Volumes give back where they are wanted.
+func (d *disks) recoverable() (bytes int64) {
+	for _, v := range d.list(waits) {
+		bytes += int64(d.record(v).SizeGB) * gib
+	}
+	return bytes
+}
+
+// makeRoom destroys deleted Volumes before their time where their room is wanted, those deleted first first; not the one that is to be copied.
+func (w *Worker) makeRoom(ctx context.Context, bytes int64, source string) error {
+	spared := map[gondola.VolumeID]bool{gondola.VolumeID(source): true}
+	for {
+		free, _, err := w.cfg.Host.DiskRoom()
+		if err != nil || free >= bytes {
+			return err
+		}
+		v := w.disks.deleted(spared)
+		if v == nil {
+			return nil // whoever takes the room will say what is wanted
+		}
+		spared[w.disks.record(v).ID] = true
+		if err := w.destroyEarly(ctx, v); err != nil {
+			return err
+		}
+	}
+}
+
+// destroyEarly destroys a deleted Volume, unless somebody works on it or it was recovered.
+func (w *Worker) destroyEarly(ctx context.Context, v *disk) error {
+	end, ok := v.tryBegin()
+	if !ok {
+		return nil
+	}
+	defer end()
+	rec := w.disks.record(v)
+	if !waits(rec) {
+		return nil
+	}
+	w.log.Info("destroying a deleted volume before its time: its room is wanted", "volume", rec.ID, "deleted", rec.DeletedAt)
+	if err := w.setVolume(ctx, v, func(r *store.Volume) { r.State, r.DeletedAt = gondola.VolumeDestroying, nil }); err != nil {
+		return err
+	}
+	return w.finishVolume(ctx, v)
 }
 
 // diskRefusal says no to a Volume for which there is no room, as a Bid would.

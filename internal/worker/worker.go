@@ -22,6 +22,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver"
+	"gondola/internal/seal"
 	"gondola/internal/store"
 )
 
@@ -54,7 +55,7 @@ type Worker struct {
 	cfg     Config
 	log     *slog.Logger
 	store   *store.Worker
-	key     sealer
+	key     *seal.Key
 	hub     *hub
 	ledger  *ledger
 	running chan struct{} // closed once every Machine on record has its goroutine
@@ -128,7 +129,7 @@ func Open(cfg Config) (*Worker, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}
-	key, err := openKey(filepath.Join(cfg.Dir, "key"))
+	key, err := seal.OpenKey(filepath.Join(cfg.Dir, "key"))
 	if err != nil {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}

@@ -91,6 +91,7 @@ func cases() []testCase {
 		{"Resize_ChangesWhatContainersMayUse", needs(multi, memory), resizeLimits},
 		{"Payload_RefreshIsSeenLive", nil, payloadRefresh},
 		{"Payload_VariablesOfSecrets", nil, payloadEnv},
+		{"Payload_SecretsOfTheApp", nil, appSecrets},
 		{"Volume_SharedBetweenContainers", needs(multi), sharedVolume},
 		{"Volume_UnixSocketBetweenContainers", needs(multi), sharedSocket},
 		{"Volume_ReadOnlyAndSubPath", nil, subPath},

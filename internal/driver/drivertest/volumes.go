@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,6 +43,18 @@ func payloadEnv(t *testing.T, f Fixture) {
 	spec := f.Spec(t, []pilot.Container{c}, nil)
 	m := launchSpec(t, f, spec, &gondola.Payload{Env: map[string]map[string]string{"main": {"TOKEN": "s3cret"}}})
 	m.awaitLog("main", "TOKEN=s3cret\n")
+}
+
+func appSecrets(t *testing.T, f Fixture) {
+	c := container("main", "env", "TOKEN", "AS", ";", "read", "/etc/made/key", ";", "run")
+	c.Env, c.AppSecrets = append(c.Env, "TOKEN=of the image"), true
+	c.Config.Secrets = []gondola.SecretRef{{EnvVar: "AS", Name: "TOKEN"}}
+	c.Config.Files = []gondola.File{{GuestPath: "/etc/made/key", SecretName: "KEY", Mode: 0o400}}
+	m := launchSpec(t, f, f.Spec(t, []pilot.Container{c}, nil), &gondola.Payload{Secrets: map[string]string{"TOKEN": "s3cret", "KEY": base64.StdEncoding.EncodeToString([]byte("of a file"))}})
+	m.awaitLog("main", "TOKEN=s3cret\nAS=s3cret\nof a file")
+	if st, out := m.exec("main", "env", "TOKEN"); st.Code != 0 || out != "TOKEN=s3cret\n" {
+		t.Errorf("an exec sees %q, %+v", out, st)
+	}
 }
 
 func sharedVolume(t *testing.T, f Fixture) {

@@ -82,7 +82,7 @@ func (c *Controller) reclaim(ctx context.Context, pv *corev1.PersistentVolume) e
 
 // deleteVolume deletes a Volume; one that is gone is fine.
 func (c *Controller) deleteVolume(ctx context.Context, ref gondola.VolumeRef) error {
-	_, err := c.cfg.Volumes.DeleteVolume(ctx, ref)
+	_, err := c.cfg.Volumes.PurgeVolume(ctx, ref) // what it was, Kubernetes has forgotten: nobody would recover it
 	if err != nil && !errors.Is(err, gondola.ErrNotFound) {
 		return fmt.Errorf("delete volume %s of app %s: %w", ref.ID, ref.App, err)
 	}

@@ -263,7 +263,7 @@ func (c *cluster) retains(t *testing.T) {
 		return nil
 	})
 	c.left(t, "test-default", 1)
-	if _, err := c.DeleteVolume(t.Context(), gondola.VolumeRef{App: vol.App, ID: vol.ID}); err != nil {
+	if _, err := c.PurgeVolume(t.Context(), gondola.VolumeRef{App: vol.App, ID: vol.ID}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -271,7 +271,7 @@ func (c *cluster) retains(t *testing.T) {
 func (c *cluster) vanished(t *testing.T) {
 	c.make(t, "default", claim("lost", "now", "1Gi"))
 	_, pv, vol := c.bound(t, "default", "lost")
-	if _, err := c.DeleteVolume(t.Context(), gondola.VolumeRef{App: vol.App, ID: vol.ID}); err != nil {
+	if _, err := c.PurgeVolume(t.Context(), gondola.VolumeRef{App: vol.App, ID: vol.ID}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.client.CoreV1().PersistentVolumes().Patch(t.Context(), pv.Name, types.MergePatchType, []byte(`{"metadata":{"labels":{"look":"again"}}}`), metav1.PatchOptions{}); err != nil {
