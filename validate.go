@@ -21,7 +21,12 @@ func (c *Config) Validate() error {
 			return Errorf(ErrInvalid, "config.guest.cpu_kind %q: use shared or performance", g.CPUKind)
 		}
 		if g.CPUs < 0 || g.MemoryMB < 0 {
-			return Errorf(ErrInvalid, "config.guest: cpus and memory_mb must not be negative")
+			return Errorf(ErrInvalid, "config.guest: cpus %d, memory_mb %d: use 1 or more, or leave them out", g.CPUs, g.MemoryMB)
+		}
+	}
+	for i, s := range c.Services {
+		if s.InternalPort < 0 || s.InternalPort > 65535 {
+			return Errorf(ErrInvalid, "config.services[%d].internal_port %d: use 1 to 65535", i, s.InternalPort)
 		}
 	}
 	if err := c.Restart.validate("config.restart"); err != nil {
