@@ -20,7 +20,7 @@ type App struct {
 	CreatedAt    time.Time    `json:"-"`
 }
 
-// Organization owns Apps; a self-hosted platform has one, named Org.
+// Organization owns Apps, and no network has Apps of two. A platform has one named Org; others are there as long as they have Apps.
 type Organization struct {
 	Name string `json:"name"`
 	Slug string `json:"slug"`
@@ -30,11 +30,21 @@ type Organization struct {
 type NewApp struct {
 	Name    AppName `json:"name"`
 	Org     string  `json:"org_slug"`
-	Network string  `json:"network,omitempty"` // If empty, "default".
+	Network string  `json:"network,omitempty"` // If empty, DefaultNetwork, for organisations but Org "default-<slug>".
 }
 
-// DefaultNetwork is the network of an App that names none.
+// DefaultNetwork is the network of an App of Org that names none.
 const DefaultNetwork = "default"
+
+var networkRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+
+// ValidateNetwork returns an ErrInvalid where a network cannot be called so.
+func ValidateNetwork(name string) error {
+	if len(name) > 80 || !networkRE.MatchString(name) {
+		return Errorf(ErrInvalid, "network %q: use 1 to 80 letters, digits and inner dashes, dots and underscores", clip(name))
+	}
+	return nil
+}
 
 var appNameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
@@ -44,9 +54,9 @@ func (n AppName) Validate() error {
 	case n == "":
 		return Errorf(ErrInvalid, "app name is missing: pass a name of lower-case letters, digits and dashes")
 	case len(n) > 63:
-		return Errorf(ErrInvalid, "app name %q has %d characters; at most 63 are allowed", n, len(n))
+		return Errorf(ErrInvalid, "app name %q has %d characters; at most 63 are allowed", clip(string(n)), len(n))
 	case !appNameRE.MatchString(string(n)):
-		return Errorf(ErrInvalid, "app name %q may only have lower-case letters, digits and inner dashes", n)
+		return Errorf(ErrInvalid, "app name %q may only have lower-case letters, digits and inner dashes", clip(string(n)))
 	}
 	return nil
 }

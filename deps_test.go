@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"cmd/gondola-hello":                      {},
 	"internal/api":                           {"gondola", "internal/auth", "internal/stream"},
 	"internal/auth":                          {"gondola"},
-	"internal/cli":                           {"gondola", "client"},
+	"internal/cli":                           {"gondola", "client", "internal/auth"}, // a token is attenuated without asking anybody
 	"internal/daemon":                        {"gondola", "client", "internal/api", "internal/auth", "internal/driver", "internal/driver/fake", "internal/driver/gvisor", "internal/driver/runc", "internal/host", "internal/image", "internal/market", "internal/network", "internal/seal", "internal/store", "internal/worker"},
 	"internal/driver":                        {"gondola", "internal/driver/cgroup", "internal/failpoint", "internal/pilot"},
 	"internal/driver/cgroup":                 {},

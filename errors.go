@@ -18,6 +18,7 @@ var (
 	ErrForbidden    = errors.New("forbidden")         // the token does not reach so far
 	ErrUnsupported  = errors.New("unsupported")       // this server, driver or kernel cannot do it
 	ErrUnavailable  = errors.New("unavailable")       // a part that is needed does not answer right now
+	ErrRateLimited  = errors.New("rate limited")      // too many requests of a kind in a short time; nothing was done, later it may be
 	ErrImage        = errors.New("image")             // the image does not exist, cannot be read or is not an image
 )
 

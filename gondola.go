@@ -33,7 +33,7 @@ type WorkerName string
 // DefaultRegion is the region of a host for which none was named.
 const DefaultRegion Region = "local"
 
-// Org is the one organisation of a self-hosted platform.
+// Org is the organisation of Apps that name none.
 const Org = "personal"
 
 // NewMachineID returns a fresh random MachineID.

@@ -27,6 +27,11 @@ func (c *Config) Validate() error {
 	if err := c.validateChecks(); err != nil {
 		return err
 	}
+	for i, s := range c.Services {
+		if s.InternalPort < 0 || s.InternalPort > 65535 {
+			return Errorf(ErrInvalid, "config.services[%d].internal_port %d: use 1 to 65535", i, s.InternalPort)
+		}
+	}
 	if err := c.Restart.validate("config.restart"); err != nil {
 		return err
 	}

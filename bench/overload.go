@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -63,12 +62,7 @@ func (b *bench) restartBounded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(b.dir, "overload.yaml")
-	config := fmt.Sprintf("reserve: {memoryMB: %d}\n", int(total)>>20-machinesMiB)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
-	}
-	b.host.args = []string{"--config", file}
+	b.host.config = fmt.Sprintf("reserve: {memoryMB: %d}\n", int(total)>>20-machinesMiB)
 	_, err = b.host.start(ctx)
 	return err
 }

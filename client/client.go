@@ -1,8 +1,9 @@
 // Package client speaks the Machines API over HTTP, Fly.io's as well as Gondola's, and implements the contracts of the root package with it.
 //
 // Errors have the kinds of the root package: what the server said, ErrUnavailable where no server answers and ErrDeadline where ctx ended
-// first. What Fly.io's API lacks is ErrUnsupported against a server without it. Nothing is retried; a watch that ends is the caller's to begin
-// again.
+// first. What Fly.io's API lacks is ErrUnsupported against a server without it. What a server refused because of too many requests
+// (429) is asked again when it says, for a minute or as long as ctx lasts: it did nothing of it, so that is safe for every call. Nothing else is
+// retried; a watch that ends is the caller's to begin again.
 package client
 
 import (
@@ -145,15 +146,20 @@ func (c *Client) url(path string, query url.Values) string {
 
 // do sends in as JSON, if it is not nil, and reads the answer into out, if that is not nil.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
 		}
-		body = bytes.NewReader(b)
 	}
-	resp, err := c.send(ctx, method, path, query, body, "application/json")
+	resp, err := c.patiently(ctx, func() (*http.Response, error) {
+		var r io.Reader
+		if body != nil {
+			r = bytes.NewReader(body)
+		}
+		return c.send(ctx, method, path, query, r, "application/json")
+	})
 	if err != nil {
 		return err
 	}
@@ -201,7 +207,11 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		defer resp.Body.Close()
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-		return nil, errorOf(resp.StatusCode, path, b)
+		err := errorOf(resp.StatusCode, path, b)
+		if resp.StatusCode == http.StatusTooManyRequests {
+			err = tooMany{err, retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+		}
+		return nil, err
 	}
 	return resp, nil
 }

@@ -57,7 +57,6 @@ func TestErrors_OfFlysAPI(t *testing.T) {
 		{400, `{"error":"bad"}`, gondola.ErrInvalid, "bad"},
 		{401, `{"error":"unauthorized"}`, gondola.ErrUnauthorized, "unauthorized"},
 		{403, `{"error":"over quota"}`, gondola.ErrForbidden, "over quota"},
-		{429, ``, gondola.ErrUnavailable, "Too Many Requests"},
 		{503, `<html>sorry</html>`, gondola.ErrUnavailable, "Service Unavailable <html>sorry</html>"},
 	} {
 		f, _ := fake(t, c.status, c.body)

@@ -22,7 +22,7 @@ type answer struct {
 }
 
 var kinds = []error{gondola.ErrInvalid, gondola.ErrNotFound, gondola.ErrNameTaken, gondola.ErrConflict, gondola.ErrPrecondition, gondola.ErrCapacity,
-	gondola.ErrDeadline, gondola.ErrUnauthorized, gondola.ErrForbidden, gondola.ErrUnsupported, gondola.ErrUnavailable, gondola.ErrImage}
+	gondola.ErrDeadline, gondola.ErrUnauthorized, gondola.ErrForbidden, gondola.ErrUnsupported, gondola.ErrUnavailable, gondola.ErrRateLimited, gondola.ErrImage}
 
 // prefixes are put before texts on the wire; they say what the kind does.
 var prefixes = []string{"not_found: ", "failed_precondition: ", "deadline_exceeded: ", "aborted: ", "no capacity: "}
@@ -101,7 +101,9 @@ func kindOf(code int, path string, a answer, text string) error {
 		return gondola.ErrInvalid
 	case http.StatusNotImplemented:
 		return gondola.ErrUnsupported
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusTooManyRequests:
+		return gondola.ErrRateLimited
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return gondola.ErrUnavailable
 	}
 	return nil

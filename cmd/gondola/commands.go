@@ -37,7 +37,7 @@ func dataDir() string {
 }
 
 func (p *program) commands() []*cobra.Command {
-	return []*cobra.Command{p.up(), p.down(), p.doctor(), p.service(), p.backup(), p.restore(), p.token(), p.kubeconfig(), kubectlCommand()}
+	return []*cobra.Command{p.up(), p.down(), p.doctor(), p.service(), p.backup(), p.restore(), p.kubeconfig(), kubectlCommand()}
 }
 
 // kubectlCommand is kubectl, to which signals are what they are to kubectl itself.

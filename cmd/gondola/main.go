@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"gondola/internal/cli"
@@ -28,7 +29,7 @@ func main() {
 	// Kubernetes' packages put flags of theirs on the command line of whoever links them, and cobra would take them for ours.
 	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
 	p := &program{version: versionOf()}
-	code := cli.Main(ctx, cli.Parts{Version: p.version, Commands: p.commands(), DataDir: dataDir()}, os.Args[1:])
+	code := cli.Main(ctx, cli.Parts{Version: p.version, Commands: p.commands(), Token: []*cobra.Command{p.tokenCA()}, DataDir: dataDir()}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

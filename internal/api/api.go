@@ -31,6 +31,8 @@ type Config struct {
 	Observe func(route string, status int, took time.Duration)
 	// Metrics serves GET /metrics to those who may look at the platform; if nil, it is not there.
 	Metrics http.Handler
+	// Limits bound how often something may be asked for. If nil, nothing does.
+	Limits *Limits
 	// Info is further JSON for GET /v1/gondola; if nil, none.
 	Info func() []byte
 }
@@ -48,6 +50,8 @@ type API struct {
 	policies gondola.NetworkPolicies // nil on a worker
 	secrets  gondola.Secrets         // nil on a worker
 	auth     Authenticator
+	tokens   *auth.Authority // nil on a worker
+	limiter  *limiter        // nil: no limits
 	log      *slog.Logger
 	version  string
 	info     func() []byte
@@ -62,6 +66,10 @@ func New(cfg Config) http.Handler {
 	a.market, _ = cfg.Server.(gondola.Market)
 	a.policies, _ = cfg.Server.(gondola.NetworkPolicies)
 	a.secrets, _ = cfg.Server.(gondola.Secrets)
+	a.tokens, _ = cfg.Auth.(*auth.Authority)
+	if cfg.Limits != nil {
+		a.limiter = newLimiter(*cfg.Limits)
+	}
 	if a.log == nil {
 		a.log = slog.Default()
 	}
@@ -138,8 +146,9 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // call is one request on its way through a handler.
 type call struct {
 	*http.Request
-	w   http.ResponseWriter
-	who auth.Principal
+	w    http.ResponseWriter
+	who  auth.Principal // the one that may
+	came auth.Principal // the one that came, with all of its tokens
 }
 
 func (c *call) ctx() context.Context { return c.Context() }
@@ -165,11 +174,17 @@ func (a *API) guard(rt route) http.Handler {
 			defer func() { a.observe(rt.method+" "+rt.path, rec.code, time.Since(began)) }()
 		}
 		who, err := a.auth.Authenticate(r)
-		c := &call{Request: accompanied(r, who), w: w, who: who}
+		c := &call{Request: r, w: w, who: who, came: who}
 		if err == nil {
 			err = a.permit(c, rt.access)
 		}
 		if err == nil {
+			err = a.limit(c, rt)
+		}
+		if err == nil {
+			ctx, end := c.who.Session(r.Context())
+			defer end()
+			c.Request = accompanied(r.WithContext(ctx), c.who)
 			if rt.body > 0 {
 				c.Body = http.MaxBytesReader(w, c.Body, rt.body)
 			}

@@ -116,7 +116,7 @@ func TestAccess_TokensReachNoFurtherThanTheirCaveats(t *testing.T) {
 	s := newServer(t)
 	s.NewApp("blog")
 	m := s.machine(app)
-	mint := func(c auth.Caveats) string {
+	mint := func(c gondola.Caveats) string {
 		tok, err := s.Auth.Mint(c)
 		if err != nil {
 			t.Fatal(err)
@@ -127,12 +127,12 @@ func TestAccess_TokensReachNoFurtherThanTheirCaveats(t *testing.T) {
 		token                     string
 		read, write, other, whole int
 	}{
-		"read-only":        {mint(auth.Caveats{ReadOnly: true}), 200, 403, 200, 200},
-		"of this app":      {mint(auth.Caveats{Apps: []gondola.AppName{"shop"}}), 200, 200, 403, 403},
-		"of another app":   {mint(auth.Caveats{Apps: []gondola.AppName{"blog"}}), 403, 403, 200, 403},
-		"of this org":      {mint(auth.Caveats{Org: "personal"}), 200, 200, 200, 403},
-		"of another org":   {mint(auth.Caveats{Org: "acme"}), 403, 403, 403, 403},
-		"read of this app": {mint(auth.Caveats{Apps: []gondola.AppName{"shop"}, ReadOnly: true}), 200, 403, 403, 403},
+		"read-only":        {mint(gondola.Caveats{ReadOnly: true}), 200, 403, 200, 200},
+		"of this app":      {mint(gondola.Caveats{Apps: []gondola.AppName{"shop"}}), 200, 200, 403, 403},
+		"of another app":   {mint(gondola.Caveats{Apps: []gondola.AppName{"blog"}}), 403, 403, 200, 403},
+		"of this org":      {mint(gondola.Caveats{Org: "personal"}), 200, 200, 200, 403},
+		"of another org":   {mint(gondola.Caveats{Org: "acme"}), 403, 403, 403, 403},
+		"read of this app": {mint(gondola.Caveats{Apps: []gondola.AppName{"shop"}, ReadOnly: true}), 200, 403, 403, 403},
 	} {
 		for what, got := range map[string][2]int{
 			"GET a machine":   {s.as(c.token, "GET", m, "").status, c.read},
@@ -145,8 +145,8 @@ func TestAccess_TokensReachNoFurtherThanTheirCaveats(t *testing.T) {
 			}
 		}
 	}
-	list := s.as(mint(auth.Caveats{Apps: []gondola.AppName{"blog"}}), "GET", "/v1/orgs/personal/machines", "")
-	apps := s.as(mint(auth.Caveats{Apps: []gondola.AppName{"blog"}}), "GET", "/v1/apps?org_slug=personal", "")
+	list := s.as(mint(gondola.Caveats{Apps: []gondola.AppName{"blog"}}), "GET", "/v1/orgs/personal/machines", "")
+	apps := s.as(mint(gondola.Caveats{Apps: []gondola.AppName{"blog"}}), "GET", "/v1/apps?org_slug=personal", "")
 	if strings.Contains(list.body, "shop") || strings.Contains(apps.body, "shop") || !strings.Contains(apps.body, "blog") {
 		t.Errorf("a token of blog sees machines %s and apps %s", list.body, apps.body)
 	}
@@ -174,7 +174,7 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"POST", "/v1/apps/shop/machines", `{"region":"nrt","config":{"image":"test/app"}}`, 404, `there is local`},
 		{"POST", "/v1/apps/shop/machines", `{"config":{}}`, 422, `config.image is missing`},
 		{"POST", "/v1/apps/shop/machines", "{\"config\":\n {\"image\" \"x\"}}", 400, `line 2, column 11`},
-		{"POST", "/v1/apps/shop/machines", `{"config":{"image":7}}`, 400, `config.image must not be a JSON number`},
+		{"POST", "/v1/apps/shop/machines", `{"config":{"image":7}}`, 400, `config.image must not be a JSON number: use a string`},
 		{"POST", "/v1/apps/shop/machines", `[]`, 400, `JSON array`},
 		{"GET", m + "/wait?state=stopped&timeout=1", "", 408, `"error":"deadline_exceeded: machine failed to reach desired state, stopped, currently started"`},
 		{"GET", m + "/wait?state=flying", "", 400, `flying`},

@@ -17,6 +17,12 @@ func (a *API) createApp(c *call) error {
 	if body.Name == "" {
 		body.Name = body.AppName
 	}
+	if body.Org == "" {
+		body.Org = c.who.Org()
+	}
+	if err := c.who.Reaches(body.Org); err != nil {
+		return err
+	}
 	app, err := a.apps.CreateApp(c.ctx(), body.NewApp)
 	if err != nil {
 		return err
@@ -43,7 +49,7 @@ func (a *API) listApps(c *call) error {
 	}
 	apps := []gondola.App{}
 	for _, app := range all {
-		if c.who.Sees(app.Name) && c.who.Reaches(app.Organization.Slug) {
+		if c.who.ListsApp(app) {
 			apps = append(apps, app)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ func (c *call) decode(v any) error {
 		return malformedf("the body is not JSON: line %d, column %d: %s", line, column, strings.TrimPrefix(syntax.Error(), "json: "))
 	case errors.As(err, &wrong):
 		line, column := position(b, wrong.Offset)
-		return malformedf("the body does not fit: line %d, column %d: %s must not be a JSON %s", line, column, fieldName(wrong.Field), kindOf(wrong.Value))
+		return malformedf("the body does not fit: line %d, column %d: %s must not be a JSON %s: use %s", line, column, fieldName(wrong.Field), told(wrong.Value), wanted(wrong.Type))
 	default:
 		return malformedf("the body does not fit: %s", err)
 	}
@@ -52,10 +53,38 @@ func fieldName(f string) string {
 	return f
 }
 
-// kindOf cuts a number off: "number -5" → "number".
-func kindOf(value string) string {
-	kind, _, _ := strings.Cut(value, " ")
-	return kind
+// told is the value as an error may repeat it: a number as it is, of all else only the kind.
+func told(value string) string {
+	if len(value) > 40 {
+		return value[:40] + "…"
+	}
+	return value
+}
+
+// wanted says what a field of a type takes.
+func wanted(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return fmt.Sprintf("a whole number from %d to %d", int64(-1)<<(t.Bits()-1), uint64(1)<<(t.Bits()-1)-1)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "a string in base64"
+		}
+		return "an array"
+	default:
+		return "an object"
+	}
 }
 
 // position returns line and column, from 1, of the last of so many bytes read.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"gondola"
@@ -43,6 +44,7 @@ var statuses = []struct {
 	{gondola.ErrForbidden, http.StatusForbidden, "unknown", ""},
 	{gondola.ErrUnsupported, http.StatusNotImplemented, "unknown", ""},
 	{gondola.ErrUnavailable, http.StatusServiceUnavailable, "unknown", ""},
+	{gondola.ErrRateLimited, http.StatusTooManyRequests, "unknown", ""},
 	{gondola.ErrImage, http.StatusUnprocessableEntity, "unknown", ""},
 }
 
@@ -134,6 +136,9 @@ func writeError(w http.ResponseWriter, err error) int {
 	code, body := answerOf(err)
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if limited := (rateLimited{}); errors.As(err, &limited) {
+		w.Header().Set("Retry-After", strconv.Itoa(limited.seconds()))
 	}
 	writeJSON(w, code, body)
 	return code

@@ -1,5 +1,12 @@
 package api
 
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+)
+
 // RouteTable returns method and path of every route.
 func RouteTable() (routes [][2]string) {
 	for _, r := range new(API).routes() {
@@ -10,3 +17,23 @@ func RouteTable() (routes [][2]string) {
 
 // Words is the splitting of a command line.
 var Words = words
+
+// Spend is the decision of the limiter.
+var Spend = spend
+
+// Decode is the decoder of bodies.
+func Decode(b []byte, v any) error {
+	return (&call{Request: &http.Request{Body: io.NopCloser(bytes.NewReader(b))}}).decode(v)
+}
+
+// ReadQuery reads all that any route reads of a query.
+func ReadQuery(r *http.Request) {
+	c := &call{Request: r, w: httptest.NewRecorder()}
+	c.filter()
+	c.logOptions()
+	c.metadata()
+	c.seconds("timeout")
+	c.number("ttl")
+	c.list("state")
+	page(c, []string{"a", "b", "c"}, func(s string) string { return s })
+}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"gondola"
+	"gondola/internal/auth"
 	"gondola/internal/stream"
 )
 
@@ -36,7 +38,7 @@ func (a *API) watch(c *call) error {
 	if err != nil {
 		return err
 	}
-	sees, err := a.visible(c.ctx(), c.who, everyOrg)
+	sees, err := a.visible(c.ctx(), c.who, auth.EveryOrg)
 	if err != nil {
 		return err
 	}
@@ -66,8 +68,7 @@ func (a *API) watch(c *call) error {
 			case ch.Heartbeat:
 				continue // ours go out anyway
 			case ch.Machine != nil:
-				// An org's new Apps are found by asking again.
-				if app := ch.Machine.Ref().App; !sees(app) && !(c.who.BoundToOrg() && a.reaches(ctx, c.who, app) == nil && c.who.Sees(app)) {
+				if ref := ch.Machine.Ref(); !sees(ref.App, ref.ID) {
 					continue
 				}
 				m := shown(*ch.Machine)
@@ -160,6 +161,9 @@ func (a *API) execStream(c *call) (err error) {
 	if len(opts.Command) == 0 {
 		return malformedf("query parameter command is missing: send it once per argument")
 	}
+	if err := c.upgrades(); err != nil {
+		return err
+	}
 	ref := c.ref()
 	stream.ServeExec(c.w, c.Request, func(ctx context.Context, io gondola.ExecIO) (gondola.ExitStatus, error) {
 		return a.server.ExecStream(ctx, ref, opts, io)
@@ -167,7 +171,18 @@ func (a *API) execStream(c *call) (err error) {
 	return nil
 }
 
+// upgrades returns an error for a request that does not ask for a WebSocket; without one there is nothing to stream on.
+func (c *call) upgrades() error {
+	if !strings.EqualFold(c.Header.Get("Upgrade"), "websocket") {
+		return malformedf("header Upgrade=%.80q: this path is a WebSocket, so send Upgrade: websocket", c.Header.Get("Upgrade"))
+	}
+	return nil
+}
+
 func (a *API) attach(c *call) error {
+	if err := c.upgrades(); err != nil {
+		return err
+	}
 	ref, container := c.ref(), c.query("container")
 	stream.ServeExec(c.w, c.Request, func(ctx context.Context, io gondola.ExecIO) (gondola.ExitStatus, error) {
 		return a.server.Attach(ctx, ref, container, io)
@@ -179,6 +194,9 @@ func (a *API) dial(c *call) error {
 	port, err := strconv.ParseUint(c.query("port"), 10, 16)
 	if err != nil || port == 0 {
 		return malformedf("query parameter port=%q: use a port from 1 to 65535", c.query("port"))
+	}
+	if err := c.upgrades(); err != nil {
+		return err
 	}
 	ref := c.ref()
 	stream.ServeConn(c.w, c.Request, func(ctx context.Context) (io.ReadWriteCloser, error) {

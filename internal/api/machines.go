@@ -119,6 +119,7 @@ func (a *API) listMachines(c *call) error {
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(slices.Clone(all), func(m gondola.Machine) bool { return !c.who.SeesMachine(m.ID) })
 	all, _, err = page(c, all, func(m gondola.Machine) string { return string(m.ID) })
 	if err != nil {
 		return err
@@ -161,7 +162,7 @@ func (a *API) listOrgMachines(c *call) error {
 	list := []orgMachine{}
 	unreachable := map[gondola.Region]bool{}
 	for _, m := range all {
-		if app := m.Ref().App; sees(app) && m.UpdatedAt.After(after) {
+		if app := m.Ref().App; sees(app, m.ID) && m.UpdatedAt.After(after) {
 			list = append(list, orgMachine{shown(m), app})
 			if m.HostStatus == "unreachable" {
 				unreachable[m.Region] = true

@@ -4,12 +4,13 @@ import (
 	"net/http"
 
 	"gondola"
+	"gondola/internal/auth"
 )
 
 // route is one line of the table: where, who may, and what then. Paths are http.ServeMux patterns.
 type route struct {
 	method, path string
-	access       access
+	access       auth.Access
 	body         int64 // largest body in bytes; zero: not limited, or none is read
 	handle       func(c *call) error
 }
@@ -20,13 +21,15 @@ const (
 )
 
 var (
-	whoever   = access{anyone, false}
-	lists     = access{listing, false}
-	makesApps = access{wholeApps, true}
-	reads     = access{oneApp, false}
-	changes   = access{oneApp, true}
-	looks     = access{platform, false}
-	runs      = access{platform, true}
+	whoever   = auth.Access{Scope: auth.Anyone}
+	derives   = auth.Access{Scope: auth.Anyone, Write: true}
+	lists     = auth.Access{Scope: auth.Listing}
+	makesApps = auth.Access{Scope: auth.WholeApps, Write: true}
+	listsApp  = auth.Access{Scope: auth.AppList}
+	reads     = auth.Access{Scope: auth.OneApp}
+	changes   = auth.Access{Scope: auth.OneApp, Write: true}
+	looks     = auth.Access{Scope: auth.Platform}
+	runs      = auth.Access{Scope: auth.Platform, Write: true}
 )
 
 // routes is every path of the API.
@@ -44,7 +47,7 @@ func (a *API) publicRoutes() []route {
 		{"GET", app, reads, 0, a.ofApps(a.getApp)},
 		{"DELETE", app, makesApps, 0, a.ofApps(a.deleteApp)},
 
-		{"GET", app + "/machines", reads, 0, a.listMachines},
+		{"GET", app + "/machines", listsApp, 0, a.listMachines},
 		{"POST", app + "/machines", changes, large, a.createMachine},
 		{"GET", machine, reads, 0, a.getMachine},
 		{"POST", machine, changes, large, a.updateMachine},
@@ -89,6 +92,11 @@ func (a *API) publicRoutes() []route {
 		{"POST", app + "/network_policies", changes, small, a.ofApps(a.putNetworkPolicy)},
 		{"DELETE", app + "/network_policies/{policy}", changes, 0, a.ofApps(a.deleteNetworkPolicy)},
 
+		{"POST", app + "/deploy_token", changes, small, a.ofApps(a.ofTokens(a.deployToken))},
+		{"GET", "/v1/tokens/current", whoever, 0, a.ofTokens(a.currentTokens)},
+		{"POST", "/v1/tokens/authenticate", whoever, small, a.ofTokens(a.authenticateTokens)},
+		{"POST", "/v1/tokens/authorize", whoever, small, a.ofApps(a.ofTokens(a.authorizeTokens))},
+
 		{"GET", "/v1/orgs/{org}/machines", lists, 0, a.listOrgMachines},
 		{"GET", "/v1/orgs/{org}/volumes", lists, 0, a.listOrgVolumes},
 		{"POST", "/v1/platform/placements", whoever, small, a.ofMarket(a.placements)},
@@ -122,13 +130,17 @@ func (a *API) gondolaRoutes() []route {
 		{"POST", root + "/images", runs, 0, a.importImage},
 		{"GET", root + "/images", looks, 0, a.listImages},
 		{"DELETE", root + "/images", runs, 0, a.pruneImages},
+		{"GET", root + "/orgs", lists, 0, a.ofApps(a.listOrgs)},
+		{"GET", root + "/tokens", whoever, 0, a.ofTokens(a.listTokens)},
+		{"POST", root + "/tokens", derives, small, a.ofTokens(a.createToken)},
+		{"DELETE", root + "/tokens/{token}", derives, 0, a.ofTokens(a.revokeToken)},
 	}
 }
 
 // missingRoutes are public routes that are not there yet: 501, by name.
 func (a *API) missingRoutes() (rs []route) {
 	const app, machine = "/v1/apps/{app}", "/v1/apps/{app}/machines/{id}"
-	add := func(what string, want access, patterns ...[2]string) {
+	add := func(what string, want auth.Access, patterns ...[2]string) {
 		for _, p := range patterns {
 			rs = append(rs, route{p[0], p[1], want, 0, missing(what)})
 		}
@@ -137,14 +149,12 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"POST", app + "/certificates/custom"}, [2]string{"GET", app + "/certificates/{hostname}"}, [2]string{"DELETE", app + "/certificates/{hostname}"},
 		[2]string{"DELETE", app + "/certificates/{hostname}/acme"}, [2]string{"POST", app + "/certificates/{hostname}/check"},
 		[2]string{"DELETE", app + "/certificates/{hostname}/custom"})
-	add("deploy tokens", changes, [2]string{"POST", app + "/deploy_token"})
 	add("IP assignments", changes, [2]string{"GET", app + "/ip_assignments"}, [2]string{"POST", app + "/ip_assignments"}, [2]string{"DELETE", app + "/ip_assignments/{ip}"})
 	add("memory limits of running machines", changes, [2]string{"GET", machine + "/memory"}, [2]string{"PUT", machine + "/memory"}, [2]string{"POST", machine + "/memory/reclaim"})
 	add("suspending", changes, [2]string{"POST", machine + "/suspend"})
 	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
-	add("token services", whoever, [2]string{"POST", "/v1/tokens/authenticate"}, [2]string{"POST", "/v1/tokens/authorize"}, [2]string{"GET", "/v1/tokens/current"},
-		[2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
+	add("tokens for Fly.io's own services and for other clouds", whoever, [2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
 	return rs
 }
 

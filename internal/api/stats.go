@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"gondola"
+	"gondola/internal/auth"
 )
 
 // stats tells what Machines use; of all of them only those that the caller sees. The state of hosts is no secret: the market tells as much.
@@ -13,7 +14,7 @@ func (a *API) stats(c *call) error {
 	if err != nil {
 		return err
 	}
-	sees, err := a.visible(c.ctx(), c.who, everyOrg)
+	sees, err := a.visible(c.ctx(), c.who, auth.EveryOrg)
 	if err != nil {
 		return err
 	}
@@ -24,7 +25,7 @@ func (a *API) stats(c *call) error {
 		return err
 	}
 	for i := range workers {
-		workers[i].Machines = slices.DeleteFunc(workers[i].Machines, func(m gondola.MachineStats) bool { return !sees(m.Ref.App) })
+		workers[i].Machines = slices.DeleteFunc(workers[i].Machines, func(m gondola.MachineStats) bool { return !sees(m.Ref.App, m.Ref.ID) })
 		if workers[i].Machines == nil {
 			workers[i].Machines = []gondola.MachineStats{}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/auth"
 )
 
 func (c *call) volume() gondola.VolumeRef {
@@ -71,7 +72,7 @@ func (a *API) listOrgVolumes(c *call) error {
 	}
 	region, state := gondola.Region(c.query("region")), gondola.VolumeState(c.query("state"))
 	all = slices.DeleteFunc(slices.Clone(all), func(v gondola.Volume) bool {
-		return !sees(v.App) || region != "" && v.Region != region || state != "" && v.State != state
+		return !sees(v.App, "") || region != "" && v.Region != region || state != "" && v.State != state
 	})
 	part, next, err := page(c, all, func(v gondola.Volume) string { return string(v.ID) })
 	if err != nil {
@@ -168,7 +169,7 @@ func (a *API) listSnapshots(c *call) error {
 
 func (a *API) deleteSnapshot(c *call) error {
 	ref := c.volume()
-	if ref.ID == everyOrg { // of whatever volume
+	if ref.ID == auth.EveryOrg { // of whatever volume
 		ref.ID = ""
 	}
 	if err := a.server.DeleteSnapshot(c.ctx(), ref, c.PathValue("snapshot")); err != nil {

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -14,22 +15,28 @@ import (
 	"gondola/internal/auth"
 )
 
+func may(p auth.Principal, want auth.Access) bool {
+	_, err := p.Permit(context.Background(), want, auth.Target{}, nil)
+	return err == nil
+}
+
 func TestToken_AttenuationOnlyNarrows(t *testing.T) {
 	a := auth.New()
-	tok, err := auth.Attenuate(a.Root(), auth.Caveats{Apps: []gondola.AppName{"shop", "blog"}})
+	tok, err := auth.Attenuate(a.Root(), gondola.Caveats{Apps: []gondola.AppName{"shop", "blog"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, _ = auth.Attenuate(tok, auth.Caveats{Apps: []gondola.AppName{"blog", "mail"}, ReadOnly: true, Org: "personal"})
+	tok, _ = auth.Attenuate(tok, gondola.Caveats{Apps: []gondola.AppName{"blog", "mail"}, ReadOnly: true, Org: "personal"})
 	p, err := a.Verify(tok)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !p.Sees("blog") || p.Sees("shop") || p.Sees("mail") || p.MayChange() == nil || p.MayUsePlatform() == nil || !p.Reaches("personal") || p.Reaches("acme") {
+	if !p.Sees("blog") || p.Sees("shop") || p.Sees("mail") || p.Reaches("personal") != nil || p.Reaches("acme") == nil ||
+		may(p, auth.Access{Scope: auth.Anyone, Write: true}) || may(p, auth.Access{Scope: auth.Platform}) {
 		t.Errorf("principal = %+v: want only to read app blog of personal", p)
 	}
 	root, err := a.Verify(a.Root())
-	if err != nil || root.MayChange() != nil || root.MayUsePlatform() != nil || root.MayUse("any") != nil || root.Server {
+	if err != nil || !may(root, auth.Access{Scope: auth.Platform, Write: true}) || !root.Sees("any") || root.Server || root.Internal {
 		t.Errorf("root = %+v, %v", root, err)
 	}
 	for name, s := range map[string]string{"root": a.Root(), "attenuated": tok} {
@@ -41,9 +48,9 @@ func TestToken_AttenuationOnlyNarrows(t *testing.T) {
 
 func TestToken_ForgeriesAreRefused(t *testing.T) {
 	a := auth.New()
-	tok, _ := a.Mint(auth.Caveats{ReadOnly: true})
+	tok, _ := a.Mint(gondola.Caveats{ReadOnly: true})
 	parts := strings.Split(tok, ".")
-	other, _ := auth.New().Mint(auth.Caveats{})
+	other, _ := auth.New().Mint(gondola.Caveats{})
 	forgeries := map[string]string{
 		"caveat cut off":         strings.Join([]string{parts[0], parts[1], parts[3]}, "."),
 		"caveat changed":         strings.Join([]string{parts[0], parts[1], "e30", parts[3]}, "."),
@@ -63,36 +70,37 @@ func TestToken_ForgeriesAreRefused(t *testing.T) {
 
 func TestToken_Expires(t *testing.T) {
 	a := auth.New()
-	old, _ := a.Mint(auth.Caveats{Expires: time.Now().Add(-time.Second)})
+	old, _ := a.Mint(gondola.Caveats{Expires: time.Now().Add(-time.Second)})
 	if _, err := a.Verify(old); !errors.Is(err, gondola.ErrUnauthorized) || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("Verify of an expired token = %v", err)
 	}
-	renewed, _ := auth.Attenuate(old, auth.Caveats{Expires: time.Now().Add(time.Hour)})
+	renewed, _ := auth.Attenuate(old, gondola.Caveats{Expires: time.Now().Add(time.Hour)})
 	if _, err := a.Verify(renewed); err == nil {
 		t.Error("an expired token was given a longer life by attenuation")
 	}
-	fresh, _ := a.Mint(auth.Caveats{Expires: time.Now().Add(time.Hour)})
+	fresh, _ := a.Mint(gondola.Caveats{Expires: time.Now().Add(time.Hour)})
 	if _, err := a.Verify(fresh); err != nil {
 		t.Errorf("Verify = %v", err)
 	}
 }
 
-func TestLoadOrCreate_KeepsAPrivateFile(t *testing.T) {
+func TestOpen_KeepsAPrivateFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
-	a, err := auth.LoadOrCreate(path)
+	open := func() (*auth.Authority, error) { return auth.Open(t.Context(), auth.Config{Path: path}) }
+	a, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := auth.LoadOrCreate(path)
+	b, err := open()
 	if err != nil || a.Root() != b.Root() {
-		t.Fatalf("a second LoadOrCreate = %v with another token", err)
+		t.Fatalf("a second Open = %v with another token", err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode = %v, %v", info.Mode(), err)
 	}
 	os.Chmod(path, 0o644)
-	if _, err := auth.LoadOrCreate(path); err != nil {
+	if _, err := open(); err != nil {
 		t.Fatal(err)
 	}
 	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
@@ -103,8 +111,8 @@ func TestLoadOrCreate_KeepsAPrivateFile(t *testing.T) {
 		t.Error("the file does not hold the token: the command line could not use it")
 	}
 	os.WriteFile(path, []byte("rubbish"), 0o600)
-	if _, err := auth.LoadOrCreate(path); err == nil || !strings.Contains(err.Error(), "remove it") {
-		t.Errorf("LoadOrCreate of rubbish = %v", err)
+	if _, err := open(); err == nil || !strings.Contains(err.Error(), "remove it") {
+		t.Errorf("Open of rubbish = %v", err)
 	}
 }
 
@@ -112,17 +120,21 @@ func TestAuthenticate_Schemes(t *testing.T) {
 	a := auth.New()
 	other := auth.New().Root()
 	for header, ok := range map[string]bool{
-		"Bearer " + a.Root():              true,
-		"bearer " + a.Root():              true,
-		"FlyV1 " + a.Root():               true,
-		"FlyV1 fm2_abc," + a.Root():       true,
-		"FlyV1 " + other + "," + a.Root(): true,
-		"Bearer " + other:                 false,
-		"Basic " + a.Root():               false,
-		a.Root():                          false,
-		"":                                false,
-		"Bearer":                          false,
-		"FlyV1 ,,,":                       false,
+		"Bearer " + a.Root():                           true,
+		"bearer " + a.Root():                           true,
+		"FlyV1 " + a.Root():                            true,
+		"FlyV1 fm2_abc," + a.Root():                    true,
+		"FlyV1 " + other + "," + a.Root():              true,
+		"Bearer FlyV1 " + a.Root():                     true, // Bearer $FLY_API_TOKEN, as the official CLI prints tokens
+		"Bearer " + other + ", " + a.Root():            true,
+		"FlyV1 " + strings.Repeat("x,", 32) + a.Root(): false, // more than anybody has
+		"  FlyV1   " + a.Root() + " ":                  true,
+		"Bearer " + other:                              false,
+		"Basic " + a.Root():                            false,
+		a.Root():                                       false,
+		"":                                             false,
+		"Bearer":                                       false,
+		"FlyV1 ,,,":                                    false,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		if header != "" {

@@ -1,9 +1,8 @@
 package auth
 
 import (
-	"net/http"
 	"slices"
-	"strings"
+	"time"
 
 	"gondola"
 )
@@ -12,99 +11,87 @@ import (
 type Principal struct {
 	Name     string // for logs
 	Server   bool   // a server of the platform, by its certificate: it may choose ids and networks of Machines
+	Internal bool   // a part of the platform itself, in this process
 	ReadOnly bool
-	org      []string          // of every caveat that named one; all must match
-	apps     []gondola.AppName // allowed ones; meaningful where limited
-	limited  bool
+
+	org       []string          // of every caveat that named one; all must match
+	apps      []gondola.AppName // allowed ones; meaningful where limited
+	limited   bool
+	machines  []gondola.MachineID // allowed ones; meaningful where pinned
+	pinned    bool
+	sources   []gondola.MachineID // of every caveat that named one; each must have sent the request
+	expires   time.Time           // the earliest; zero: never
+	others    []Principal         // of further tokens that came with the request
+	chain     []gondola.TokenID   // the token and all that it was made from, the root first
+	token     token
+	authority *Authority // nil for who came without a token
 }
 
-func (p *Principal) narrow(c Caveats) {
+func (p *Principal) narrow(c gondola.Caveats) {
 	p.ReadOnly = p.ReadOnly || c.ReadOnly
 	if c.Org != "" {
 		p.org = append(p.org, c.Org)
 	}
-	if c.Apps == nil {
-		return
+	if c.FromMachine != "" {
+		p.sources = append(p.sources, c.FromMachine)
 	}
-	if !p.limited {
-		p.apps = slices.Clone(c.Apps)
-	} else {
-		p.apps = slices.DeleteFunc(p.apps, func(a gondola.AppName) bool { return !slices.Contains(c.Apps, a) })
+	if !c.Expires.IsZero() && (p.expires.IsZero() || c.Expires.Before(p.expires)) {
+		p.expires = c.Expires
 	}
-	p.limited = true
+	p.apps, p.limited = intersect(p.apps, p.limited, c.Apps)
+	p.machines, p.pinned = intersect(p.machines, p.pinned, c.Machines)
 }
 
-// BoundToOrg says whether the Apps that p reaches depend on their organisation.
-func (p Principal) BoundToOrg() bool { return len(p.org) > 0 }
-
-// BoundToApps says whether p reaches only some Apps.
-func (p Principal) BoundToApps() bool { return p.limited || p.BoundToOrg() }
-
-// Reaches says whether p sees the Apps of an organisation.
-func (p Principal) Reaches(org string) bool {
-	return !slices.ContainsFunc(p.org, func(o string) bool { return o != org })
-}
-
-// Sees says whether p's caveats name the App; its organisation is a question for Reaches.
-func (p Principal) Sees(app gondola.AppName) bool { return !p.limited || slices.Contains(p.apps, app) }
-
-// MayChange returns ErrForbidden for a read-only token.
-func (p Principal) MayChange() error {
-	if p.ReadOnly {
-		return gondola.Errorf(gondola.ErrForbidden, "this token may only read")
-	}
-	return nil
-}
-
-// MayUse returns ErrForbidden where p does not reach the App.
-func (p Principal) MayUse(app gondola.AppName) error {
-	if !p.Sees(app) {
-		return gondola.Errorf(gondola.ErrForbidden, "this token does not reach app %q", app)
-	}
-	return nil
-}
-
-// MayUsePlatform returns ErrForbidden for tokens of some Apps or one organisation: what belongs to no App is not theirs.
-func (p Principal) MayUsePlatform() error {
-	if p.BoundToApps() {
-		return gondola.Errorf(gondola.ErrForbidden, "this token reaches only some apps, and this is a matter of the whole platform")
-	}
-	return nil
-}
-
-// Authenticate returns who sent a request: a server by its verified client certificate, or the holder of a token, sent as
-// "Authorization: Bearer <token>" or "Authorization: FlyV1 <token>,<token>". ErrUnauthorized otherwise.
-func (a *Authority) Authenticate(r *http.Request) (Principal, error) {
-	if p, ok := certified(r); ok {
-		return p, nil
-	}
-	scheme, rest, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+// intersect narrows a list, which means everything where it is not limited, to those of a caveat, which means everything where it is nil.
+func intersect[T comparable](have []T, limited bool, caveat []T) ([]T, bool) {
 	switch {
-	case scheme == "":
-		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "no token: send the header Authorization: Bearer <token>")
-	case !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "FlyV1"):
-		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the header Authorization must begin with Bearer") // what it does begin with may be the token
+	case caveat == nil:
+		return have, limited
+	case !limited:
+		return slices.Clone(caveat), true
 	}
-	first := gondola.Errorf(gondola.ErrUnauthorized, "the header Authorization has no token")
-	for i, tok := range strings.Split(rest, ",") {
-		p, err := a.Verify(strings.TrimSpace(tok))
-		if err == nil {
-			return p, nil
-		}
-		if i == 0 {
-			first = err
-		}
-	}
-	return Principal{}, first
+	return slices.DeleteFunc(have, func(v T) bool { return !slices.Contains(caveat, v) }), true
 }
 
-// ServersOnly authenticates servers of the platform by certificate and takes no tokens: for workers.
-type ServersOnly struct{}
-
-// Authenticate returns the server that sent a request, or ErrUnauthorized.
-func (ServersOnly) Authenticate(r *http.Request) (Principal, error) {
-	if p, ok := certified(r); ok {
-		return p, nil
+// ID names p's token; empty for who came without one.
+func (p Principal) ID() gondola.TokenID {
+	if len(p.chain) == 0 {
+		return ""
 	}
-	return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "a worker speaks only to servers of its platform: use the server's API")
+	return p.chain[len(p.chain)-1]
 }
+
+// Token is the text of p's token; empty for who came without one.
+func (p Principal) Token() string {
+	if p.authority == nil {
+		return ""
+	}
+	return p.token.String()
+}
+
+// Info is what a token tells of itself: its caveats, those of its ancestors counted in, and when it ends.
+func (p Principal) Info() gondola.Token {
+	c := gondola.Caveats{Apps: p.apps, Machines: p.machines, ReadOnly: p.ReadOnly, Expires: p.expires}
+	if len(p.org) > 0 {
+		c.Org = p.org[0]
+	}
+	if len(p.sources) > 0 {
+		c.FromMachine = p.sources[0]
+	}
+	t := gondola.Token{ID: p.ID(), Caveats: c, ExpiresAt: p.expires}
+	if len(p.chain) > 1 {
+		t.Parent = p.chain[len(p.chain)-2]
+	}
+	return t
+}
+
+// All returns p and the principals of the other tokens that came with the request.
+func (p Principal) All() []Principal {
+	others := p.others
+	p.others = nil
+	return append([]Principal{p}, others...)
+}
+
+// Unlimited says whether p may ask as often as it likes: the platform's own parts may, for nothing of Kubernetes shall wait for a limit that
+// is meant for others.
+func (p Principal) Unlimited() bool { return p.Server || p.Internal }

@@ -1,38 +1,23 @@
-// Package auth says who calls and what they may do.
-//
-// A token is opaque to its holder and is not a Fly.io macaroon. It is an id, any number of caveats that narrow it, and a signature that is a
-// chain of HMACs over these, so that whoever holds a token can attenuate it further without asking, and nobody can widen one. The root token,
-// kept in a file that only its owner reads, is both the widest token and the key that all others are checked with. Between server and workers
-// identity is a client certificate of the platform's own CA.
 package auth
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"gondola"
 )
 
-// Caveats narrow a token; zero fields do not. Caveats add up: what one forbids, no other allows.
-type Caveats struct {
-	Org      string            `json:"org,omitempty"`      // only Apps of this organisation
-	Apps     []gondola.AppName `json:"apps,omitempty"`     // only these Apps, and nothing of the platform
-	ReadOnly bool              `json:"readonly,omitempty"` // nothing that changes anything or runs a command
-	Expires  time.Time         `json:"expires,omitzero"`   // worthless afterwards
-}
-
 const prefix = "gdl"
+
+// maxToken bounds what is looked at: a chain of some hundred caveats.
+const maxToken = 16 << 10
 
 var enc = base64.RawURLEncoding
 
@@ -43,7 +28,16 @@ type token struct {
 	sig     []byte
 }
 
+// signed is one caveat as it stands in a token. The nonce makes two tokens of the same caveats two, so that one can be revoked.
+type signed struct {
+	gondola.Caveats
+	Nonce string `json:"nonce,omitempty"`
+}
+
 func parse(s string) (token, error) {
+	if len(s) > maxToken {
+		return token{}, gondola.Errorf(gondola.ErrUnauthorized, "the token has %d characters: at most %d are looked at", len(s), maxToken)
+	}
 	parts := strings.Split(s, ".")
 	if len(parts) < 3 || parts[0] != prefix || parts[1] == "" {
 		return token{}, gondola.Errorf(gondola.ErrUnauthorized, "this is not a gondola token")
@@ -60,8 +54,11 @@ func (t token) String() string {
 	return strings.Join(append(parts, enc.EncodeToString(t.sig)), ".")
 }
 
-func (t token) attenuate(c Caveats) (token, error) {
-	b, err := json.Marshal(c)
+func (t token) attenuate(c gondola.Caveats) (token, error) {
+	if c.Apps != nil && len(c.Apps) == 0 || c.Machines != nil && len(c.Machines) == 0 {
+		return token{}, gondola.Errorf(gondola.ErrInvalid, "a token of no apps or no machines opens nothing: leave the list out, or name some")
+	}
+	b, err := json.Marshal(signed{c, rand.Text()[:12]})
 	if err != nil {
 		return token{}, err
 	}
@@ -75,8 +72,28 @@ func sign(key []byte, caveat string) []byte {
 	return m.Sum(nil)
 }
 
+// idOf names the token with a signature. Who knows the name does not know the signature. Whoever verifies a token computes the signatures of
+// all that it was made from on the way, so revoking needs nothing written in tokens and works for those of an older gondola too.
+func idOf(sig []byte) gondola.TokenID {
+	sum := sha256.Sum256(append([]byte("gondola token id\n"), sig...))
+	return gondola.TokenID("tok_" + hex.EncodeToString(sum[:12]))
+}
+
+// decodeCaveat reads one caveat strictly: what is not understood must not be ignored.
+func decodeCaveat(s string) (gondola.Caveats, bool) {
+	b, err := enc.DecodeString(s)
+	if err != nil {
+		return gondola.Caveats{}, false
+	}
+	var in signed
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	ok := d.Decode(&in) == nil && !d.More()
+	return in.Caveats, ok
+}
+
 // Attenuate returns a token that may do what tok may do, less what c forbids. It needs no key and asks nobody.
-func Attenuate(tok string, c Caveats) (string, error) {
+func Attenuate(tok string, c gondola.Caveats) (string, error) {
 	t, err := parse(strings.TrimSpace(tok))
 	if err != nil {
 		return "", err
@@ -85,100 +102,11 @@ func Attenuate(tok string, c Caveats) (string, error) {
 	return t.String(), err
 }
 
-// Authority mints tokens and verifies them. Methods may be called at the same time.
-type Authority struct {
-	root token
-	now  func() time.Time
-}
-
-// New returns an Authority with a fresh root token that is on no disk.
-func New() *Authority {
-	var b [12 + sha256.Size]byte
-	rand.Read(b[:])
-	return &Authority{root: token{id: enc.EncodeToString(b[:12]), sig: b[12:]}, now: time.Now}
-}
-
-// LoadOrCreate returns the Authority whose root token is in the file at path, mode 0600. Where there is no such file it is made, with a fresh
-// token. Two processes that do this at once get the same.
-func LoadOrCreate(path string) (*Authority, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := create(path, New().Root()+"\n"); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("write the token: %w", err)
-		}
-		b, err = os.ReadFile(path)
-	}
+// ID returns the name of a token, be it valid or not. ErrUnauthorized for what is no token.
+func ID(tok string) (gondola.TokenID, error) {
+	t, err := parse(strings.TrimSpace(tok))
 	if err != nil {
-		return nil, fmt.Errorf("read the token: %w", err)
+		return "", err
 	}
-	root, err := parse(strings.TrimSpace(string(b)))
-	if err != nil || len(root.caveats) > 0 {
-		return nil, fmt.Errorf("%s does not hold a root token of gondola: remove it, and a new one is made", path)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, fmt.Errorf("make the token private: %w", err)
-	}
-	return &Authority{root: root, now: time.Now}, nil
-}
-
-// create writes a private file that appears whole or not at all, and returns fs.ErrExist where there is one.
-func create(path, content string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Link(f.Name(), path)
-}
-
-// Root returns the token that may do everything.
-func (a *Authority) Root() string { return a.root.String() }
-
-// Mint returns a token narrowed by c.
-func (a *Authority) Mint(c Caveats) (string, error) {
-	t, err := a.root.attenuate(c)
-	return t.String(), err
-}
-
-// Verify returns who holds tok, or ErrUnauthorized. The error does not tell how near a forgery was.
-func (a *Authority) Verify(tok string) (Principal, error) {
-	t, err := parse(tok)
-	if err != nil {
-		return Principal{}, err
-	}
-	sig := a.root.sig
-	for _, c := range t.caveats {
-		sig = sign(sig, c)
-	}
-	sameID := hmac.Equal([]byte(t.id), []byte(a.root.id))
-	if sameSig := hmac.Equal(sig, t.sig); !sameID || !sameSig {
-		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the token is not valid here: use the one in the data directory of this platform")
-	}
-	p := Principal{Name: "token " + t.id}
-	for _, c := range t.caveats {
-		var caveats Caveats
-		b, err := enc.DecodeString(c)
-		if err == nil {
-			err = decodeStrict(b, &caveats)
-		}
-		if err != nil { // signed, but by a newer gondola: what is not understood must not be ignored
-			return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the token has a caveat that this version of gondola does not know")
-		}
-		if !caveats.Expires.IsZero() && !a.now().Before(caveats.Expires) {
-			return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the token expired at %s: ask for a new one", caveats.Expires.UTC().Format(time.RFC3339))
-		}
-		p.narrow(caveats)
-	}
-	return p, nil
-}
-
-func decodeStrict(b []byte, into any) error {
-	d := json.NewDecoder(strings.NewReader(string(b)))
-	d.DisallowUnknownFields()
-	return d.Decode(into)
+	return idOf(t.sig), nil
 }

@@ -22,7 +22,7 @@ func isKind(err, kind error) bool { return errors.Is(err, kind) }
 
 func (e *env) appCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "app", Aliases: []string{"apps"}, Short: "Make and list Apps, the groups of Machines"}
-	var network string
+	var network, org string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make an App", Args: exactArgs("a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,13 +30,14 @@ func (e *env) appCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := c.CreateApp(cmd.Context(), gondola.NewApp{Name: gondola.AppName(args[0]), Org: gondola.Org, Network: network})
+			a, err := c.CreateApp(cmd.Context(), gondola.NewApp{Name: gondola.AppName(args[0]), Org: org, Network: network})
 			if err != nil {
 				return err
 			}
 			return e.printApps([]gondola.App{a}, false)
 		},
 	}
+	create.Flags().StringVarP(&org, "org", "o", "", "organisation that owns it (default: personal)")
 	create.Flags().StringVar(&network, "network", "", "network of its own; Machines of different networks cannot reach each other")
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List Apps", Args: exactArgs(),
@@ -45,13 +46,14 @@ func (e *env) appCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			apps, err := c.ListApps(cmd.Context(), gondola.Org)
+			apps, err := c.ListApps(cmd.Context(), org)
 			if err != nil {
 				return err
 			}
 			return e.printApps(apps, true)
 		},
 	}
+	list.Flags().StringVarP(&org, "org", "o", "", "only those of this organisation")
 	destroy := &cobra.Command{
 		Use: "destroy NAME", Aliases: []string{"rm", "delete"}, Short: "Destroy an App and all its Machines", Args: exactArgs("a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,7 +80,7 @@ func (e *env) printApps(apps []gondola.App, many bool) error {
 	}
 	rows := [][]string{}
 	for _, a := range apps {
-		rows = append(rows, []string{string(a.Name), a.Network, a.Status, fmt.Sprint(a.MachineCount)})
+		rows = append(rows, []string{string(a.Name), a.Organization.Slug, a.Network, a.Status, fmt.Sprint(a.MachineCount)})
 	}
-	return e.table([]string{"NAME", "NETWORK", "STATUS", "MACHINES"}, rows)
+	return e.table([]string{"NAME", "ORG", "NETWORK", "STATUS", "MACHINES"}, rows)
 }

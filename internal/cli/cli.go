@@ -24,6 +24,7 @@ import (
 type Parts struct {
 	Version  string
 	Commands []*cobra.Command // up, down, doctor, kubectl
+	Token    []*cobra.Command // below `token`: ca
 	DataDir  string           // where --data points when it is not given
 	In       io.Reader        // If nil, os.Stdin.
 	Out, Err io.Writer        // If nil, os.Stdout and os.Stderr.
@@ -77,7 +78,7 @@ func New(p Parts) *cobra.Command {
 	root.SetErr(p.Err)
 	root.AddCommand(p.Commands...)
 	root.AddCommand(e.machineCommand(), e.appCommand(), e.secretsCommand(), e.volumeCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.logsCommand(), e.execCommand(),
-		e.statusCommand(), e.versionCommand(p.Version))
+		e.statusCommand(), e.versionCommand(p.Version), e.tokenCommand(p.Token), e.orgCommand())
 	return root
 }
 
@@ -123,7 +124,7 @@ func isUsage(err error) bool {
 func nextStep(err error) string {
 	switch {
 	case errors.Is(err, gondola.ErrUnauthorized):
-		return "the token is not this platform's: check --token, GONDOLA_TOKEN and --data"
+		return "check --token, GONDOLA_TOKEN and --data; a new one is made by: gondola token create"
 	case errors.Is(err, gondola.ErrUnavailable):
 		return "is it running? see: gondola status; start it with: gondola up"
 	case errors.Is(err, gondola.ErrCapacity):
@@ -184,25 +185,34 @@ func exactArgs(want ...string) cobra.PositionalArgs {
 	}
 }
 
-// connect returns a client of the platform, from flags, environment or data directory.
-func (e *env) connect() (*client.Client, error) {
-	url, token := e.url, e.token
+// reach returns where the platform is and the token that opens it, from flags, environment or data directory.
+func (e *env) reach() (url, token string, err error) {
+	url, token = e.url, e.token
 	if token == "" {
 		token = os.Getenv("GONDOLA_TOKEN")
 	}
 	if url == "" || token == "" {
 		local, err := client.Local(e.data)
 		if err != nil {
-			return nil, err
+			return "", token, err
 		}
 		if url == "" {
 			url = local.API
 		}
 		if token == "" {
 			if token, err = local.Token(); err != nil {
-				return nil, err
+				return "", "", err
 			}
 		}
+	}
+	return url, token, nil
+}
+
+// connect returns a client of the platform.
+func (e *env) connect() (*client.Client, error) {
+	url, token, err := e.reach()
+	if err != nil {
+		return nil, err
 	}
 	config, err := e.tls()
 	if err != nil {

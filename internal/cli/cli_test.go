@@ -270,7 +270,7 @@ func TestApps(t *testing.T) {
 	if a := jsonOf[gondola.App](t, c.ok("app", "create", "shop", "--network", "backstage", "--json")); a.Name != "shop" || a.Network != "backstage" {
 		t.Errorf("app create --json = %+v", a)
 	}
-	if out := c.ok("app", "list"); !regexp.MustCompile(`(?m)^shop +backstage `).MatchString(out) {
+	if out := c.ok("app", "list"); !regexp.MustCompile(`(?m)^shop +personal +backstage `).MatchString(out) {
 		t.Errorf("app list:\n%s", out)
 	}
 	if r := c.run("app", "create", "shop"); r.code != 1 || !strings.Contains(r.err, "shop") {

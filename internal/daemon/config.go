@@ -41,6 +41,7 @@ type Config struct {
 	Registries        map[string]Registry `json:"registries,omitempty"` // host → how to speak to it
 	Limits            Limits              `json:"limits,omitzero"`      // what every Machine may have at most
 	Reserve           Reserve             `json:"reserve,omitzero"`     // what Machines may not have
+	RateLimits        RateLimits          `json:"rateLimits,omitzero"`  // how often the Machines API may be asked for the same
 	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
 	Drivers []string `json:"drivers,omitempty"`
 	// FallbackDriver runs Pods that name no driver and ask for what the default cannot give. It is one of Drivers. If empty, such Pods are refused.
@@ -207,6 +208,9 @@ func (c *Config) check() error {
 	}
 	if c.Reserve.CPUMillis < 0 || c.Reserve.MemoryMB < 0 {
 		return invalid("reserve: want amounts that are not negative")
+	}
+	if err := c.RateLimits.check(); err != nil {
+		return err
 	}
 	for name := range c.Registries {
 		if !registryRE.MatchString(name) {

@@ -292,7 +292,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	p.market = market.New(market.Config{Index: p.members, Key: p.secrets, Workers: workers, Observe: p.metrics.purchased, Log: p.log})
 	p.metrics.watch(p.market, p.workers)
 	var err error
-	if p.authority, err = auth.LoadOrCreate(filepath.Join(p.Config.Data, "token")); err != nil {
+	if p.authority, err = auth.Open(ctx, auth.Config{Path: filepath.Join(p.Config.Data, "token"), Records: p.members, Addresses: p.addressesOf}); err != nil {
 		return err
 	}
 	g.start(p.market)
@@ -300,7 +300,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		return err
 	}
 	p.served = true
-	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version,
+	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version, Limits: p.Config.RateLimits.limits(),
 		Observe: p.metrics.answered, Metrics: p.metrics.handler()})
 	handler = p.traced(handler)
 	h := serveHTTP(p.listener, handler)
@@ -309,6 +309,15 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 		return err
 	}
 	return g.ready(ctx, h)
+}
+
+// addressesOf are the addresses from which a Machine sends.
+func (p *platform) addressesOf(ctx context.Context, id gondola.MachineID) ([]netip.Addr, error) {
+	m, err := p.market.Get(ctx, gondola.Ref{ID: id})
+	if err != nil || m.Gondola == nil {
+		return nil, err
+	}
+	return m.Gondola.Addresses, nil
 }
 
 // startPublisher opens the ports of Machines' services on this host.

@@ -149,44 +149,26 @@ func (f *forward) pass(ctx context.Context, c *net.TCPConn) {
 	<-done
 }
 
-// Access is what a program on another machine needs to reach this platform.
+// Access is what a program on another machine needs to reach this platform, beside a token.
 type Access struct {
-	URLs  []string // of the Machines API, one per address of Config.Listen
-	CA    []byte   // PEM, what it has to trust
-	Token string
+	URLs []string // of the Machines API, one per address of Config.Listen
+	CA   []byte   // PEM, what it has to trust
 }
 
-// AccessOptions narrow a token; zero fields do not.
-type AccessOptions struct {
-	Org      string            // only apps of this organisation
-	Apps     []gondola.AppName // only these apps
-	ReadOnly bool
-	Expires  time.Time
-}
-
-// NewAccess makes a token, and says where it is good. Nothing is recorded: a token lives until it expires, or until the
-// file token in the data directory is removed and the daemon started again, which ends all tokens.
-func NewAccess(c Config, o AccessOptions) (Access, error) {
+// RemoteAccess says where the platform of a data directory is reached from other machines, and by which certificate.
+func RemoteAccess(c Config) (Access, error) {
 	c, err := c.complete()
 	if err != nil {
 		return Access{}, err
 	}
-	b, err := os.ReadFile(filepath.Join(c.Data, "token"))
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(c.Data, "token")); errors.Is(err, os.ErrNotExist) {
 		return Access{}, gondola.Errorf(gondola.ErrNotFound, "there is no gondola in %s: choose the data directory with --data, or start one with: gondola up", c.Data)
-	}
-	if err != nil {
-		return Access{}, err
-	}
-	var a Access
-	if a.Token, err = auth.Attenuate(string(b), auth.Caveats(o)); err != nil {
-		return Access{}, err
 	}
 	ca, err := auth.LoadOrCreateCA(filepath.Join(c.Data, caFile))
 	if err != nil {
 		return Access{}, err
 	}
-	a.CA = ca.CertPEM()
+	a := Access{CA: ca.CertPEM()}
 	_, port, err := net.SplitHostPort(c.API)
 	for _, address := range c.remoteNames() {
 		a.URLs = append(a.URLs, "https://"+net.JoinHostPort(address, port))

@@ -314,7 +314,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	if p.NewCluster == nil {
 		return p.writeRunning()
 	}
-	c, err := client.New(client.Config{URL: "http://" + p.Config.API, Token: p.authority.Root(), HTTP: p.tracedClient()})
+	c, err := client.New(client.Config{URL: "http://" + p.Config.API, Token: p.authority.Internal(), HTTP: p.tracedClient()})
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -38,6 +40,8 @@ type Options struct {
 	Images map[string]worker.Image
 	// AskDeadline is the market's. If zero, 5 s: a busy machine shall fail no test.
 	AskDeadline time.Duration
+	// Limits of the API. If nil, none.
+	Limits *api.Limits
 	// Log gets what every part logs. If nil, nobody.
 	Log *slog.Logger
 	// Worker changes the configuration of each worker before it opens.
@@ -89,7 +93,7 @@ func New(t testing.TB, o Options) *Platform {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Platform{t: t, opt: o, Dir: t.TempDir(), Auth: auth.New()}
+	p := &Platform{t: t, opt: o, Dir: t.TempDir()}
 	var err error
 	if p.Store, err = store.OpenServer(filepath.Join(p.Dir, "server.db")); err != nil {
 		t.Fatal(err)
@@ -100,6 +104,9 @@ func New(t testing.TB, o Options) *Platform {
 		t.Fatal(err)
 	}
 	p.Market = market.New(market.Config{Index: p.Store, Key: key, Deadline: o.AskDeadline, Log: o.Log})
+	if p.Auth, err = auth.Open(t.Context(), auth.Config{Path: filepath.Join(p.Dir, "token"), Records: p.Store, Addresses: p.addresses}); err != nil {
+		t.Fatal(err)
+	}
 	for _, region := range o.Regions {
 		for i := range o.Workers {
 			name := gondola.WorkerName(region)
@@ -115,9 +122,18 @@ func New(t testing.TB, o Options) *Platform {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the market has not read its workers after 30 s")
 	}
-	p.URL = Serve(t, api.New(api.Config{Server: p.Market, Auth: p.Auth, Log: o.Log, Version: "test"}))
+	p.URL = Serve(t, api.New(api.Config{Server: p.Market, Auth: p.Auth, Limits: o.Limits, Log: o.Log, Version: "test"}))
 	p.Client = Client(t, p.URL, p.Auth.Root())
 	return p
+}
+
+// addresses are those of a Machine. Fake Machines are processes of this host, so they send from its loopback too.
+func (p *Platform) addresses(ctx context.Context, id gondola.MachineID) ([]netip.Addr, error) {
+	m, err := p.Market.Get(ctx, gondola.Ref{ID: id})
+	if err != nil || m.State != gondola.Started {
+		return nil, err
+	}
+	return append(slices.Clone(m.Gondola.Addresses), netip.MustParseAddr("127.0.0.1")), nil
 }
 
 // AddWorker joins one more worker to the platform and starts it.

@@ -59,6 +59,10 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"Resize", (*suite).resize},
 		{"ServicesAndImages", (*suite).servicesAndImages},
 		{"Stats", (*suite).stats},
+		{"RaceForALease", (*suite).raceForLease},
+		{"RaceForAVersion", (*suite).raceForVersion},
+		{"RaceForAVolume", (*suite).raceForVolume},
+		{"RaceForTheLastCPUs", (*suite).raceForCPU},
 	}, lifeContracts...) {
 		t.Run(c.name, func(t *testing.T) { c.run(newSuite(t, open)) })
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // CreateApp records an App and, where its network is new, gives that a number. ErrInvalid for a name that cannot be, ErrNameTaken for one
-// that is.
+// that is, ErrForbidden for a network in which another organisation has Apps: networks are what keeps organisations apart.
 func (s *Server) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App, error) {
 	if err := app.Name.Validate(); err != nil {
 		return gondola.App{}, err
@@ -20,8 +20,17 @@ func (s *Server) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App
 	if org == "" {
 		org = gondola.Org
 	}
+	if err := gondola.ValidateOrg("org_slug", org); err != nil {
+		return gondola.App{}, err
+	}
 	if network == "" {
 		network = gondola.DefaultNetwork
+		if org != gondola.Org {
+			network += "-" + org
+		}
+	}
+	if err := gondola.ValidateNetwork(network); err != nil {
+		return gondola.App{}, err
 	}
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		var taken bool
@@ -30,6 +39,12 @@ func (s *Server) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App
 		}
 		if taken {
 			return gondola.Errorf(gondola.ErrNameTaken, "app name %q has already been taken: choose another", app.Name)
+		}
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM apps a JOIN networks n ON n.id = a.network_id WHERE n.name = ? AND a.org <> ?)", network, org).Scan(&taken); err != nil {
+			return err
+		}
+		if taken {
+			return gondola.Errorf(gondola.ErrForbidden, "network %q belongs to another organisation: leave it out or choose another", network)
 		}
 		if _, err := tx.Exec("INSERT INTO networks (name) VALUES (?) ON CONFLICT DO NOTHING", network); err != nil {
 			return err

@@ -2,7 +2,8 @@ package store
 
 import "gondola"
 
-// Server is a server's file: Apps and the networks they are in, sealed secrets, the index of Machines, the workers that joined, and settings. Methods may be
+// Server is a server's file: Apps and the networks they are in, sealed secrets, the index of Machines, the workers that joined,
+// what is known of tokens, and settings. Methods may be
 // called at the same time. It implements gondola.Apps.
 type Server struct{ *file }
 
@@ -38,7 +39,7 @@ CREATE TABLE workers (
 	joined_at INTEGER NOT NULL
 );
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-`, volumeIndexMigration, networkPolicyMigration, secretMigration}
+`, volumeIndexMigration, networkPolicyMigration, secretMigration, tokenMigration}
 
 // OpenServer opens or makes a server's file. A file of a newer gondola is refused with gondola.ErrUnsupported.
 func OpenServer(path string) (*Server, error) {

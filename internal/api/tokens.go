@@ -1,0 +1,259 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"gondola"
+	"gondola/internal/auth"
+)
+
+// ofTokens serves h where there are tokens; a worker takes none.
+func (a *API) ofTokens(h func(c *call) error) func(c *call) error {
+	if a.tokens != nil {
+		return h
+	}
+	return onWorker
+}
+
+func (a *API) createToken(c *call) error {
+	var req gondola.NewToken
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	made, err := a.tokens.Make(c.ctx(), c.who, req)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusCreated, made)
+}
+
+func (a *API) listTokens(c *call) error {
+	list, err := a.tokens.List(c.ctx(), c.who)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, append([]gondola.Token{}, list...))
+}
+
+func (a *API) revokeToken(c *call) error {
+	if err := a.tokens.Revoke(c.ctx(), c.who, gondola.TokenID(c.PathValue("token"))); err != nil {
+		return err
+	}
+	return c.ok()
+}
+
+// deployToken makes a token of one App from the caller's.
+func (a *API) deployToken(c *call) error {
+	var body struct {
+		Expiry string `json:"expiry"`
+	}
+	if err := c.decode(&body); err != nil {
+		return err
+	}
+	if _, err := a.apps.App(c.ctx(), c.app()); err != nil {
+		return err
+	}
+	req := gondola.NewToken{Name: "deploy token of " + string(c.app()), Caveats: gondola.Caveats{Apps: []gondola.AppName{c.app()}}}
+	if len(req.Name) > 64 {
+		req.Name = "deploy token"
+	}
+	if body.Expiry != "" {
+		life, err := time.ParseDuration(body.Expiry)
+		if err != nil || life <= 0 {
+			return gondola.Errorf(gondola.ErrInvalid, "expiry %.80q: use a duration above zero, such as 24h", body.Expiry)
+		}
+		req.Caveats.Expires = time.Now().Add(life).UTC().Truncate(time.Second).Add(time.Second)
+	}
+	made, err := a.tokens.Make(c.ctx(), c.who, req)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, map[string]string{"token": made.Text})
+}
+
+func (a *API) currentTokens(c *call) error {
+	out := []gondola.CurrentToken{}
+	for _, p := range c.came.All() {
+		t := p.Info()
+		info := gondola.CurrentToken{ID: t.ID, OrgSlug: p.Org(), Organization: p.Org(), Apps: t.Caveats.Apps, Source: t.Caveats.FromMachine}
+		for i, id := range t.Caveats.Machines {
+			if i > 0 {
+				info.Restricted += ","
+			}
+			info.Restricted += string(id)
+		}
+		out = append(out, info)
+	}
+	return c.send(http.StatusOK, map[string][]gondola.CurrentToken{"tokens": out})
+}
+
+// verifiedToken is the OpenAPI file's root.VerifiedToken, with a token of ours in it: what was narrowed stands as one caveat of the type Gondola.
+type verifiedToken struct {
+	Header  string     `json:"header"`
+	Caveats []caveat   `json:"caveats"`
+	Nonce   tokenNonce `json:"nonce"`
+	// PermissionToken is base64, as Fly.io's own client reads it.
+	PermissionToken []byte `json:"permission_token"`
+}
+
+type caveat struct {
+	Type string          `json:"type"`
+	Body gondola.Caveats `json:"body"`
+}
+
+type tokenNonce struct {
+	KID   []byte `json:"kid"` // the token's id
+	Proof bool   `json:"proof"`
+	Rnd   []byte `json:"rnd"`
+}
+
+func verified(p auth.Principal) verifiedToken {
+	t := p.Info()
+	return verifiedToken{Header: "Bearer " + p.Token(), PermissionToken: []byte(p.Token()), Caveats: []caveat{{"Gondola", t.Caveats}},
+		Nonce: tokenNonce{KID: []byte(t.ID), Rnd: []byte{}}}
+}
+
+func (a *API) authenticateTokens(c *call) error {
+	var body struct {
+		Header string `json:"header"`
+	}
+	if err := c.decode(&body); err != nil {
+		return err
+	}
+	who, err := a.headerOf(c, body.Header, "")
+	if err != nil {
+		return err
+	}
+	out := []verifiedToken{}
+	for _, p := range who.All() {
+		out = append(out, verified(p))
+	}
+	return c.send(http.StatusOK, out)
+}
+
+// headerOf reads the header in a body; one that is not valid is a bad request, not a caller who is nobody.
+func (a *API) headerOf(c *call, header string, source gondola.MachineID) (auth.Principal, error) {
+	if strings.TrimSpace(header) == "" {
+		return auth.Principal{}, malformedf("header is missing: send {\"header\":\"Bearer <token>\"}")
+	}
+	who, err := a.tokens.Header(c.ctx(), header, auth.From{Address: c.RemoteAddr, Machine: source})
+	if err != nil {
+		return who, malformedf("header: %s", err)
+	}
+	return who, nil
+}
+
+// tokenAccess is the OpenAPI file's main.TokenAccess.
+type tokenAccess struct {
+	Action         json.RawMessage   `json:"action,omitempty"`
+	Org            string            `json:"org_slug,omitempty"`
+	App            gondola.AppName   `json:"app_name,omitempty"`
+	Machine        gondola.MachineID `json:"machine_id,omitempty"`
+	Volume         gondola.VolumeID  `json:"volume_id,omitempty"`
+	SourceMachine  gondola.MachineID `json:"source_machine,omitempty"`
+	Command        []string          `json:"command,omitempty"`
+	OrgFeature     string            `json:"org_feature,omitempty"`
+	AppFeature     string            `json:"app_feature,omitempty"`
+	MachineFeature string            `json:"machine_feature,omitempty"`
+	Mutation       string            `json:"mutation,omitempty"`
+	StorageObject  string            `json:"storage_object,omitempty"`
+}
+
+// writes says whether an action is more than reading: letters of rwcdC, or the number that they make as bits.
+func (t tokenAccess) writes() (bool, error) {
+	var n int
+	var s string
+	switch {
+	case len(t.Action) == 0 || string(t.Action) == "null":
+	case json.Unmarshal(t.Action, &n) == nil:
+		if n < 0 || n > 31 {
+			return false, malformedf("access.action %d: use 0 to 31", n)
+		}
+	case json.Unmarshal(t.Action, &s) == nil:
+		if s == "*" || s == "all" {
+			return true, nil
+		}
+		for _, r := range s {
+			bit := strings.IndexRune("rwcdC", r)
+			if bit < 0 {
+				return false, malformedf("access.action %.80q: use letters of rwcdC, or *", s)
+			}
+			n |= 1 << bit
+		}
+	default:
+		return false, malformedf("access.action: use a number from 0 to 31 or letters of rwcdC")
+	}
+	return n&^1 != 0 || len(t.Command) > 0, nil
+}
+
+// authorizeTokens says whether a header would open something, by the rule that opens it.
+func (a *API) authorizeTokens(c *call) error {
+	var body struct {
+		Header string      `json:"header"`
+		Access tokenAccess `json:"access"`
+	}
+	if err := c.decode(&body); err != nil {
+		return err
+	}
+	want := body.Access
+	for field, v := range map[string]string{"org_feature": want.OrgFeature, "app_feature": want.AppFeature, "machine_feature": want.MachineFeature, "mutation": want.Mutation, "storage_object": want.StorageObject} {
+		if v != "" {
+			return gondola.Errorf(gondola.ErrUnsupported, "access.%s: gondola has no such thing: ask for org_slug, app_name, machine_id or volume_id", field)
+		}
+	}
+	write, err := want.writes()
+	if err != nil {
+		return err
+	}
+	if want.App == "" && (want.Machine != "" || want.Volume != "") {
+		return malformedf("access.app_name is missing: name the app of the machine or volume")
+	}
+	if want.App == "" && want.Org == "" {
+		return malformedf("access.org_slug and access.app_name are missing: name one")
+	}
+	who, err := a.headerOf(c, body.Header, want.SourceMachine)
+	if err != nil {
+		return err
+	}
+	scope := auth.OneApp
+	if want.App == "" {
+		scope = auth.WholeApps
+	}
+	who, err = who.Permit(c.ctx(), auth.Access{Scope: scope, Write: write}, auth.Target{App: want.App, Machine: want.Machine}, a.known())
+	if err != nil {
+		return err
+	}
+	if want.Org != "" {
+		if err := a.inOrg(c, who, want.App, want.Org); err != nil {
+			return err
+		}
+	}
+	return c.send(http.StatusOK, struct {
+		Access tokenAccess   `json:"access"`
+		Token  verifiedToken `json:"verified_token"`
+	}{want, verified(who)})
+}
+
+// listOrgs tells the organisations of the Apps that the caller sees, and the one that every platform has.
+func (a *API) listOrgs(c *call) error {
+	apps, err := a.apps.ListApps(c.ctx(), "")
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, c.who.Orgs(apps))
+}
+
+// inOrg returns ErrForbidden where a principal does not reach an organisation, or the App, if there is one, is not of it.
+func (a *API) inOrg(c *call, who auth.Principal, name gondola.AppName, org string) error {
+	if err := who.Reaches(org); err != nil || name == "" {
+		return err
+	}
+	app, err := a.apps.App(c.ctx(), name)
+	if err == nil && app.Organization.Slug != org {
+		err = gondola.Errorf(gondola.ErrForbidden, "app %q is not of organisation %q", name, org)
+	}
+	return err
+}
