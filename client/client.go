@@ -1,8 +1,11 @@
 // Package client speaks the Machines API over HTTP, Fly.io's as well as Gondola's, and implements the contracts of the root package with it.
 //
 // Errors have the kinds of the root package: what the server said, ErrUnavailable where no server answers and ErrDeadline where ctx ended
-// first. What Fly.io's API lacks is ErrUnsupported against a server without it. Nothing is retried; a watch that ends is the caller's to begin
-// again.
+// first. What Fly.io's API lacks is ErrUnsupported against a server without it.
+//
+// Nothing is sent twice, unless Config.Retries asks for that: then what reads, and the changes of which the contracts say that doing them again is
+// harmless, are sent again while the server does not answer or asks to come later. Create, Update, Start, Stop, Exec and the like are never. A
+// watch that ends is the caller's to begin again.
 package client
 
 import (
@@ -34,6 +37,9 @@ type Config struct {
 	TLS *tls.Config
 	// Org is whose Machines a List of all Apps has. If empty, every organisation's, which only Gondola can tell.
 	Org string
+	// Retries is how often a call that may safely be done again is sent again after ErrUnavailable, at growing distances and within its context.
+	// If zero, never.
+	Retries int
 	// UserAgent is sent with every request. If empty, "gondola".
 	UserAgent string
 }
@@ -44,6 +50,8 @@ type Client struct {
 	header http.Header
 	http   *http.Client
 	org    string
+
+	retries int
 }
 
 var _ gondola.Server = (*Client)(nil)
@@ -54,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || u.Scheme == "" {
 		return nil, gondola.Errorf(gondola.ErrInvalid, "server URL %q: use one such as http://127.0.0.1:4280", cfg.URL)
 	}
-	c := &Client{header: http.Header{}, http: cfg.HTTP, org: cfg.Org}
+	c := &Client{header: http.Header{}, http: cfg.HTTP, org: cfg.Org, retries: cfg.Retries}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
 		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext}
@@ -143,32 +151,41 @@ func (c *Client) url(path string, query url.Values) string {
 	return u
 }
 
-// do sends in as JSON, if it is not nil, and reads the answer into out, if that is not nil.
+// do sends in as JSON, if it is not nil, and reads the answer into out, if that is not nil. What reads is sent again as Config.Retries says.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	if method == "GET" {
+		return c.repeat(ctx, method, path, query, in, out)
+	}
+	_, err := c.once(ctx, method, path, query, in, out)
+	return err
+}
+
+// once is do without a second try; it also returns the header of the answer.
+func (c *Client) once(ctx context.Context, method, path string, query url.Values, in, out any) (http.Header, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
+			return nil, gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
 		}
 		body = bytes.NewReader(b)
 	}
 	resp, err := c.send(ctx, method, path, query, body, "application/json")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	defer io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	if out == nil || resp.StatusCode == http.StatusNoContent {
-		return nil
+		return resp.Header, nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		if ctx.Err() != nil || isNetwork(err) {
-			return c.broken(ctx, method, path, err)
+			return nil, c.broken(ctx, method, path, err)
 		}
-		return fmt.Errorf("%s %s: the answer of %s is not what this call returns: %w", method, path, c.base, err)
+		return nil, fmt.Errorf("%s %s: the answer of %s is not what this call returns: %w", method, path, c.base, err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 func isNetwork(err error) bool {
@@ -201,7 +218,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		defer resp.Body.Close()
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-		return nil, errorOf(resp.StatusCode, path, b)
+		return nil, comeLater(errorOf(resp.StatusCode, path, b), resp.Header.Get("Retry-After"))
 	}
 	return resp, nil
 }
