@@ -76,7 +76,7 @@ func New(p Parts) *cobra.Command {
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
 	root.AddCommand(p.Commands...)
-	root.AddCommand(e.machineCommand(), e.appCommand(), e.volumeCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.logsCommand(), e.execCommand(),
+	root.AddCommand(e.machineCommand(), e.appCommand(), e.volumeCommand(), e.imageCommand(), e.marketCommand(), e.regionCommand(), e.orgCommand(), e.logsCommand(), e.execCommand(),
 		e.statusCommand(), e.versionCommand(p.Version))
 	return root
 }
@@ -208,7 +208,7 @@ func (e *env) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{URL: url, Token: token, TLS: config})
+	return client.New(client.Config{URL: url, Token: token, TLS: config, Retries: 3})
 }
 
 // tls is the configuration for https; nil where no CA is named.
