@@ -1,9 +1,12 @@
 // Package client speaks the Machines API over HTTP, Fly.io's as well as Gondola's, and implements the contracts of the root package with it.
 //
 // Errors have the kinds of the root package: what the server said, ErrUnavailable where no server answers and ErrDeadline where ctx ended
-// first. What Fly.io's API lacks is ErrUnsupported against a server without it. What a server refused because of too many requests
-// (429) is asked again when it says, for a minute or as long as ctx lasts: it did nothing of it, so that is safe for every call. Nothing else is
-// retried; a watch that ends is the caller's to begin again.
+// first. What Fly.io's API lacks is ErrUnsupported against a server without it.
+//
+// What a server refused because of too many requests (429) is asked again when it says, for a minute or as long as ctx lasts: it did nothing of it, so
+// that is safe for every call. Else nothing is sent twice, unless Config.Retries asks for that: then what reads, and the changes of which the
+// contracts say that doing them again is harmless, are sent again while the server does not answer or asks to come later. Create, Update, Start,
+// Stop, Exec and the like are never. A watch that ends is the caller's to begin again.
 package client
 
 import (
@@ -35,6 +38,9 @@ type Config struct {
 	TLS *tls.Config
 	// Org is whose Machines a List of all Apps has. If empty, every organisation's, which only Gondola can tell.
 	Org string
+	// Retries is how often a call that may safely be done again is sent again after ErrUnavailable, at growing distances and within its context.
+	// If zero, never.
+	Retries int
 	// UserAgent is sent with every request. If empty, "gondola".
 	UserAgent string
 }
@@ -45,6 +51,8 @@ type Client struct {
 	header http.Header
 	http   *http.Client
 	org    string
+
+	retries int
 }
 
 var _ gondola.Server = (*Client)(nil)
@@ -55,7 +63,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || u.Scheme == "" {
 		return nil, gondola.Errorf(gondola.ErrInvalid, "server URL %q: use one such as http://127.0.0.1:4280", cfg.URL)
 	}
-	c := &Client{header: http.Header{}, http: cfg.HTTP, org: cfg.Org}
+	c := &Client{header: http.Header{}, http: cfg.HTTP, org: cfg.Org, retries: cfg.Retries}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
 		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext}
@@ -144,13 +152,22 @@ func (c *Client) url(path string, query url.Values) string {
 	return u
 }
 
-// do sends in as JSON, if it is not nil, and reads the answer into out, if that is not nil.
+// do sends in as JSON, if it is not nil, and reads the answer into out, if that is not nil. What reads is sent again as Config.Retries says.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	if method == "GET" {
+		return c.repeat(ctx, method, path, query, in, out)
+	}
+	_, err := c.once(ctx, method, path, query, in, out)
+	return err
+}
+
+// once is do without a second try; it also returns the header of the answer.
+func (c *Client) once(ctx context.Context, method, path string, query url.Values, in, out any) (http.Header, error) {
 	var body []byte
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
+			return nil, gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
 		}
 	}
 	resp, err := c.patiently(ctx, func() (*http.Response, error) {
@@ -161,20 +178,20 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return c.send(ctx, method, path, query, r, "application/json")
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	defer io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	if out == nil || resp.StatusCode == http.StatusNoContent {
-		return nil
+		return resp.Header, nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		if ctx.Err() != nil || isNetwork(err) {
-			return c.broken(ctx, method, path, err)
+			return nil, c.broken(ctx, method, path, err)
 		}
-		return fmt.Errorf("%s %s: the answer of %s is not what this call returns: %w", method, path, c.base, err)
+		return nil, fmt.Errorf("%s %s: the answer of %s is not what this call returns: %w", method, path, c.base, err)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 func isNetwork(err error) bool {
@@ -209,9 +226,9 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
 		err := errorOf(resp.StatusCode, path, b)
 		if resp.StatusCode == http.StatusTooManyRequests {
-			err = tooMany{err, retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+			return nil, tooMany{err, retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 		}
-		return nil, err
+		return nil, comeLater(err, resp.Header.Get("Retry-After"))
 	}
 	return resp, nil
 }

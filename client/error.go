@@ -67,6 +67,9 @@ func kindOf(code int, path string, a answer, text string) error {
 	if a.Details.Kind != "" {
 		return nil // a fault of the server
 	}
+	if a.Status == "insufficient_capacity" || a.Status == "volume_placement_capacity" || strings.HasPrefix(text, "insufficient resources") {
+		return gondola.ErrCapacity
+	}
 	switch code {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
 		if strings.HasPrefix(text, "no capacity") { // for a volume
@@ -92,10 +95,7 @@ func kindOf(code int, path string, a answer, text string) error {
 	case http.StatusPreconditionFailed:
 		return gondola.ErrPrecondition
 	case http.StatusUnprocessableEntity:
-		switch {
-		case a.Status == "insufficient_capacity" || a.Status == "volume_placement_capacity":
-			return gondola.ErrCapacity
-		case a.Status == "name_taken":
+		if a.Status == "name_taken" {
 			return gondola.ErrNameTaken
 		}
 		return gondola.ErrInvalid

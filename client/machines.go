@@ -12,13 +12,13 @@ import (
 // Create implements gondola.Machines.
 func (c *Client) Create(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (m gondola.Machine, err error) {
 	err = c.do(ctx, "POST", path("apps", string(app), "machines"), nil, req, &m)
-	return m, err
+	return in(app, m), err
 }
 
 // Get implements gondola.Machines.
 func (c *Client) Get(ctx context.Context, ref gondola.Ref) (m gondola.Machine, err error) {
 	err = c.do(ctx, "GET", machine(ref), nil, nil, &m)
-	return m, err
+	return in(ref.App, m), err
 }
 
 // List implements gondola.Machines.
@@ -39,32 +39,49 @@ func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	for k, v := range f.Metadata {
 		q.Set("metadata."+k, v)
 	}
+	all := []gondola.Machine{}
 	if app != "" {
-		var ms []gondola.Machine
-		err := c.do(ctx, "GET", path("apps", string(app), "machines"), q, nil, &ms)
-		return withConfigs(ms), err
+		err := pages(ctx, c, path("apps", string(app), "machines"), q, func(page []gondola.Machine) (string, int) {
+			for _, m := range page {
+				all = append(all, in(app, m))
+			}
+			return "", len(page)
+		})
+		return all, err
 	}
-	var page struct {
-		Machines []gondola.Machine `json:"machines"`
+	type orgMachine struct {
+		gondola.Machine
+		App gondola.AppName `json:"app_name"`
 	}
-	err := c.do(ctx, "GET", path("orgs", c.org, "machines"), q, nil, &page)
-	return withConfigs(page.Machines), err
+	type orgMachines struct {
+		Machines []orgMachine `json:"machines"`
+		Next     string       `json:"next_cursor"`
+	}
+	err := pages(ctx, c, path("orgs", c.org, "machines"), q, func(page orgMachines) (string, int) {
+		for _, m := range page.Machines {
+			all = append(all, in(m.App, m.Machine))
+		}
+		return page.Next, len(page.Machines)
+	})
+	return all, err
 }
 
-// withConfigs sets the Config of Machines that have an incomplete one to that: it says what they are.
-func withConfigs(ms []gondola.Machine) []gondola.Machine {
-	for i := range ms {
-		if ms[i].Config == nil {
-			ms[i].Config = ms[i].IncompleteConfig
-		}
+// in returns the Machine with its App, which Fly.io's API does not tell. Where it has an incomplete Config alone, that is its Config: it says what
+// the Machine is.
+func in(app gondola.AppName, m gondola.Machine) gondola.Machine {
+	if m.Config == nil {
+		m.Config = m.IncompleteConfig
 	}
-	return ms
+	if m.Gondola == nil && m.ID != "" {
+		m.Gondola = &gondola.MachineExtension{App: app}
+	}
+	return m
 }
 
 // Update implements gondola.Machines.
 func (c *Client) Update(ctx context.Context, ref gondola.Ref, req gondola.UpdateRequest) (m gondola.Machine, err error) {
 	err = c.do(ctx, "POST", machine(ref), nil, req, &m)
-	return m, err
+	return in(ref.App, m), err
 }
 
 // Start implements gondola.Machines.
@@ -98,7 +115,7 @@ func (c *Client) Signal(ctx context.Context, ref gondola.Ref, sig gondola.Signal
 // Destroy implements gondola.Machines.
 func (c *Client) Destroy(ctx context.Context, ref gondola.Ref, force bool) error {
 	f := strconv.FormatBool(force)
-	return c.do(ctx, "DELETE", machine(ref), url.Values{"force": {f}, "kill": {f}}, nil, nil)
+	return c.repeat(ctx, "DELETE", machine(ref), url.Values{"force": {f}, "kill": {f}}, nil, nil)
 }
 
 // Wait implements gondola.Machines.
@@ -149,22 +166,14 @@ func (c *Client) Processes(ctx context.Context, ref gondola.Ref) (ps []gondola.P
 	return ps, err
 }
 
-// SetMetadata implements gondola.Machines.
-func (c *Client) SetMetadata(ctx context.Context, ref gondola.Ref, version gondola.Version, values map[string]*string) error {
-	return c.do(ctx, "PATCH", machine(ref, "metadata"), nil, struct {
-		Metadata map[string]*string `json:"metadata"`
-		Version  gondola.Version    `json:"machine_version,omitempty"`
-	}{values, version}, nil)
-}
-
 // Cordon implements gondola.Machines.
 func (c *Client) Cordon(ctx context.Context, ref gondola.Ref) error {
-	return c.do(ctx, "POST", machine(ref, "cordon"), nil, nil, nil)
+	return c.repeat(ctx, "POST", machine(ref, "cordon"), nil, nil, nil)
 }
 
 // Uncordon implements gondola.Machines.
 func (c *Client) Uncordon(ctx context.Context, ref gondola.Ref) error {
-	return c.do(ctx, "POST", machine(ref, "uncordon"), nil, nil, nil)
+	return c.repeat(ctx, "POST", machine(ref, "uncordon"), nil, nil, nil)
 }
 
 // Versions implements gondola.Machines.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"slices"
+	"time"
 
 	"gondola"
 )
@@ -17,8 +18,21 @@ func (c *Client) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App
 	if err := c.do(ctx, "POST", path("apps"), nil, app, nil); err != nil {
 		return gondola.App{}, err
 	}
-	return c.App(ctx, app.Name) // Fly.io's answer has but an id
+	// Fly.io's answer has but an id, and for a while after it a new App is unknown there, or its token does not reach it.
+	var made gondola.App
+	within, cancel := context.WithTimeout(ctx, newAppPatience)
+	defer cancel()
+	err := c.again(within, func(err error) bool {
+		return errors.Is(err, gondola.ErrNotFound) || errors.Is(err, gondola.ErrUnauthorized)
+	}, -1, func() (err error) {
+		made, err = c.App(ctx, app.Name)
+		return err
+	})
+	return made, err
 }
+
+// newAppPatience bounds the wait for a new App.
+const newAppPatience = 10 * time.Second
 
 // App implements gondola.Apps.
 func (c *Client) App(ctx context.Context, name gondola.AppName) (app gondola.App, err error) {
@@ -32,11 +46,16 @@ func (c *Client) ListApps(ctx context.Context, org string) ([]gondola.App, error
 	if org != "" {
 		q.Set("org_slug", org)
 	}
-	var list struct {
+	all := []gondola.App{}
+	type appList struct {
 		Apps []gondola.App `json:"apps"`
+		Next string        `json:"next_cursor"`
 	}
-	err := c.do(ctx, "GET", path("apps"), q, nil, &list)
-	return list.Apps, err
+	err := pages(ctx, c, path("apps"), q, func(page appList) (string, int) {
+		all = append(all, page.Apps...)
+		return page.Next, len(page.Apps)
+	})
+	return all, err
 }
 
 // DeleteApp implements gondola.Apps.
@@ -46,7 +65,7 @@ func (c *Client) DeleteApp(ctx context.Context, name gondola.AppName) error {
 
 // Ask implements gondola.Bidder.
 func (c *Client) Ask(ctx context.Context, ask gondola.Ask) (a gondola.Auction, err error) {
-	err = c.do(ctx, "POST", ext("ask"), nil, ask, &a)
+	err = c.repeat(ctx, "POST", ext("ask"), nil, ask, &a)
 	return a, err
 }
 
@@ -58,7 +77,7 @@ func (c *Client) Placements(ctx context.Context, req gondola.PlacementsRequest) 
 	var list struct {
 		Regions []gondola.Placement `json:"regions"`
 	}
-	err := c.do(ctx, "POST", path("platform", "placements"), nil, req, &list)
+	err := c.repeat(ctx, "POST", path("platform", "placements"), nil, req, &list)
 	return list.Regions, err
 }
 
@@ -83,7 +102,7 @@ func (c *Client) Regions(ctx context.Context) ([]gondola.RegionInfo, error) {
 
 // PutPayload implements gondola.Files.
 func (c *Client) PutPayload(ctx context.Context, ref gondola.Ref, p gondola.Payload) error {
-	return c.do(ctx, "PUT", extMachine(ref, "payload"), nil, p, nil)
+	return c.repeat(ctx, "PUT", extMachine(ref, "payload"), nil, p, nil)
 }
 
 // SetServices implements gondola.Services.
@@ -94,7 +113,7 @@ func (c *Client) SetServices(ctx context.Context, network string, services []gon
 	if network == "" {
 		return errors.New("SetServices: the network has no name")
 	}
-	return c.do(ctx, "PUT", ext("networks", network, "services"), nil, services, nil)
+	return c.repeat(ctx, "PUT", ext("networks", network, "services"), nil, services, nil)
 }
 
 // Entrances implements gondola.Services.

@@ -15,5 +15,5 @@ func (c *Client) SetPolicies(ctx context.Context, network, owner string, set gon
 	if set.Policies == nil {
 		set.Policies = []gondola.Policy{}
 	}
-	return c.do(ctx, "PUT", ext("networks", network, "policies", owner), nil, set, nil)
+	return c.repeat(ctx, "PUT", ext("networks", network, "policies", owner), nil, set, nil)
 }

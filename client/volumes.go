@@ -13,45 +13,63 @@ func volume(ref gondola.VolumeRef, more ...string) string {
 // CreateVolume implements gondola.Volumes.
 func (c *Client) CreateVolume(ctx context.Context, app gondola.AppName, req gondola.CreateVolumeRequest) (v gondola.Volume, err error) {
 	err = c.do(ctx, "POST", path("apps", string(app), "volumes"), nil, req, &v)
-	return v, err
+	return ofApp(app, v), err
 }
 
 // Volume implements gondola.Volumes.
 func (c *Client) Volume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
 	err = c.do(ctx, "GET", volume(ref), nil, nil, &v)
-	return v, err
+	return ofApp(ref.App, v), err
 }
 
 // ListVolumes implements gondola.Volumes.
 func (c *Client) ListVolumes(ctx context.Context, app gondola.AppName) ([]gondola.Volume, error) {
+	all := []gondola.Volume{}
 	if app != "" {
-		var vs []gondola.Volume
-		err := c.do(ctx, "GET", path("apps", string(app), "volumes"), nil, nil, &vs)
-		return vs, err
+		err := pages(ctx, c, path("apps", string(app), "volumes"), nil, func(page []gondola.Volume) (string, int) {
+			for _, v := range page {
+				all = append(all, ofApp(app, v))
+			}
+			return "", len(page)
+		})
+		return all, err
 	}
-	var page struct {
+	type orgVolumes struct {
 		Volumes []gondola.Volume `json:"volumes"`
+		Next    string           `json:"next_cursor"`
 	}
-	err := c.do(ctx, "GET", path("orgs", c.org, "volumes"), nil, nil, &page)
-	return page.Volumes, err
+	err := pages(ctx, c, path("orgs", c.org, "volumes"), nil, func(page orgVolumes) (string, int) {
+		all = append(all, page.Volumes...)
+		return page.Next, len(page.Volumes)
+	})
+	return all, err
+}
+
+// ofApp returns the Volume with its App, which Fly.io's API tells only where all of an organisation are listed.
+func ofApp(app gondola.AppName, v gondola.Volume) gondola.Volume {
+	if v.App == "" && v.ID != "" {
+		v.App = app
+	}
+	return v
 }
 
 // UpdateVolume implements gondola.Volumes.
 func (c *Client) UpdateVolume(ctx context.Context, ref gondola.VolumeRef, req gondola.UpdateVolumeRequest) (v gondola.Volume, err error) {
 	err = c.do(ctx, "PUT", volume(ref), nil, req, &v)
-	return v, err
+	return ofApp(ref.App, v), err
 }
 
 // ExtendVolume implements gondola.Volumes.
 func (c *Client) ExtendVolume(ctx context.Context, ref gondola.VolumeRef, sizeGB int) (out gondola.ExtendVolumeResponse, err error) {
 	err = c.do(ctx, "PUT", volume(ref, "extend"), nil, map[string]int{"size_gb": sizeGB}, &out)
+	out.Volume = ofApp(ref.App, out.Volume)
 	return out, err
 }
 
 // DeleteVolume implements gondola.Volumes.
 func (c *Client) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (v gondola.Volume, err error) {
-	err = c.do(ctx, "DELETE", volume(ref), nil, nil, &v)
-	return v, err
+	err = c.repeat(ctx, "DELETE", volume(ref), nil, nil, &v)
+	return ofApp(ref.App, v), err
 }
 
 // RecoverVolume implements gondola.Volumes.

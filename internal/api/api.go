@@ -1,7 +1,8 @@
 // Package api serves the Machines API over HTTP: Fly.io's public routes under /v1 and Gondola's own under /v1/gondola.
 //
 // It owns paths, access, bodies and the only map of errors to statuses, and knows nothing of placement or of how Machines run: it serves any
-// gondola.Platform, be it a whole server's or one worker's. No route works without a token or a server's certificate. Payloads of Machines
+// gondola.Platform, be it a whole server's or one worker's. No route works without a token or a server's certificate, but for the description of
+// them all (/openapi.json, and /docs for people), which is made of the route table and the Go types and says nothing of the platform. Payloads of Machines
 // pass through and are in no answer and no log line.
 package api
 
@@ -83,6 +84,9 @@ func New(cfg Config) http.Handler {
 	for _, r := range routes {
 		a.mux.Handle(r.method+" "+r.path, a.guard(r))
 	}
+	asJSON, asPage := manual(a.version)
+	a.mux.HandleFunc("GET /openapi.json", asJSON)
+	a.mux.HandleFunc("GET /docs", asPage)
 	a.mux.HandleFunc("/", a.unknown)
 	return a
 }
@@ -163,7 +167,7 @@ func (c *call) ref() gondola.Ref {
 func (c *call) send(code int, v any) error { return writeJSON(c.w, code, v) }
 
 // ok answers what Fly.io's API does where there is nothing to say.
-func (c *call) ok() error { return c.send(http.StatusOK, map[string]bool{"ok": true}) }
+func (c *call) ok() error { return c.send(http.StatusOK, okAnswer{true}) }
 
 // guard authenticates, checks the access that the route wants, runs its handler and turns its error into an answer.
 func (a *API) guard(rt route) http.Handler {

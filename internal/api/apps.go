@@ -7,10 +7,7 @@ import (
 )
 
 func (a *API) createApp(c *call) error {
-	var body struct {
-		gondola.NewApp
-		AppName gondola.AppName `json:"app_name"` // the documentation's name for it (trap 6)
-	}
+	var body newApp
 	if err := c.decode(&body); err != nil {
 		return err
 	}
@@ -27,11 +24,7 @@ func (a *API) createApp(c *call) error {
 	if err != nil {
 		return err
 	}
-	// created_at for the OpenAPI file, the whole App for fly-go.
-	return c.send(http.StatusCreated, struct {
-		gondola.App
-		CreatedAt int64 `json:"created_at"`
-	}{app, app.CreatedAt.UnixMilli()})
+	return c.send(http.StatusCreated, madeApp{app, app.CreatedAt.UnixMilli()})
 }
 
 func (a *API) getApp(c *call) error {
@@ -58,16 +51,12 @@ func (a *API) listApps(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, struct {
-		Apps  []gondola.App `json:"apps"`
-		Next  string        `json:"next_cursor,omitempty"`
-		Total int           `json:"total_apps"`
-	}{apps, next, total})
+	return c.send(http.StatusOK, appList{apps, next, total})
 }
 
 func (a *API) deleteApp(c *call) error {
 	if err := a.apps.DeleteApp(c.ctx(), c.app()); err != nil {
 		return err
 	}
-	return c.send(http.StatusAccepted, map[string]bool{"ok": true})
+	return c.send(http.StatusAccepted, okAnswer{true})
 }

@@ -15,6 +15,14 @@ func RouteTable() (routes [][2]string) {
 	return routes
 }
 
+// Operations returns what operations.go describes, "METHOD path".
+func Operations() (names []string) {
+	for name := range operations() {
+		names = append(names, name)
+	}
+	return names
+}
+
 // Words is the splitting of a command line.
 var Words = words
 

@@ -283,5 +283,5 @@ func (a *API) pruneImages(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, map[string]int64{"freed_bytes": freed})
+	return c.send(http.StatusOK, freedAnswer{freed})
 }

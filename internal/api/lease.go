@@ -7,13 +7,13 @@ import (
 )
 
 // leaseAnswer is what the API wraps answers about leases in (trap 7).
-type leaseAnswer struct {
+type leaseAnswer[T any] struct {
 	Status string `json:"status"`
-	Data   any    `json:"data"`
+	Data   T      `json:"data"`
 }
 
-func (c *call) sendLease(code int, data any) error {
-	return c.send(code, leaseAnswer{"success", data})
+func sendLease[T any](c *call, code int, data T) error {
+	return c.send(code, leaseAnswer[T]{"success", data})
 }
 
 // aboutLease is an error of the routes of leases, whose body has a form of its own.
@@ -37,7 +37,7 @@ func (a *API) acquireLease(c *call) error {
 	if err != nil {
 		return aboutLease{err}
 	}
-	return c.sendLease(http.StatusCreated, lease)
+	return sendLease(c, http.StatusCreated, lease)
 }
 
 func (a *API) showLease(c *call) error {
@@ -45,12 +45,12 @@ func (a *API) showLease(c *call) error {
 	if err != nil {
 		return aboutLease{err}
 	}
-	return c.sendLease(http.StatusOK, lease)
+	return sendLease(c, http.StatusOK, lease)
 }
 
 func (a *API) releaseLease(c *call) error {
 	if err := a.server.ReleaseLease(c.ctx(), c.ref()); err != nil {
 		return aboutLease{err}
 	}
-	return c.sendLease(http.StatusOK, map[string]bool{"ok": true})
+	return sendLease(c, http.StatusOK, okAnswer{true})
 }

@@ -145,6 +145,10 @@ func (a *API) listOrgMachines(c *call) error {
 	if err != nil {
 		return err
 	}
+	summary, err := c.flag("summary")
+	if err != nil {
+		return err
+	}
 	var after time.Time
 	if s := c.query("updated_after"); s != "" {
 		if after, err = time.Parse(time.RFC3339, s); err != nil {
@@ -163,6 +167,9 @@ func (a *API) listOrgMachines(c *call) error {
 	unreachable := map[gondola.Region]bool{}
 	for _, m := range all {
 		if app := m.Ref().App; sees(app, m.ID) && m.UpdatedAt.After(after) {
+			if summary {
+				m.Config, m.Events = nil, nil
+			}
 			list = append(list, orgMachine{shown(m), app})
 			if m.HostStatus == "unreachable" {
 				unreachable[m.Region] = true
@@ -173,13 +180,7 @@ func (a *API) listOrgMachines(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := struct {
-		Machines     []orgMachine     `json:"machines"`
-		Next         string           `json:"next_cursor,omitempty"`
-		LastID       string           `json:"last_machine_id,omitempty"`
-		LastUpdated  string           `json:"last_updated_at,omitempty"`
-		ErrorRegions []gondola.Region `json:"error_regions"`
-	}{Machines: list, Next: next, ErrorRegions: []gondola.Region{}}
+	out := orgMachines{Machines: list, Next: next, ErrorRegions: []gondola.Region{}}
 	for r := range unreachable {
 		out.ErrorRegions = append(out.ErrorRegions, r)
 	}
@@ -242,9 +243,7 @@ func (a *API) restartMachine(c *call) (err error) {
 }
 
 func (a *API) signalMachine(c *call) error {
-	var body struct {
-		Signal gondola.Signal `json:"signal"` // a name or a number (trap 3)
-	}
+	var body signalBody
 	if err := c.decode(&body); err != nil {
 		return err
 	}

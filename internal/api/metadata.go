@@ -40,7 +40,7 @@ func (a *API) getMetadataKey(c *call) error {
 	if !ok {
 		return gondola.Errorf(gondola.ErrNotFound, "machine %s has no metadata %q", c.ref().ID, c.PathValue("key"))
 	}
-	return c.send(http.StatusOK, map[string]string{"value": v})
+	return c.send(http.StatusOK, valueAnswer{v})
 }
 
 // patchMetadata merges.
@@ -73,9 +73,7 @@ func (a *API) putMetadata(c *call) error {
 }
 
 func (a *API) setMetadataKey(c *call) error {
-	var body struct {
-		Value *string `json:"value"`
-	}
+	var body valueBody
 	if err := c.decode(&body); err != nil {
 		return err
 	}

@@ -18,19 +18,15 @@ func (a *API) placements(c *call) error {
 	if got == nil {
 		got = []gondola.Placement{}
 	}
-	return c.send(http.StatusOK, map[string][]gondola.Placement{"regions": got})
+	return c.send(http.StatusOK, placementList{got})
 }
 
-// regions answers with capitalised keys, as the real API does and fly-go has them (trap 8).
 func (a *API) regions(c *call) error {
 	regions, err := a.market.Regions(c.ctx())
 	if err != nil {
 		return err
 	}
-	out := struct {
-		Regions []gondola.RegionInfo
-		Nearest gondola.Region
-	}{Regions: regions}
+	out := regionList{Regions: regions}
 	if out.Regions == nil {
 		out.Regions = []gondola.RegionInfo{}
 	}

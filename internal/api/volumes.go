@@ -78,12 +78,7 @@ func (a *API) listOrgVolumes(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := struct {
-		Volumes     []gondola.Volume `json:"volumes"`
-		Next        string           `json:"next_cursor,omitempty"`
-		LastID      string           `json:"last_volume_id,omitempty"`
-		LastUpdated string           `json:"last_updated_at,omitempty"`
-	}{Volumes: append([]gondola.Volume{}, part...), Next: next}
+	out := orgVolumes{Volumes: append([]gondola.Volume{}, part...), Next: next}
 	if n := len(part); n > 0 {
 		out.LastID, out.LastUpdated = string(part[n-1].ID), part[n-1].CreatedAt.Format(time.RFC3339Nano)
 	}
@@ -103,9 +98,7 @@ func (a *API) updateVolume(c *call) error {
 }
 
 func (a *API) extendVolume(c *call) error {
-	var req struct {
-		SizeGB int `json:"size_gb"`
-	}
+	var req extendBody
 	if err := c.decode(&req); err != nil {
 		return err
 	}
@@ -144,11 +137,8 @@ func (a *API) purgeVolume(c *call) error {
 	return c.send(http.StatusOK, v)
 }
 
-// snapshotVolume takes, beside Fly.io's empty body, the id of the snapshot: with it the call can be done again.
 func (a *API) snapshotVolume(c *call) error {
-	var req struct {
-		ID string `json:"id"`
-	}
+	var req snapshotBody
 	if err := c.decode(&req); err != nil {
 		return err
 	}

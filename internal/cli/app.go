@@ -22,7 +22,7 @@ func isKind(err, kind error) bool { return errors.Is(err, kind) }
 
 func (e *env) appCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "app", Aliases: []string{"apps"}, Short: "Make and list Apps, the groups of Machines"}
-	var network, org string
+	var network, org, listOrg string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make an App", Args: exactArgs("a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,8 +37,22 @@ func (e *env) appCommand() *cobra.Command {
 			return e.printApps([]gondola.App{a}, false)
 		},
 	}
-	create.Flags().StringVarP(&org, "org", "o", "", "organisation that owns it (default: personal)")
 	create.Flags().StringVar(&network, "network", "", "network of its own; Machines of different networks cannot reach each other")
+	create.Flags().StringVarP(&org, "org", "o", gondola.Org, "organisation that owns it")
+	show := &cobra.Command{
+		Use: "show NAME", Aliases: []string{"status"}, Short: "Show an App", Args: exactArgs("a name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			a, err := c.App(cmd.Context(), gondola.AppName(args[0]))
+			if err != nil {
+				return err
+			}
+			return e.printApps([]gondola.App{a}, false)
+		},
+	}
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List Apps", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,14 +60,14 @@ func (e *env) appCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			apps, err := c.ListApps(cmd.Context(), org)
+			apps, err := c.ListApps(cmd.Context(), listOrg)
 			if err != nil {
 				return err
 			}
 			return e.printApps(apps, true)
 		},
 	}
-	list.Flags().StringVarP(&org, "org", "o", "", "only those of this organisation")
+	list.Flags().StringVarP(&listOrg, "org", "o", "", "only this organisation's (default: all that the token reaches)")
 	destroy := &cobra.Command{
 		Use: "destroy NAME", Aliases: []string{"rm", "delete"}, Short: "Destroy an App and all its Machines", Args: exactArgs("a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,7 +82,7 @@ func (e *env) appCommand() *cobra.Command {
 			return e.done(map[string]string{"name": args[0], "status": "destroyed"}, args[0]+" destroyed")
 		},
 	}
-	return group(cmd, create, list, destroy)
+	return group(cmd, create, list, show, destroy)
 }
 
 func (e *env) printApps(apps []gondola.App, many bool) error {

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +24,7 @@ func (e *env) become(ctx context.Context, c *client.Client, ref gondola.Ref, s g
 }
 
 func (e *env) machineStart() *cobra.Command {
-	return e.onMachine("start", "Start a stopped Machine", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+	return e.onMachines("start", "Start Machines that are stopped or suspended", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
 		if _, err := c.Start(ctx, m.Ref()); err != nil {
 			return err
 		}
@@ -37,17 +35,12 @@ func (e *env) machineStart() *cobra.Command {
 func (e *env) machineStop() *cobra.Command {
 	var signal string
 	var timeout time.Duration
-	cmd := e.onMachine("stop", "Stop a Machine", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		sig, err := gondola.ParseSignal(signal)
+	cmd := e.onMachines("stop", "Stop Machines", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		sig, limit, err := ending(signal, timeout)
 		if err != nil {
 			return err
 		}
-		req := gondola.StopRequest{Signal: sig}
-		if timeout > 0 {
-			req.Timeout = new(gondola.Duration)
-			*req.Timeout = gondola.Duration(timeout)
-		}
-		if err := c.Stop(ctx, m.Ref(), req); err != nil {
+		if err := c.Stop(ctx, m.Ref(), gondola.StopRequest{Signal: sig, Timeout: limit}); err != nil {
 			return err
 		}
 		return e.become(ctx, c, m.Ref(), gondola.Stopped)
@@ -57,29 +50,72 @@ func (e *env) machineStop() *cobra.Command {
 	return cmd
 }
 
+// ending reads how a Machine is to end.
+func ending(signal string, timeout time.Duration) (gondola.Signal, *gondola.Duration, error) {
+	sig, err := gondola.ParseSignal(signal)
+	if timeout <= 0 {
+		return sig, nil, err
+	}
+	limit := gondola.Duration(timeout)
+	return sig, &limit, err
+}
+
+func (e *env) machineSuspend() *cobra.Command {
+	return e.onMachines("suspend", "Write out the memory of Machines, from where start goes on", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		if err := c.Suspend(ctx, m.Ref()); err != nil {
+			return err
+		}
+		return e.become(ctx, c, m.Ref(), gondola.Suspended)
+	})
+}
+
 func (e *env) machineRestart() *cobra.Command {
-	return e.onMachine("restart", "Stop a Machine and start it again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		if err := c.Restart(ctx, m.Ref(), gondola.RestartRequest{}); err != nil {
+	var signal string
+	var timeout time.Duration
+	var force bool
+	cmd := e.onMachines("restart", "Stop Machines and start them again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		sig, limit, err := ending(signal, timeout)
+		if err != nil {
+			return err
+		}
+		if err := c.Restart(ctx, m.Ref(), gondola.RestartRequest{Signal: sig, Timeout: limit, ForceStop: force}); err != nil {
 			return err
 		}
 		return e.become(ctx, c, m.Ref(), gondola.Started)
 	})
+	cmd.Flags().StringVarP(&signal, "signal", "s", "", "signal to begin with (default: that of its config)")
+	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 0, "how long until SIGKILL (default: that of its config)")
+	cmd.Flags().BoolVar(&force, "force-stop", false, "with SIGKILL at once")
+	return cmd
+}
+
+func (e *env) machineKill() *cobra.Command {
+	var signal string
+	cmd := e.onMachines("kill", "Kill the main process of Machines; their restart policy says what follows", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		return e.signal(ctx, c, m, signal)
+	})
+	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGKILL", "which signal")
+	return cmd
 }
 
 func (e *env) machineSignal() *cobra.Command {
 	var signal string
 	cmd := e.onMachine("signal", "Send a signal to a Machine's main process", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		sig, err := gondola.ParseSignal(signal)
-		if err != nil {
-			return err
-		}
-		if err := c.Signal(ctx, m.Ref(), sig); err != nil {
-			return err
-		}
-		return e.done(map[string]any{"id": m.ID, "signal": sig}, fmt.Sprintf("%s has got %s", m.ID, sig))
+		return e.signal(ctx, c, m, signal)
 	})
 	cmd.Flags().StringVarP(&signal, "signal", "s", "SIGTERM", "which signal")
 	return cmd
+}
+
+func (e *env) signal(ctx context.Context, c *client.Client, m gondola.Machine, name string) error {
+	sig, err := gondola.ParseSignal(name)
+	if err != nil {
+		return err
+	}
+	if err := c.Signal(ctx, m.Ref(), sig); err != nil {
+		return err
+	}
+	return e.done(map[string]any{"id": m.ID, "signal": sig}, fmt.Sprintf("%s has got %s", m.ID, sig))
 }
 
 func (e *env) machineDestroy() *cobra.Command {
@@ -115,38 +151,43 @@ func (e *env) machineDestroy() *cobra.Command {
 }
 
 func (e *env) machineUpdate() *cobra.Command {
-	var image, config string
-	var vars []string
+	var image, command string
+	var skip, yes bool
+	var k configFlags
 	cmd := e.onMachine("update", "Give a Machine a new config", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		req := gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: *m.Config}, CurrentVersion: m.Version}
-		if config != "" {
-			b, err := os.ReadFile(config)
-			if err != nil {
-				return err
-			}
-			req.Config = gondola.Config{}
-			if err := json.Unmarshal(b, &req.Config); err != nil {
-				return fmt.Errorf("%s is not a machine config: %w", config, err)
-			}
+		req := gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: *m.Config, SkipLaunch: skip}, CurrentVersion: m.Version}
+		if err := k.apply(&req.Config); err != nil {
+			return err
 		}
 		if image != "" {
 			req.Config.Image = image
 		}
-		if err := pairs(vars, "--env", &req.Config.Env); err != nil {
-			return err
+		if command != "" {
+			words, err := plainWords("--command", command)
+			if err != nil {
+				return err
+			}
+			req.Config.Init.Cmd = words
 		}
 		u, err := c.Update(ctx, m.Ref(), req)
 		if err != nil {
 			return err
+		}
+		if skip {
+			return e.done(u, fmt.Sprintf("%s will run version %s when it is started", m.ID, u.Version))
 		}
 		if err := e.settle(ctx, c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Started}, Version: u.Version}); err != nil {
 			return err
 		}
 		return e.done(u, fmt.Sprintf("%s runs version %s", m.ID, u.Version))
 	})
-	cmd.Flags().StringVar(&image, "image", "", "new image")
-	cmd.Flags().StringVarP(&config, "config", "c", "", "file with the whole new config in JSON")
-	cmd.Flags().StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE to set")
+	f := cmd.Flags()
+	f.StringVarP(&image, "image", "i", "", "new image")
+	f.StringVarP(&command, "command", "C", "", "new command")
+	f.BoolVar(&skip, "skip-start", false, "do not start it")
+	f.BoolVarP(&yes, "yes", "y", false, "nothing is asked anyway")
+	f.Lookup("yes").Hidden = true // scripts for the official CLI have it
+	k.register(f)
 	return cmd
 }
 
@@ -170,5 +211,6 @@ func (e *env) machineWait() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&state, "state", "started", "which state")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long, at most 60s")
+	cmd.Flags().DurationVar(&timeout, "wait-timeout", time.Minute, "the same")
 	return cmd
 }

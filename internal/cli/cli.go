@@ -218,7 +218,7 @@ func (e *env) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{URL: url, Token: token, TLS: config})
+	return client.New(client.Config{URL: url, Token: token, TLS: config, Retries: 3})
 }
 
 // tls is the configuration for https; nil where no CA is named.

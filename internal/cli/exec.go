@@ -69,36 +69,7 @@ func (e *env) execCommand() *cobra.Command {
 		Use: "exec MACHINE COMMAND...", Short: "Run a command in a Machine", Example: "  gondola exec -it 3d8d9e1f0a2b4c sh",
 		Args: minArgs("a Machine", "a command"), ValidArgsFunction: e.completeMachine,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := e.connect()
-			if err != nil {
-				return err
-			}
-			m, err := find(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			streams := gondola.ExecIO{Stdout: e.out}
-			if stdin {
-				streams.Stdin = e.in
-			}
-			if tty {
-				restore, resize, err := rawTerminal(cmd.Context())
-				if err != nil {
-					return err
-				}
-				defer restore()
-				streams.Resize = resize
-			} else {
-				streams.Stderr = e.err
-			}
-			st, err := c.ExecStream(cmd.Context(), m.Ref(), gondola.ExecOptions{Container: container, Command: args[1:], TTY: tty, Stdin: stdin}, streams)
-			if err != nil {
-				return err
-			}
-			if st.Code != 0 {
-				return ExitCode(st.Code)
-			}
-			return nil
+			return e.exec(cmd.Context(), args[0], gondola.ExecOptions{Container: container, Command: args[1:], TTY: tty, Stdin: stdin})
 		},
 	}
 	f := cmd.Flags()
@@ -107,6 +78,60 @@ func (e *env) execCommand() *cobra.Command {
 	f.BoolVarP(&tty, "tty", "t", false, "with a terminal")
 	f.BoolVarP(&stdin, "stdin", "i", false, "pass standard input")
 	return cmd
+}
+
+// consoleCommand is a shell in a Machine: with a terminal where standard input is one, and else fed by it.
+func (e *env) consoleCommand() *cobra.Command {
+	var container, command string
+	cmd := &cobra.Command{
+		Use: "console MACHINE", Short: "Open a shell in a Machine", Example: "  gondola machine console web\n  echo 'ls /' | gondola machine console web",
+		Args: exactArgs("the id or name of a Machine"), ValidArgsFunction: e.completeMachine,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			words, err := plainWords("--command", command)
+			if err != nil {
+				return err
+			}
+			tty := e.in == os.Stdin && term.IsTerminal(int(os.Stdin.Fd()))
+			return e.exec(cmd.Context(), args[0], gondola.ExecOptions{Container: container, Command: words, TTY: tty, Stdin: true})
+		},
+	}
+	cmd.Flags().StringVarP(&container, "container", "c", "", "which container (default: the first)")
+	cmd.Flags().StringVarP(&command, "command", "C", "sh", "what to run")
+	return cmd
+}
+
+// exec runs a command in a Machine with this terminal's streams. Its exit code is the error.
+func (e *env) exec(ctx context.Context, machine string, o gondola.ExecOptions) error {
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	m, err := find(ctx, c, machine)
+	if err != nil {
+		return err
+	}
+	streams := gondola.ExecIO{Stdout: e.out}
+	if o.Stdin {
+		streams.Stdin = e.in
+	}
+	if o.TTY {
+		restore, resize, err := rawTerminal(ctx)
+		if err != nil {
+			return err
+		}
+		defer restore()
+		streams.Resize = resize
+	} else {
+		streams.Stderr = e.err
+	}
+	st, err := c.ExecStream(ctx, m.Ref(), o, streams)
+	if err != nil {
+		return err
+	}
+	if st.Code != 0 {
+		return ExitCode(st.Code)
+	}
+	return nil
 }
 
 // rawTerminal puts the terminal on standard input into raw mode and reports its size now and whenever it changes.

@@ -71,7 +71,7 @@ func (e *env) leaseRelease() *cobra.Command {
 func clock(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
 
 func (e *env) machineCordon() *cobra.Command {
-	return e.onMachine("cordon", "Keep new connections from a Machine's services", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+	return e.onMachines("cordon", "Keep new connections from a Machine's services", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
 		if err := c.Cordon(ctx, m.Ref()); err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ func (e *env) machineCordon() *cobra.Command {
 }
 
 func (e *env) machineUncordon() *cobra.Command {
-	return e.onMachine("uncordon", "Let new connections come to a Machine's services again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+	return e.onMachines("uncordon", "Let new connections come to a Machine's services again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
 		if err := c.Uncordon(ctx, m.Ref()); err != nil {
 			return err
 		}

@@ -15,9 +15,9 @@ import (
 func (e *env) machineCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Aliases: []string{"machines", "m"}, Short: "Run and look at Machines"}
 	cmd.PersistentFlags().StringVar(&e.lease, "lease", "", "nonce of the lease that lets you change the Machine")
-	return group(cmd, e.machineRun(), e.machineList(), e.machineStatus(), e.machineStart(), e.machineStop(), e.machineRestart(), e.machineSignal(),
-		e.machineDestroy(), e.machineUpdate(), e.machineEvents(), e.machineVersions(), e.machineWait(), e.machineCordon(), e.machineUncordon(), e.leaseCommand(),
-		e.logsCommand(), e.execCommand())
+	return group(cmd, e.machineRun(), e.machineCreate(), e.machineClone(), e.machineList(), e.machineStatus(), e.machineStart(), e.machineStop(), e.machineSuspend(),
+		e.machineRestart(), e.machineSignal(), e.machineKill(), e.machineDestroy(), e.machineUpdate(), e.machineEvents(), e.machineVersions(), e.machineWait(), e.machineCordon(), e.machineUncordon(), e.leaseCommand(),
+		e.logsCommand(), e.execCommand(), e.consoleCommand())
 }
 
 // find returns the Machine that a person means by an id or a name.
@@ -58,6 +58,30 @@ func (e *env) onMachine(use, short string, do func(ctx context.Context, c *clien
 				return err
 			}
 			return do(gondola.WithLease(cmd.Context(), e.lease), c, m)
+		},
+	}
+}
+
+// onMachines is a command on one Machine or several, one after the other.
+func (e *env) onMachines(use, short string, do func(ctx context.Context, c *client.Client, m gondola.Machine) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " MACHINE...", Short: short, Args: minArgs("the id or name of a Machine"), ValidArgsFunction: e.completeMachine,
+		Example: "  gondola machine " + use + " 3d8d9e1f0a2b4c",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			for _, arg := range args {
+				m, err := find(cmd.Context(), c, arg)
+				if err != nil {
+					return err
+				}
+				if err := do(gondola.WithLease(cmd.Context(), e.lease), c, m); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }
@@ -121,6 +145,7 @@ func (e *env) progress(what string) (stop func()) {
 
 func (e *env) machineList() *cobra.Command {
 	var app, region, state string
+	var quiet bool
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List Machines", Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -146,6 +171,12 @@ func (e *env) machineList() *cobra.Command {
 			if e.asJSON {
 				return e.printJSON(orEmpty(all))
 			}
+			if quiet {
+				for _, m := range all {
+					fmt.Fprintln(e.out, m.ID)
+				}
+				return nil
+			}
 			rows := [][]string{}
 			for _, m := range all {
 				rows = append(rows, []string{string(m.ID), m.Name, string(m.Ref().App), string(m.Region), string(m.State), addresses(&m), imageOf(&m), age(m.CreatedAt)})
@@ -156,6 +187,7 @@ func (e *env) machineList() *cobra.Command {
 	cmd.Flags().StringVarP(&app, "app", "a", "", "only Machines of this App")
 	cmd.Flags().StringVarP(&region, "region", "r", "", "only Machines in this region")
 	cmd.Flags().StringVar(&state, "state", "", "only Machines in this state")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only ids")
 	return cmd
 }
 
@@ -214,7 +246,7 @@ func age(t time.Time) string {
 }
 
 func (e *env) machineStatus() *cobra.Command {
-	return e.onMachine("status", "Show a Machine in full", func(_ context.Context, _ *client.Client, m gondola.Machine) error {
+	cmd := e.onMachine("status", "Show a Machine in full", func(_ context.Context, _ *client.Client, m gondola.Machine) error {
 		if e.asJSON {
 			return e.printJSON(m)
 		}
@@ -233,9 +265,21 @@ func (e *env) machineStatus() *cobra.Command {
 				return err
 			}
 		}
+		if len(m.Checks) > 0 {
+			rows := [][]string{}
+			for _, k := range m.Checks {
+				rows = append(rows, []string{k.Name, k.Status, k.UpdatedAt.Format(time.RFC3339), strings.Join(strings.Fields(k.Output), " ")})
+			}
+			fmt.Fprintln(e.out)
+			if err := e.table([]string{"CHECK", "STATUS", "SINCE", "OUTPUT"}, rows); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintln(e.out)
 		return e.events(m.Events)
 	})
+	cmd.Aliases = []string{"show"}
+	return cmd
 }
 
 func containerState(s gondola.ContainerState) string {

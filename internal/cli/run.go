@@ -1,114 +1,64 @@
 package cli
 
 import (
-	"cmp"
-	"encoding/json"
+	"context"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"gondola"
+	"gondola/client"
 )
 
 func (e *env) machineRun() *cobra.Command {
-	var app, name, region, size, restart, config, driver string
-	var vars, meta, mounts, ports []string
-	var cpus, memory int
-	var detach, create bool
+	cmd := e.newMachine("run", "Run an image as a Machine", false)
+	cmd.Example = "  gondola machine run gondola.local/hello\n  gondola machine run --app web --region fra --vm-size shared-cpu-2x nginx\n" +
+		"  gondola machine run --restart no gondola.local/hello /bin/sh -c 'echo hi'"
+	return cmd
+}
+
+func (e *env) machineCreate() *cobra.Command {
+	cmd := e.newMachine("create", "Create a Machine of an image without starting it", true)
+	cmd.Example = "  gondola machine create --name later gondola.local/hello"
+	return cmd
+}
+
+// newMachine is a command that makes a Machine; asleep: without starting it.
+func (e *env) newMachine(use, short string, asleep bool) *cobra.Command {
+	var app, name, region string
+	var detach bool
+	var k configFlags
 	cmd := &cobra.Command{
-		Use:   "run IMAGE [COMMAND...]",
-		Short: "Run an image as a Machine",
-		Example: "  gondola machine run gondola.local/hello\n  gondola machine run --app web --region fra --size shared-cpu-2x nginx\n" +
-			"  gondola machine run --restart no gondola.local/hello /bin/sh -c 'echo hi'",
+		Use: use + " IMAGE [COMMAND...]", Short: short,
+		Long: short + ".\n\nFlags stand before the image or right behind it; what follows is the command, from -- on in any case.",
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 && config == "" {
-				return usageError{fmt.Errorf("machine run wants an image, such as gondola.local/hello")}
+			if len(args) == 0 && k.file == "" {
+				return UsageErrorf("machine %s wants an image, such as gondola.local/hello", use)
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := gondola.CreateRequest{Name: name, Region: region, SkipLaunch: create}
-			if config != "" {
-				b, err := os.ReadFile(config)
-				if err != nil {
-					return err
-				}
-				if err := json.Unmarshal(b, &req.Config); err != nil {
-					return fmt.Errorf("%s is not a machine config: %w", config, err)
-				}
+			args, help, err := flagsBehindImage(cmd, args)
+			if err != nil || help {
+				return err
+			}
+			req := gondola.CreateRequest{Name: name, Region: region, SkipLaunch: asleep}
+			if err := k.apply(&req.Config); err != nil {
+				return err
 			}
 			if len(args) > 0 {
 				req.Config.Image = args[0]
 				req.Config.Init.Cmd = args[1:]
 			}
-			if size != "" || cpus > 0 || memory > 0 {
-				g, ok := gondola.GuestPreset(size)
-				if size != "" && !ok {
-					return gondola.Errorf(gondola.ErrInvalid, "size %q is not known: use shared-cpu-1x … performance-16x", size)
-				}
-				if cpus > 0 {
-					g.CPUs = cpus
-				}
-				if memory > 0 {
-					g.MemoryMB = memory
-				}
-				req.Config.Guest = &g
-			}
-			if driver != "" {
-				if req.Config.Gondola == nil {
-					req.Config.Gondola = &gondola.ConfigExtension{}
-				}
-				req.Config.Gondola.Driver = driver
-			}
-			if restart != "" {
-				req.Config.Restart = &gondola.RestartPolicy{Policy: restart}
-			}
-			if err := pairs(vars, "--env", &req.Config.Env); err != nil {
-				return err
-			}
-			if err := volumeMounts(mounts, &req.Config.Mounts); err != nil {
-				return err
-			}
-			if err := pairs(meta, "--metadata", &req.Config.Metadata); err != nil {
-				return err
-			}
-			for _, p := range ports {
-				s, err := service(p)
-				if err != nil {
-					return err
-				}
-				req.Config.Services = append(req.Config.Services, s)
-			}
 			c, err := e.connect()
 			if err != nil {
 				return err
 			}
-			ctx := cmd.Context()
-			if err := ensureApp(ctx, c, app); err != nil {
+			if err := ensureApp(cmd.Context(), c, app); err != nil {
 				return err
 			}
-			m, err := c.Create(ctx, gondola.AppName(app), req)
-			if err != nil {
-				return err
-			}
-			ref := gondola.Ref{App: gondola.AppName(app), ID: m.ID}
-			if !detach && !create {
-				if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: []gondola.State{gondola.Started, gondola.Stopped}}); err != nil {
-					return err
-				}
-			}
-			if m, err = c.Get(ctx, ref); err != nil {
-				return err
-			}
-			if e.asJSON {
-				return e.printJSON(m)
-			}
-			fmt.Fprintf(e.out, "Machine %s (%s) in %s is %s at %s\n", m.ID, m.Name, m.Region, m.State, m.PrivateIP)
-			fmt.Fprintf(e.err, "Next: gondola logs %s, gondola exec %s COMMAND, gondola machine destroy --force %s\n", m.ID, m.ID, m.ID)
-			return nil
+			return e.launch(cmd.Context(), c, gondola.AppName(app), req, !detach && !asleep)
 		},
 	}
 	f := cmd.Flags()
@@ -116,47 +66,56 @@ func (e *env) machineRun() *cobra.Command {
 	f.StringVarP(&app, "app", "a", "default", "App of the Machine, made when it is not there")
 	f.StringVarP(&name, "name", "n", "", "name (default: made up)")
 	f.StringVarP(&region, "region", "r", "", "region, or several in order of preference: fra,ams (default: any)")
-	f.StringVar(&size, "size", "", "size, such as shared-cpu-1x")
-	f.IntVar(&cpus, "cpus", 0, "number of CPUs")
-	f.IntVar(&memory, "memory", 0, "memory in MB")
-	f.StringVar(&restart, "restart", "", "restart policy: no, always or on-failure")
-	f.StringVar(&driver, "driver", "", "isolation: gvisor or runc, if its operator allows it (default: the worker's)")
-	f.StringVarP(&config, "config", "c", "", "file with a machine config in JSON")
-	f.StringArrayVarP(&vars, "env", "e", nil, "environment variable NAME=VALUE")
-	f.StringArrayVarP(&ports, "port", "p", nil, "open a port of the host, PORT[:MACHINEPORT][/udp]; several times")
-	f.StringArrayVar(&mounts, "volume", nil, "mount a Volume of the App: VOLUME:/path, by id or name; VOLUME:/path:ro read-only")
-	f.StringArrayVar(&meta, "metadata", nil, "metadata KEY=VALUE")
-	f.BoolVarP(&detach, "detach", "d", false, "do not wait until it has started")
-	f.BoolVar(&create, "create-only", false, "create it without starting it")
+	if !asleep {
+		f.BoolVarP(&detach, "detach", "d", false, "do not wait until it has started")
+		f.BoolVar(&asleep, "create-only", false, "create it without starting it, as machine create does")
+	}
+	k.register(f)
 	return cmd
 }
 
-// pairs adds NAME=VALUE arguments to a map.
-func pairs(args []string, flag string, to *map[string]string) error {
-	for _, a := range args {
-		k, v, ok := strings.Cut(a, "=")
-		if !ok || k == "" {
-			return usageError{fmt.Errorf("%s %q: want NAME=VALUE", flag, a)}
-		}
-		if *to == nil {
-			*to = map[string]string{}
-		}
-		(*to)[k] = v
+// flagsBehindImage takes the flags that stand between the image and its command.
+func flagsBehindImage(cmd *cobra.Command, args []string) (rest []string, help bool, err error) {
+	if len(args) < 2 || !strings.HasPrefix(args[1], "-") {
+		return args, false, nil
 	}
-	return nil
+	f := cmd.Flags()
+	if err := f.Parse(args[1:]); err != nil {
+		return nil, false, usageError{fmt.Errorf("%w; see %s --help; a command that begins with a dash stands behind --", err, cmd.CommandPath())}
+	}
+	if f.Changed("help") {
+		return nil, true, cmd.Help()
+	}
+	return append(args[:1:1], f.Args()...), false, nil
 }
 
-// service reads PORT[:MACHINEPORT][/PROTOCOL].
-func service(arg string) (gondola.Service, error) {
-	ports, protocol, given := strings.Cut(arg, "/")
-	outer, inner, two := strings.Cut(ports, ":")
-	if !two {
-		inner = outer
+// launch creates a Machine, waits until it runs if that is wanted, and prints it.
+func (e *env) launch(ctx context.Context, c *client.Client, app gondola.AppName, req gondola.CreateRequest, wait bool) error {
+	m, err := c.Create(ctx, app, req)
+	if err != nil {
+		return err
 	}
-	o, err := strconv.ParseUint(outer, 10, 16)
-	i, err2 := strconv.ParseUint(inner, 10, 16)
-	if err != nil || err2 != nil || o == 0 || i == 0 || given && protocol != "tcp" && protocol != "udp" {
-		return gondola.Service{}, usageError{fmt.Errorf("--port %q: want PORT, PORT:MACHINEPORT or PORT:MACHINEPORT/udp, such as 80:8080", arg)}
+	ref := gondola.Ref{App: app, ID: m.ID}
+	if wait {
+		// One that goes away when it has ended may have done so already.
+		ended := []gondola.State{gondola.Started, gondola.Stopped, gondola.Destroyed}
+		if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: ended}); err != nil && !(req.Config.AutoDestroy && isKind(err, gondola.ErrNotFound)) {
+			return err
+		}
 	}
-	return gondola.Service{Protocol: cmp.Or(protocol, "tcp"), InternalPort: int(i), Ports: []json.RawMessage{fmt.Appendf(nil, `{"port":%d}`, o)}}, nil
+	now, err := c.Get(ctx, ref)
+	switch {
+	case err == nil:
+		m = now
+	case !req.Config.AutoDestroy || !isKind(err, gondola.ErrNotFound):
+		return err
+	}
+	if e.asJSON {
+		return e.printJSON(m)
+	}
+	fmt.Fprintf(e.out, "Machine %s (%s) in %s is %s at %s\n", m.ID, m.Name, m.Region, m.State, m.PrivateIP)
+	if m.State != gondola.Destroyed {
+		fmt.Fprintf(e.err, "Next: gondola logs %s, gondola exec %s COMMAND, gondola machine destroy --force %s\n", m.ID, m.ID, m.ID)
+	}
+	return nil
 }

@@ -218,31 +218,3 @@ func when(t time.Time) string {
 	}
 	return t.UTC().Format(time.RFC3339)
 }
-
-func (e *env) orgCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "org", Aliases: []string{"orgs"}, Short: "Look at organisations, which own Apps"}
-	list := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the organisations that the token reaches", Args: exactArgs(),
-		Long: "Lists organisations. One is made by the first App in it (gondola app create --org SLUG) and gone with the last; personal is always there.\n" +
-			"Organisations share no network.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := e.connect()
-			if err != nil {
-				return err
-			}
-			list, err := c.ListOrgs(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if e.asJSON {
-				return e.printJSON(orEmpty(list))
-			}
-			rows := [][]string{}
-			for _, o := range list {
-				rows = append(rows, []string{o.Slug, fmt.Sprint(o.Apps)})
-			}
-			return e.table([]string{"ORGANISATION", "APPS"}, rows)
-		},
-	}
-	return group(cmd, list)
-}

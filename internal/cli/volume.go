@@ -15,7 +15,7 @@ import (
 
 func (e *env) volumeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "volume", Aliases: []string{"volumes", "vol"}, Short: "Make, list, extend and copy Volumes, the disks that outlive Machines"}
-	return group(cmd, e.volumeCreate(), e.volumeList(), e.volumeShow(), e.volumeExtend(), e.volumeDestroy(), e.volumeRecover(), e.snapshotCommand())
+	return group(cmd, e.volumeCreate(), e.volumeList(), e.volumeShow(), e.volumeExtend(), e.volumeFork(), e.volumeUpdate(), e.volumeDestroy(), e.volumeRecover(), e.snapshotCommand())
 }
 
 // withVolume runs f with a client and the Volume that an argument names, in whatever App it is.

@@ -17,16 +17,16 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 			return nil, err
 		}
 	}
-	entries, err := m.index.ByApp(ctx, app, f.IncludeDeleted || f.State == gondola.Destroyed)
+	names, err := m.index.WorkersOf(ctx, app, withRemoved(f))
 	if err != nil {
 		return nil, err
 	}
-	rows := map[gondola.WorkerName][]store.Entry{}
-	for _, e := range entries {
-		rows[e.Worker] = append(rows[e.Worker], e)
+	workers := map[gondola.WorkerName][]struct{}{}
+	for _, name := range names {
+		workers[name] = nil
 	}
-	all, err := gather(rows, func(name gondola.WorkerName, rows []store.Entry) ([]gondola.Machine, error) {
-		return m.listOf(ctx, name, app, f, rows)
+	all, err := gather(workers, func(name gondola.WorkerName, _ []struct{}) ([]gondola.Machine, error) {
+		return m.listOf(ctx, name, app, f)
 	})
 	if err != nil {
 		return nil, err
@@ -37,19 +37,25 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	return all, nil
 }
 
-// listOf asks one worker, or says what is known of its Machines.
-func (m *Market) listOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, f gondola.ListFilter, rows []store.Entry) ([]gondola.Machine, error) {
+func withRemoved(f gondola.ListFilter) bool { return f.IncludeDeleted || f.State == gondola.Destroyed }
+
+// listOf asks one worker, or says what is known of its Machines: only then are their rows read, of which there may be thousands.
+func (m *Market) listOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, f gondola.ListFilter) ([]gondola.Machine, error) {
 	w, ms, err := ask(ctx, m, name, func(ctx context.Context, w Worker) ([]gondola.Machine, error) { return w.List(ctx, app, f) })
 	if !silent(ctx, err) {
 		return ms, err
 	}
+	rows, err := m.index.ByApp(ctx, app, withRemoved(f))
 	for _, e := range rows {
+		if e.Worker != name {
+			continue
+		}
 		mach := m.unreachable(e, w.Region)
 		if matches(mach, f) {
 			ms = append(ms, mach)
 		}
 	}
-	return ms, nil
+	return ms, err
 }
 
 // unreachable is a Machine of which only the index, and what its worker last said, can tell.

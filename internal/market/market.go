@@ -29,6 +29,7 @@ type Index interface {
 	Lookup(ctx context.Context, app gondola.AppName, id gondola.MachineID) (store.Entry, error)
 	LookupName(ctx context.Context, app gondola.AppName, name string) (store.Entry, error)
 	ByApp(ctx context.Context, app gondola.AppName, removed bool) ([]store.Entry, error)
+	WorkersOf(ctx context.Context, app gondola.AppName, removed bool) ([]gondola.WorkerName, error)
 	Rebuild(ctx context.Context, worker gondola.WorkerName, entries []store.Entry, asOf time.Time) error
 	VolumeIndex
 	NetworkPolicyIndex

@@ -121,9 +121,30 @@ func (s *Server) Forget(ctx context.Context, id gondola.MachineID) error {
 
 // ByApp returns the rows of an App's Machines, oldest first, of all Apps where app is empty; with removed also those of the last 48 hours.
 func (s *Server) ByApp(ctx context.Context, app gondola.AppName, removed bool) ([]Entry, error) {
-	rows, err := s.read.QueryContext(ctx, selectEntries+" WHERE (? = '' OR app = ?) AND (? OR removed_at IS NULL) ORDER BY created_at, id", app, app, removed)
+	where, args := rowsOf(app, removed)
+	rows, err := s.read.QueryContext(ctx, selectEntries+where+" ORDER BY created_at, id", args...)
 	es, err := collect(rows, err, scanEntry)
 	return es, wrap(err, "list machines of app %s in the index", app)
+}
+
+// WorkersOf returns the workers of the rows that ByApp returns.
+func (s *Server) WorkersOf(ctx context.Context, app gondola.AppName, removed bool) ([]gondola.WorkerName, error) {
+	where, args := rowsOf(app, removed)
+	rows, err := s.read.QueryContext(ctx, "SELECT DISTINCT worker FROM machines"+where, args...)
+	names, err := collect(rows, err, func(scan func(...any) error) (name gondola.WorkerName, err error) { return name, scan(&name) })
+	return names, wrap(err, "list workers of app %s in the index", app)
+}
+
+// rowsOf is the condition for the rows of an App's Machines. It has only what is asked for: SQLite uses no index where a condition may not hold.
+func rowsOf(app gondola.AppName, removed bool) (where string, args []any) {
+	where = " WHERE TRUE"
+	if app != "" {
+		where, args = where+" AND app = ?", append(args, app)
+	}
+	if !removed {
+		where += " AND removed_at IS NULL"
+	}
+	return where, args
 }
 
 // Rebuild makes the index agree with what a worker has: entries are all of its Machines. Rows of that worker which are not among them are
