@@ -26,7 +26,7 @@ func (e *env) become(ctx context.Context, c *client.Client, ref gondola.Ref, s g
 }
 
 func (e *env) machineStart() *cobra.Command {
-	return e.onMachine("start", "Start a stopped Machine", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+	return e.onMachine("start", "Start a stopped Machine, or resume a suspended one", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
 		if _, err := c.Start(ctx, m.Ref()); err != nil {
 			return err
 		}
@@ -55,6 +55,37 @@ func (e *env) machineStop() *cobra.Command {
 	cmd.Flags().StringVarP(&signal, "signal", "s", "", "signal to begin with (default: that of its config)")
 	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 0, "how long until SIGKILL (default: that of its config)")
 	return cmd
+}
+
+func (e *env) machineSuspend() *cobra.Command {
+	return e.onMachine("suspend", "Write a Machine's memory to disk and end it; start makes it run on", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
+		if err := c.Suspend(ctx, m.Ref()); err != nil {
+			return err
+		}
+		// Back in started, it could not be suspended: its events say why.
+		if err := e.settle(ctx, c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Suspended, gondola.Started}}); err != nil {
+			return err
+		}
+		now, err := c.Get(ctx, m.Ref())
+		if err != nil {
+			return err
+		}
+		if now.State != gondola.Suspended {
+			return gondola.Errorf(gondola.ErrPrecondition, "machine %s was not suspended and is %s: %s", m.ID, now.State, suspendError(now.Events))
+		}
+		return e.done(now, fmt.Sprintf("%s is %s", m.ID, now.State))
+	})
+}
+
+// suspendError is what the newest Event of a failed suspension says.
+func suspendError(events []gondola.Event) string {
+	for _, ev := range events {
+		var failed struct{ Error string }
+		if ev.Type == "suspend" && json.Unmarshal(ev.Request, &failed) == nil && failed.Error != "" {
+			return failed.Error
+		}
+	}
+	return "somebody has changed it meanwhile"
 }
 
 func (e *env) machineRestart() *cobra.Command {

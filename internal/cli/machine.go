@@ -15,7 +15,7 @@ import (
 func (e *env) machineCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Aliases: []string{"machines", "m"}, Short: "Run and look at Machines"}
 	cmd.PersistentFlags().StringVar(&e.lease, "lease", "", "nonce of the lease that lets you change the Machine")
-	return group(cmd, e.machineRun(), e.machineList(), e.machineStatus(), e.machineStart(), e.machineStop(), e.machineRestart(), e.machineSignal(),
+	return group(cmd, e.machineRun(), e.machineList(), e.machineStatus(), e.machineStart(), e.machineStop(), e.machineSuspend(), e.machineRestart(), e.machineSignal(),
 		e.machineDestroy(), e.machineUpdate(), e.machineEvents(), e.machineVersions(), e.machineWait(), e.machineCordon(), e.machineUncordon(), e.leaseCommand(),
 		e.logsCommand(), e.execCommand())
 }
