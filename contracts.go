@@ -25,6 +25,10 @@ type Machines interface {
 	Start(ctx context.Context, ref Ref) (StartResult, error)
 	Stop(ctx context.Context, ref Ref, req StopRequest) error
 	Restart(ctx context.Context, ref Ref, req RestartRequest) error
+	// Suspend writes a started Machine's memory to its host's disk and ends it; Start makes it run on from there, or from the beginning where that
+	// cannot be. ErrPrecondition for a Machine that does not run, or that can never be suspended; the message says why. It comes to Suspended, or,
+	// with an Event of type "suspend" whose request has the error, back to Started. One that is suspended is left alone.
+	Suspend(ctx context.Context, ref Ref) error
 	Signal(ctx context.Context, ref Ref, sig Signal) error
 	// Destroy undoes a Machine for ever. One that runs needs force, else ErrPrecondition. Destroying twice is no error while it is on record.
 	Destroy(ctx context.Context, ref Ref, force bool) error
@@ -289,7 +293,7 @@ type ImageInfo struct {
 // Offered lists which of the contracts beyond Fly.io's API a server has (GET /v1/gondola).
 type Offered struct {
 	Version   string          `json:"version"`
-	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "containers", "sizes", "services", "policies", "images", "ask", "stats", "volumes"
+	Contracts []string        `json:"contracts"` // "watch", "logs", "streams", "files", "containers", "sizes", "services", "policies", "images", "ask", "stats", "volumes", "suspend"
 	Info      json.RawMessage `json:"info,omitempty"`
 }
 

@@ -11,7 +11,7 @@ const MaxLeaseTTL = 24 * 60 * 60
 // defaultLeaseTTL is the life of a Lease for which none is asked, in seconds.
 const defaultLeaseTTL = 30
 
-// Leases gives one caller at a time the right to change a Machine. While somebody holds a Lease, Start, Stop, Restart, Update, Resize, Destroy, Cordon
+// Leases gives one caller at a time the right to change a Machine. While somebody holds a Lease, Start, Stop, Suspend, Restart, Update, Resize, Destroy, Cordon
 // and Uncordon by anybody else are ErrConflict. Looking, waiting, Exec, Signal and SetMetadata need none, as fly-go sends no nonce with them; nor
 // does DeleteApp, which takes everything along.
 //

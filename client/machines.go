@@ -107,6 +107,11 @@ func (c *Client) Restart(ctx context.Context, ref gondola.Ref, req gondola.Resta
 	return c.do(ctx, "POST", machine(ref, "restart"), q, nil, nil)
 }
 
+// Suspend implements gondola.Machines.
+func (c *Client) Suspend(ctx context.Context, ref gondola.Ref) error {
+	return c.do(ctx, "POST", machine(ref, "suspend"), nil, nil, nil)
+}
+
 // Signal implements gondola.Machines.
 func (c *Client) Signal(ctx context.Context, ref gondola.Ref, sig gondola.Signal) error {
 	return c.do(ctx, "POST", machine(ref, "signal"), nil, map[string]gondola.Signal{"signal": sig}, nil)

@@ -106,6 +106,31 @@ func (c *crashed) startMachine(ctx context.Context) error {
 	return c.on(ctx, func(ref gondola.Ref) error { _, err := c.api.Start(ctx, ref); return err })
 }
 
+func (c *crashed) suspend(ctx context.Context) error {
+	return c.on(ctx, func(ref gondola.Ref) error { return c.api.Suspend(ctx, ref) })
+}
+
+func (c *crashed) makeSuspended() error {
+	if err := errors.Join(c.makeMachine(), c.suspend(c.ctx)); err != nil {
+		return err
+	}
+	return c.await(isState(gondola.Suspended))
+}
+
+// makeUnusable makes a suspended Machine whose snapshot is damaged.
+func (c *crashed) makeUnusable() error {
+	if err := c.makeSuspended(); err != nil {
+		return err
+	}
+	return c.on(c.ctx, func(ref gondola.Ref) error {
+		states, err := filepath.Glob(filepath.Join(c.data, "machines", string(ref.ID), "snapshot", "checkpoint.img"))
+		if err != nil || len(states) != 1 {
+			return fmt.Errorf("snapshots of machine %s are %v, %v", ref.ID, states, err)
+		}
+		return os.Truncate(states[0], 1000)
+	})
+}
+
 func (c *crashed) restart(ctx context.Context) error {
 	return c.on(ctx, func(ref gondola.Ref) error { return c.api.Restart(ctx, ref, gondola.RestartRequest{}) })
 }

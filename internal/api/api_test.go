@@ -189,7 +189,6 @@ func TestErrors_HaveTheStatusAndWordsOfTheWire(t *testing.T) {
 		{"POST", m + "/lease?ttl=soon", "", 400, `ttl`},
 		{"DELETE", m + "/lease", "", 422, `fly-machine-lease-nonce`},
 		{"GET", "/v1/apps/shop/secretkeys", "", 501, `secret keys are not part`},
-		{"POST", m + "/suspend", "", 501, `suspending`},
 		{"GET", "/v1/nothing", "", 404, `not part of this API`},
 	} {
 		s.wants(c.method, c.path, c.body, c.status, c.want)
@@ -250,7 +249,7 @@ func TestTraps_OfTheWire(t *testing.T) {
 	other := s.machine(app)
 	s.wants("DELETE", other+"?force=true", "", 200, `"ok":true`)
 	s.wants("DELETE", "/v1/apps/two", "", 202, ``)
-	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","sizes","services","policies","images","ask","stats","volumes"\]`)
+	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","sizes","services","policies","images","ask","stats","volumes","suspend"\]`)
 }
 
 func TestLease_AsTheWireHasIt(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 )
 
 // contracts are those that gondola.Platform has beyond Fly.io's API.
-var contracts = []string{"watch", "logs", "streams", "files", "containers", "sizes", "services", "policies", "images", "ask", "stats", "volumes"}
+var contracts = []string{"watch", "logs", "streams", "files", "containers", "sizes", "services", "policies", "images", "ask", "stats", "volumes", "suspend"}
 
 const (
 	// heartbeatEvery is the silence after which a watch says that it is alive.

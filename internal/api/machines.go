@@ -225,6 +225,13 @@ func (a *API) stopMachine(c *call) error {
 	return c.ok()
 }
 
+func (a *API) suspendMachine(c *call) error {
+	if err := a.server.Suspend(c.ctx(), c.ref()); err != nil {
+		return err
+	}
+	return c.ok()
+}
+
 func (a *API) restartMachine(c *call) (err error) {
 	var req gondola.RestartRequest
 	if req.ForceStop, err = c.flag("force_stop"); err != nil { // trap 4

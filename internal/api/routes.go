@@ -55,6 +55,7 @@ func (a *API) publicRoutes() []route {
 		{"POST", machine + "/start", changes, small, a.startMachine},
 		{"POST", machine + "/stop", changes, small, a.stopMachine},
 		{"POST", machine + "/restart", changes, small, a.restartMachine},
+		{"POST", machine + "/suspend", changes, small, a.suspendMachine},
 		{"POST", machine + "/signal", changes, small, a.signalMachine},
 		{"GET", machine + "/wait", reads, 0, a.waitMachine},
 		{"POST", machine + "/exec", changes, large, a.execMachine},
@@ -151,7 +152,6 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"DELETE", app + "/certificates/{hostname}/custom"})
 	add("IP assignments", changes, [2]string{"GET", app + "/ip_assignments"}, [2]string{"POST", app + "/ip_assignments"}, [2]string{"DELETE", app + "/ip_assignments/{ip}"})
 	add("memory limits of running machines", changes, [2]string{"GET", machine + "/memory"}, [2]string{"PUT", machine + "/memory"}, [2]string{"POST", machine + "/memory/reclaim"})
-	add("suspending", changes, [2]string{"POST", machine + "/suspend"})
 	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
 	add("tokens for Fly.io's own services and for other clouds", whoever, [2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -65,8 +66,30 @@ func (e *env) machineSuspend() *cobra.Command {
 		if err := c.Suspend(ctx, m.Ref()); err != nil {
 			return err
 		}
-		return e.become(ctx, c, m.Ref(), gondola.Suspended)
+		// Back in started, it could not be suspended: its events say why.
+		if err := e.settle(ctx, c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Suspended, gondola.Started}}); err != nil {
+			return err
+		}
+		now, err := c.Get(ctx, m.Ref())
+		if err != nil {
+			return err
+		}
+		if now.State != gondola.Suspended {
+			return gondola.Errorf(gondola.ErrPrecondition, "machine %s was not suspended and is %s: %s", m.ID, now.State, suspendError(now.Events))
+		}
+		return e.done(now, fmt.Sprintf("%s is %s", m.ID, now.State))
 	})
+}
+
+// suspendError is what the newest Event of a failed suspension says.
+func suspendError(events []gondola.Event) string {
+	for _, ev := range events {
+		var failed struct{ Error string }
+		if ev.Type == "suspend" && json.Unmarshal(ev.Request, &failed) == nil && failed.Error != "" {
+			return failed.Error
+		}
+	}
+	return "somebody has changed it meanwhile"
 }
 
 func (e *env) machineRestart() *cobra.Command {

@@ -196,13 +196,19 @@ func (d *Pilots) Alive(_ context.Context, spec pilot.Spec) (bool, error) {
 	return p.Alive(), nil
 }
 
-// SandboxDirs are the directories that a sandbox leaves: root file systems, bundles, state of the runtime and volumes in memory.
-func SandboxDirs(spec pilot.Spec) []string {
-	dirs := []string{filepath.Join(spec.Dir, "rootfs")}
-	for _, name := range []string{"runsc", "runc", "bundles", "volumes"} {
-		dirs = append(dirs, filepath.Join(spec.RunDir, name))
+// ClearSandbox removes what a sandbox that has ended leaves: root file systems, bundles, state of the runtime and volumes in memory. The root
+// file systems that belong to a snapshot are only unmounted.
+func ClearSandbox(spec pilot.Spec) error {
+	rootfs := filepath.Join(spec.Dir, "rootfs")
+	errs := []error{UnmountBelow(rootfs)}
+	if !pilot.HasSnapshot(spec.Dir) {
+		errs = append(errs, os.RemoveAll(rootfs))
 	}
-	return dirs
+	for _, name := range []string{"runsc", "runc", "bundles", "volumes"} {
+		dir := filepath.Join(spec.RunDir, name)
+		errs = append(errs, UnmountBelow(dir), os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // Kill ends pilot and sandbox and undoes what they made; see Driver.
@@ -215,9 +221,7 @@ func (d *Pilots) Kill(ctx context.Context, spec pilot.Spec) error {
 	if spec.Cgroup != "" {
 		errs = append(errs, cgroup.Host().Remove(ctx, spec.Cgroup))
 	}
-	for _, dir := range SandboxDirs(spec) {
-		errs = append(errs, UnmountBelow(dir), os.RemoveAll(dir))
-	}
+	errs = append(errs, ClearSandbox(spec))
 	failpoint.Hit("driver.kill.removed")
 	record, sandbox := filepath.Join(spec.Dir, pilotRecord), filepath.Join(spec.RunDir, SandboxRecord)
 	for _, file := range []string{spec.Socket, record, record + ".new", sandbox, sandbox + ".new"} {

@@ -222,6 +222,11 @@ func (m *Market) Stop(ctx context.Context, ref gondola.Ref, req gondola.StopRequ
 	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.Stop(ctx, ref, req) })
 }
 
+// Suspend implements gondola.Machines.
+func (m *Market) Suspend(ctx context.Context, ref gondola.Ref) error {
+	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error { return w.Suspend(ctx, ref) })
+}
+
 // Restart implements gondola.Machines.
 func (m *Market) Restart(ctx context.Context, ref gondola.Ref, req gondola.RestartRequest) error {
 	return m.do(ctx, ref, func(w Worker, ref gondola.Ref) error {

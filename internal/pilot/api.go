@@ -18,6 +18,10 @@ type API interface {
 	// Stop ends the Machine: no more restarts, every container gets its stop signal (or req's) in reverse order of dependency, and SIGKILL
 	// after the timeout (its own, or req's). It returns at once; Phase goes to Ending, then Ended.
 	Stop(ctx context.Context, req gondola.StopRequest) error
+	// Suspend writes the Machine to disk and ends its sandbox: Phase goes to Suspending, then Suspended, and the pilot exits. It returns when that
+	// is done; where it cannot be, the Machine runs on, and the error says why. Again is harmless. ErrPrecondition while the Machine does not run,
+	// or has what cannot be written.
+	Suspend(ctx context.Context) error
 	Signal(ctx context.Context, container string, sig gondola.Signal) error
 	Exec(ctx context.Context, opts gondola.ExecOptions, io gondola.ExecIO) (gondola.ExitStatus, error)
 	Attach(ctx context.Context, container string, io gondola.ExecIO) (gondola.ExitStatus, error)

@@ -138,6 +138,11 @@ func (c *Client) Stop(ctx context.Context, req gondola.StopRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/stop", req, nil)
 }
 
+// Suspend implements API.
+func (c *Client) Suspend(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/suspend", nil, nil)
+}
+
 // Signal implements API.
 func (c *Client) Signal(ctx context.Context, container string, sig gondola.Signal) error {
 	return c.call(ctx, http.MethodPost, "/v1/signal", signalRequest{container, sig}, nil)

@@ -267,9 +267,18 @@ func (s *Supervisor) cannotStart(ctx context.Context, c *Container, err error) {
 
 // takeOver goes on with a container that an earlier pilot has started.
 func (s *Supervisor) takeOver(ctx context.Context, c *Container) {
+	s.mu.Lock()
+	con := s.restored[c.Name]
+	delete(s.restored, c.Name)
+	s.mu.Unlock()
+	if con != nil {
+		s.attend(ctx, c, con)
+		return
+	}
 	rec := s.ledger.container(c.Name)
 	run := Run{Container: *c, Attempt: rec.run(), TTY: c.Config.Gondola != nil && c.Config.Gondola.TTY}
-	con, err := s.openConsole(c, &run)
+	var err error
+	con, err = s.openConsole(c, &run)
 	if err != nil {
 		s.log.Error("the output of a container that runs cannot be read; it is started again", "container", c.Name, "err", err)
 		s.undoStart(ctx, c)

@@ -39,6 +39,8 @@ type sandboxRecord struct {
 	ID        string        `json:"id"`
 	StartedAt time.Time     `json:"started_at"`
 	Size      *gondola.Size `json:"size,omitempty"`
+	Resumed   bool          `json:"resumed,omitempty"` // it runs on from a snapshot
+	Cold      string        `json:"cold,omitempty"`    // why it was started from the beginning although there was a snapshot
 }
 
 // stopRecord is a Stop that was asked for, so that the next pilot goes on with it.

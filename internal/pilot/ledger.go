@@ -150,8 +150,8 @@ func (l *ledger) begin(spec Spec, clean bool) error {
 		l.version, l.containers, l.recent, l.stop = "", nil, nil, nil
 	}
 	e := entry{Version: spec.Version, Phase: Booting}
-	if l.phase == Ending && l.version == spec.Version {
-		e.Phase = Ending
+	if (l.phase == Ending || l.phase == Suspending) && l.version == spec.Version {
+		e.Phase = l.phase
 	}
 	for _, c := range spec.Containers {
 		if l.index(c.Name) >= 0 {
@@ -238,6 +238,7 @@ func (l *ledger) status() (Status, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{Version: l.version, Seq: l.seq, Phase: l.phase, Message: l.message, SandboxID: l.sandbox.ID, StartedAt: l.sandbox.StartedAt, Size: l.sandbox.Size,
+		Resumed: l.sandbox.Resumed, Cold: l.sandbox.Cold,
 		Notes: slices.Clone(l.recent), Checks: slices.Clone(l.checks), Containers: make([]gondola.ContainerStatus, len(l.containers))}
 	for i, c := range l.containers {
 		s.Containers[i] = c.Status

@@ -85,6 +85,9 @@ func (s *Supervisor) Stop(ctx context.Context, req gondola.StopRequest) error {
 	if s.ledger.phase.Final() {
 		return nil
 	}
+	if s.ledger.phase == Suspending {
+		return gondola.Errorf(gondola.ErrPrecondition, "machine %s is being suspended: it can be stopped when that is done", s.spec.Machine)
+	}
 	// A second Stop may only shorten the first.
 	if old := s.ledger.stop; old != nil && old.Timeout != nil {
 		if req.Timeout == nil || time.Now().Add(time.Duration(*req.Timeout)).After(old.At.Add(time.Duration(*old.Timeout))) {
@@ -149,6 +152,11 @@ func (s *Supervisor) Exec(ctx context.Context, opts gondola.ExecOptions, streams
 	if err != nil {
 		return gondola.ExitStatus{}, err
 	}
+	ctx, leave, err := s.commands.enter(ctx)
+	if err != nil {
+		return gondola.ExitStatus{}, err
+	}
+	defer leave()
 	return s.rt.Exec(ctx, c.Name, e, streams)
 }
 

@@ -130,12 +130,12 @@ func (s *Supervisor) dependents(c *Container) bool {
 }
 
 // sandboxMade records a new sandbox. Where an earlier one had containers, those that ran have died with it, and those that would run, with
-// the init containers before them, start anew.
-func (l *ledger) sandboxMade(spec *Spec) {
+// the init containers before them, start anew. cold says why it was not resumed.
+func (l *ledger) sandboxMade(spec *Spec, cold string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}},
+	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}, Cold: cold},
 		Checks: newChecks(spec, now)}
 	again := map[string]bool{}
 	var need func(name string)

@@ -49,6 +49,14 @@ func (p *processes) Boot(context.Context, pilot.Spec) (bool, error) {
 func (p *processes) Gone() <-chan struct{} { return p.gone }
 func (p *processes) OOM() bool             { return false }
 
+func (p *processes) Checkpoint(context.Context, string, func() error) error {
+	return gondola.Errorf(gondola.ErrUnsupported, "processes of this host cannot be suspended")
+}
+
+func (p *processes) Restore(context.Context, pilot.Spec, string, []pilot.Run, func() error) error {
+	return gondola.Errorf(gondola.ErrUnsupported, "processes of this host cannot be resumed")
+}
+
 func (p *processes) Destroy(context.Context, pilot.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,6 +21,15 @@ type Runtime interface {
 	// Destroy ends the sandbox with everything in it and undoes all that Boot and Start made. Idempotent, also without Boot.
 	Destroy(ctx context.Context, spec Spec) error
 
+	// Checkpoint halts all that runs in the sandbox and writes it to dir, which is empty, with the files that its containers have written: all that
+	// Restore needs. When that is on disk it calls commit. From then on nothing runs any more, and Destroy is next, which leaves dir and the
+	// root file systems; where commit or anything before it fails, the sandbox runs on. Where an earlier pilot died in a Checkpoint it is done
+	// anew; if that fails, the sandbox may be ended. Nobody calls anything else meanwhile, and no command of Exec runs.
+	Checkpoint(ctx context.Context, dir string, commit func() error) error
+	// Restore is Boot from what Checkpoint wrote, for the same Spec: runs are the containers that ran, and run on. It clears what another sandbox
+	// left, and calls begin before anything runs; if begin fails nothing does. After another error something may be left for Destroy.
+	Restore(ctx context.Context, spec Spec, dir string, runs []Run, begin func() error) error
+
 	// Start makes a fresh root file system over run.Container.Tree and starts the container in the sandbox. The files of run stay the
 	// caller's; containers keep using them when the pilot dies (FIFOs opened read-write).
 	Start(ctx context.Context, run Run) error

@@ -108,6 +108,7 @@ func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/watch", h.watch)
 	mux.HandleFunc("POST /v1/stop", h.stop)
+	mux.HandleFunc("POST /v1/suspend", h.suspend)
 	mux.HandleFunc("POST /v1/signal", h.signal)
 	mux.HandleFunc("PUT /v1/payload", h.payload)
 	mux.HandleFunc("POST /v1/containers", h.addContainer)
@@ -152,6 +153,10 @@ func (h *handler) stop(w http.ResponseWriter, r *http.Request) {
 	if readBody(w, r, &req) {
 		answer(w, nil, h.api.Stop(r.Context(), req))
 	}
+}
+
+func (h *handler) suspend(w http.ResponseWriter, r *http.Request) {
+	answer(w, nil, h.api.Suspend(r.Context()))
 }
 
 // signalRequest is the body of a signal.

@@ -115,6 +115,8 @@ type Status struct {
 	SandboxID  string                    `json:"sandbox_id"`          // changes when the sandbox is made anew
 	StartedAt  time.Time                 `json:"started_at,omitzero"` // of the sandbox
 	Size       *gondola.Size             `json:"size,omitempty"`      // that the sandbox has
+	Resumed    bool                      `json:"resumed,omitempty"`   // the sandbox runs on from a snapshot
+	Cold       string                    `json:"cold,omitempty"`      // why it was started from the beginning although there was a snapshot
 	Containers []gondola.ContainerStatus `json:"containers"`          // in the order of the Spec
 	Notes      []gondola.Note            `json:"notes,omitempty"`     // the last 50
 	Checks     []gondola.CheckStatus     `json:"checks,omitempty"`    // in the order of the Spec
@@ -124,13 +126,16 @@ type Status struct {
 type Phase string
 
 const (
-	Booting Phase = "booting" // sandbox and first containers are being made
-	Running Phase = "running" // the sandbox is up: containers run, wait for each other or for a restart
-	Ending  Phase = "ending"  // was told to stop
-	Ended   Phase = "ended"   // every container has ended for good and the sandbox is gone; the pilot exits
-	Failed  Phase = "failed"  // the sandbox could not be made; the pilot exits
-	Lost    Phase = "lost"    // the sandbox died under it; the pilot exits, and a new one starts everything again with the same journal
+	Booting    Phase = "booting"    // sandbox and first containers are being made
+	Running    Phase = "running"    // the sandbox is up: containers run, wait for each other or for a restart
+	Ending     Phase = "ending"     // was told to stop
+	Ended      Phase = "ended"      // every container has ended for good and the sandbox is gone; the pilot exits
+	Failed     Phase = "failed"     // the sandbox could not be made; the pilot exits
+	Resuming   Phase = "resuming"   // its snapshot is void, and what was in it about to run on
+	Suspending Phase = "suspending" // was told to suspend
+	Suspended  Phase = "suspended"  // it is on disk, and the sandbox gone; the pilot exits, and a new one resumes it
+	Lost       Phase = "lost"       // the sandbox died under it; the pilot exits, and a new one starts everything again with the same journal
 )
 
 // Final says whether the pilot exits after this phase.
-func (p Phase) Final() bool { return p == Ended || p == Failed || p == Lost }
+func (p Phase) Final() bool { return p == Ended || p == Failed || p == Lost || p == Suspended }

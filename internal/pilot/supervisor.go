@@ -54,6 +54,12 @@ type Supervisor struct {
 	begin    func(*Container)    // starts to supervise one more; nil while there may be none
 	size     Size                // that sandbox and containers are to have
 
+	commands    commands
+	suspending  chan struct{}       // of 1: the Phase is Suspending
+	restored    map[string]*console // container → its streams, of a Machine that was resumed until its containers are supervised
+	unsuspended string              // why the last Suspend failed
+	cold        string              // why the Machine was not resumed; of boot
+
 	resizing sync.Mutex    // held by the one Resize under way
 	resized  chan struct{} // of 1: size has changed
 }
@@ -65,7 +71,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
 		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{}, environ: map[string][]string{},
-		overrun: map[string]bool{}, size: cfg.Spec.Size(), resized: make(chan struct{}, 1)}
+		overrun: map[string]bool{}, size: cfg.Spec.Size(), resized: make(chan struct{}, 1), suspending: make(chan struct{}, 1)}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s
 }
@@ -84,6 +90,23 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if phase := s.phase(); phase.Final() {
 		return nil
 	}
+	defer s.ledger.close()
+	for {
+		if s.phase() == Suspending {
+			if s.suspend(ctx) {
+				return s.finish(Suspended, "", false)
+			}
+			adopted = true
+		}
+		if err := s.superviseAll(ctx, adopted); err != errSuspend {
+			return err
+		}
+	}
+}
+
+// superviseAll supervises until a final Phase (nil), until ctx ends, or until the Machine is to be suspended: then it returns errSuspend, and the
+// containers run on.
+func (s *Supervisor) superviseAll(ctx context.Context, adopted bool) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -98,9 +121,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	defer stopWatch()
 	stopChecks := s.watchChecks(inner)
 	defer stopChecks()
-	defer s.ledger.close()
 	select {
 	case <-ended:
+	case <-s.suspending:
+		cancel(errSuspend)
+		<-ended
 	case <-s.rt.Gone():
 		cancel(errLost)
 		<-ended
@@ -124,6 +149,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 		return s.finish(Lost, "the sandbox has died", false)
 	}
+	if ctx.Err() == nil && context.Cause(inner) == errSuspend {
+		return errSuspend
+	}
 	return ctx.Err()
 }
 
@@ -134,17 +162,21 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	last := l.phase
+	last, snapshot := l.phase, HasSnapshot(s.spec.Dir)
 	if err := l.open(s.spec.Dir, size, !s.volatile); err != nil {
 		return false, err
 	}
 	failpoint.Hit("pilot.boot.read")
 	same := l.version == s.spec.Version
-	if err := l.begin(s.spec, last == Ended); err != nil {
+	if err := l.begin(s.spec, last == Ended || last == Suspended && !snapshot); err != nil {
 		l.close()
 		return false, err
 	}
 	s.ledger = l
+	if snapshot && s.phase() == Suspending { // all that is left is to end the sandbox
+		s.open()
+		return false, nil
+	}
 	// Where containers of an earlier pilot may have died meanwhile, nobody is told that they run before that is known.
 	if !l.anyBegun() {
 		s.open()
@@ -154,6 +186,20 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 		return false, s.fail(err)
 	}
 	failpoint.Hit("pilot.boot.prepared")
+	if same && (last == Resuming || snapshot && last == Booting) {
+		// Nobody knows how far an earlier pilot came with the sandbox, which has used up the network. The next pilot has a new one: it resumes, or
+		// where the snapshot is void by now, starts from the beginning.
+		defer s.ledger.close()
+		return false, s.finish(Lost, "the pilot that resumed the machine has died", false)
+	}
+	if snapshot {
+		if ok, err := s.resume(ctx); ok || err != nil {
+			if err != nil {
+				return false, s.fail(err)
+			}
+			return true, nil
+		}
+	}
 	if adopted, err = s.rt.Boot(ctx, s.spec); err != nil {
 		return false, s.fail(err)
 	}
@@ -167,17 +213,20 @@ func (s *Supervisor) boot(ctx context.Context) (adopted bool, err error) {
 		}
 	}
 	if adopted {
-		if s.phase() != Ending {
+		if phase := s.phase(); phase != Ending && phase != Suspending {
 			s.ledger.commit(entry{Phase: Running})
 		}
 		return true, nil
+	}
+	if s.phase() == Suspending { // there is nothing left to suspend
+		s.ledger.commit(entry{Phase: Booting})
 	}
 	if s.phase() == Ending && s.stopRequest().At.Before(began) { // that stop came to its end with the old sandbox; this is a new start
 		if err := s.ledger.begin(s.spec, true); err != nil {
 			return false, s.fail(err)
 		}
 	}
-	s.ledger.sandboxMade(&s.spec)
+	s.ledger.sandboxMade(&s.spec, s.cold)
 	failpoint.Hit("pilot.boot.recorded")
 	return false, nil
 }

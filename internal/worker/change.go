@@ -10,7 +10,8 @@ import (
 	"gondola/internal/pilot"
 )
 
-// Start starts a Machine that is created, stopped or failed: it takes its capacity again, or ErrCapacity. One that runs or starts is left alone.
+// Start starts a Machine that is created, stopped or failed, and makes one that is suspended run on: it takes its capacity again, or
+// ErrCapacity. One that runs or starts is left alone.
 func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResult, error) {
 	m, err := w.machine(ctx, ref)
 	if err != nil {
@@ -121,7 +122,7 @@ func (w *Worker) Destroy(ctx context.Context, ref gondola.Ref, force bool) error
 		case !force && (m.rec.State.Transient() || m.rec.State == gondola.Started):
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to destroy machine from current state: '%s': stop it first, or use force", m.rec.State)
 		}
-		m.interrupt("launch", "add", "payload", "resize", "ask", "clean")
+		m.interrupt("launch", "add", "payload", "resize", "ask", "suspend", "clean")
 		return m.commit(ctx, func(r *record) { r.State, r.Target, r.Kill = gondola.Destroying, gondola.Destroyed, true },
 			event{kind: "destroy", source: "user"})
 	})

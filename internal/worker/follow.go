@@ -45,21 +45,26 @@ func (m *machine) heard(ctx context.Context, st pilot.Status) {
 }
 
 // hungUp decides what the end of the pilot's stream means, by the last that it told.
-func (m *machine) hungUp() {
+func (m *machine) hungUp(ctx context.Context) {
 	phase := pilot.Booting
 	if m.conn.heard {
 		phase = m.status.Phase
 	}
 	m.disconnect()
-	m.ended(phase)
+	m.ended(ctx, phase)
 }
 
 // ended takes in how a pilot, or the journal of one, ended.
-func (m *machine) ended(phase pilot.Phase) {
+func (m *machine) ended(ctx context.Context, phase pilot.Phase) {
+	if m.rec.State == gondola.Suspending && phase.Final() && phase != pilot.Suspended {
+		m.notSuspended(ctx, "its sandbox has ended before: "+string(phase))
+	}
 	down := m.rec.State == gondola.Stopping || m.rec.State == gondola.Restarting || m.rec.State == gondola.Updating
 	switch {
 	case !phase.Final():
-		// The pilot is gone, perhaps without its sandbox: the next launch finds out.
+		m.asked = false // the pilot is gone, perhaps without its sandbox: the next launch finds out
+	case phase == pilot.Suspended:
+		m.outcome = &outcome{state: gondola.Suspended}
 	case down || phase == pilot.Ended:
 		m.outcome = &outcome{state: gondola.Stopped}
 	case phase == pilot.Failed:
@@ -88,7 +93,7 @@ func (m *machine) lost() {
 func (m *machine) settle(ctx context.Context) error {
 	r, out := &m.rec, m.outcome
 	m.asked, m.killAt, m.failures = false, time.Time{}, 0
-	clear := func(r *record) { r.Stop, r.Kill = nil, false }
+	clear := func(r *record) { r.Stop, r.Kill, r.Asleep = nil, false, false }
 	switch r.State {
 	case gondola.Stopping:
 		e := event{kind: "stop", source: "flyd"}
@@ -102,6 +107,17 @@ func (m *machine) settle(ctx context.Context) error {
 				r.Target = gondola.Destroyed
 			}
 		}, e)
+	case gondola.Suspending:
+		if !r.hasSnapshot() { // the sandbox died before its memory was on disk
+			m.outcome = nil
+			m.notSuspended(ctx, "its sandbox has ended before")
+			return nil
+		}
+		return m.commit(ctx, func(r *record) {
+			clear(r)
+			r.State, r.Target, r.Allocated, r.Reason, r.Message = gondola.Suspended, gondola.Suspended, gondola.Resources{}, "", ""
+			r.Asleep = true
+		}, event{kind: "suspend", source: "flyd"})
 	case gondola.Restarting:
 		return m.commit(ctx, func(r *record) { clear(r); r.State = gondola.Starting }, m.exitEvent(true, true), event{kind: "restart", source: "flyd"})
 	case gondola.Updating:

@@ -52,7 +52,7 @@ func (m *machine) haltRunning(ctx context.Context) error {
 		} else {
 			halted = m.halted
 		}
-		m.interrupt("launch", "add", "resize", "ask")
+		m.interrupt("launch", "add", "resize", "ask", "suspend")
 		return nil
 	})
 	if err != nil {
@@ -119,7 +119,13 @@ func (m *machine) halt(ctx context.Context, rec record) func(context.Context) {
 	var last *pilot.Status
 	if err == nil {
 		if api, gone := m.driver().Adopt(ctx, *rec.Spec); gone == nil {
-			last = stopAndWait(ctx, api, rec.Config)
+			if rec.State == gondola.Suspending {
+				if err := api.Suspend(ctx); err != nil { // then it is started again, from the beginning
+					m.log.Warn("a machine was not suspended before the platform went down", "err", err)
+				}
+			} else {
+				last = stopAndWait(ctx, api, rec.Config)
+			}
 		}
 		failpoint.Hit("worker.halt.stopped")
 		err = m.undo(context.WithoutCancel(ctx), rec, false)

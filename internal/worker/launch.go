@@ -85,7 +85,9 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 	case l.final != nil: // it ended while nobody looked
 		m.status = l.final
 		m.notes.heard(*l.final)
-		m.ended(l.final.Phase)
+		m.ended(ctx, l.final.Phase)
+	case l.dead && errors.Is(err, pilot.ErrGone) && m.rec.State == gondola.Suspending:
+		m.outcome = &outcome{state: gondola.Suspended} // or not: settle sees
 	case l.dead && errors.Is(err, pilot.ErrGone) && down:
 		m.outcome = &outcome{state: gondola.Stopped}
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
@@ -165,7 +167,8 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.Version == spec.Version && st.Seq > l.rec.DoneSeq && (st.Phase == pilot.Ended || st.Phase == pilot.Failed) && !l.rec.Halting {
+	over := st.Phase == pilot.Ended || st.Phase == pilot.Failed || st.Phase == pilot.Suspended && l.rec.State == gondola.Suspending
+	if st.Version == spec.Version && st.Seq > l.rec.DoneSeq && over && !l.rec.Halting {
 		l.final = &st
 	}
 	l.dead = true
@@ -197,7 +200,7 @@ func (l *launcher) make(ctx context.Context) error {
 	spec := l.rec.Spec
 	digests := l.rec.Digests
 	var pulled *images
-	if again := l.rec.Step == stepRun && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
+	if again := (l.rec.Step == stepRun || l.rec.hasSnapshot()) && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
 		pulling, end := l.m.span(ctx, "pull images")
 		failpoint.Hit("worker.launch.begun")
 		pulled, err = l.pull(pulling, payload)
@@ -415,6 +418,12 @@ func (m *machine) givePayload(ctx context.Context) {
 func (m *machine) undo(ctx context.Context, rec record, disk bool) error {
 	if rec.Spec != nil {
 		failpoint.Hit("worker.clean.begun")
+		if rec.State == gondola.Stopping || rec.State == gondola.Updating {
+			if err := pilot.DiscardSnapshot(rec.Spec.Dir); err != nil {
+				return err
+			}
+			failpoint.Hit("worker.clean.discarded")
+		}
 		if err := m.driver().Kill(ctx, *rec.Spec); err != nil {
 			return fmt.Errorf("end the sandbox: %w", err)
 		}

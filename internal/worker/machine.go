@@ -143,7 +143,7 @@ func (m *machine) run(ctx context.Context) {
 			if ok {
 				m.heard(ctx, st)
 			} else {
-				m.hungUp()
+				m.hungUp(ctx)
 			}
 		case <-wake:
 		}
@@ -267,7 +267,9 @@ func (m *machine) step(ctx context.Context) (again bool, err error) {
 			return true, m.commit(ctx, func(r *record) { r.State = gondola.Destroying }, event{kind: "destroy", source: "flyd"})
 		}
 		return false, nil
-	case gondola.Suspended, gondola.Suspending, gondola.Replacing, gondola.Replaced, gondola.Migrated, gondola.Destroyed:
+	case gondola.Suspending:
+		return m.stepSuspend(ctx)
+	case gondola.Suspended, gondola.Replacing, gondola.Replaced, gondola.Migrated, gondola.Destroyed:
 		return false, nil
 	}
 	return false, fmt.Errorf("machine %s is in unknown state %q", m.id, m.rec.State)
@@ -281,7 +283,7 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 	}
 	if m.rec.State == gondola.Starting && m.conn.heard && m.status.Phase == pilot.Running {
 		failpoint.Hit("worker.start.running")
-		return true, m.commit(ctx, func(r *record) { r.State, r.Ran = gondola.Started, true }, event{kind: "start", source: "flyd"})
+		return true, m.commit(ctx, func(r *record) { r.State, r.Ran, r.Asleep = gondola.Started, true, false }, m.resumeEvent())
 	}
 	if k, _ := m.unknown(); k != nil {
 		m.add(ctx, *k)
@@ -296,6 +298,9 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 // stepDown is due while the present sandbox has to end.
 func (m *machine) stepDown(ctx context.Context) (bool, error) {
 	switch {
+	case m.rec.Step == stepNone && m.rec.hasSnapshot():
+		m.clean(ctx, false) // discards it
+		return false, nil
 	case m.rec.Step == stepNone:
 		return true, m.settle(ctx)
 	case m.rec.Kill, !m.killAt.IsZero() && !time.Now().Before(m.killAt):

@@ -42,6 +42,7 @@ type detail struct {
 	Lease   *gondola.Lease       `json:"lease,omitempty"`    // the last one, which may have run out; nil once it was given back
 
 	Cordoned bool `json:"cordoned,omitempty"` // its services get no new connections
+	Asleep   bool `json:"asleep,omitempty"`   // it has been suspended, and has not run since
 	Resized  bool `json:"resized,omitempty"`  // the Spec's sizes may not be in effect yet
 
 	Due         time.Time `json:"due,omitzero"`           // when its schedule starts it next

@@ -41,7 +41,7 @@ func (w *Worker) Resize(ctx context.Context, ref gondola.Ref, req gondola.Resize
 
 func (m *machine) resizeTo(ctx context.Context, req gondola.ResizeRequest) error {
 	switch m.rec.State {
-	case gondola.Created, gondola.Starting, gondola.Started, gondola.Stopped, gondola.Suspended, gondola.Failed:
+	case gondola.Created, gondola.Starting, gondola.Started, gondola.Stopped, gondola.Failed:
 	default:
 		return gondola.Errorf(gondola.ErrPrecondition, "machine %s cannot be resized: it is %s", m.id, m.rec.State)
 	}

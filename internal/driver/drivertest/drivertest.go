@@ -107,6 +107,11 @@ func cases() []testCase {
 		{"Ephemeral_IsNotWaitedFor", needs(multi), ephemeralIsNotWaitedFor},
 		{"Ephemeral_SharesTheProcessesOfItsTarget", needs(multi, targets), ephemeralProcesses},
 		{"Ephemeral_OutlivesThePilotAndNotTheSandbox", needs(multi, adoption), ephemeralCrash},
+		{"Suspend_RunsOn", needs(suspends, multi, forward), runsOnAfterSuspend},
+		{"Suspend_DamagedSnapshotStartsFromTheBeginning", needs(suspends, forward), damagedSnapshot},
+		{"Suspend_OtherVersionStartsFromTheBeginning", needs(suspends, forward), otherVersion},
+		{"Suspend_RunsOnWhereItCannotBeWritten", needs(suspends, forward), cannotSuspend},
+		{"Suspend_EndsCommands", needs(suspends, forward), commandEndsWithSuspend},
 		{"Kill_LeavesNothingRunning", nil, killAll},
 	}
 }

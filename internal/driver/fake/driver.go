@@ -29,6 +29,7 @@ type Driver struct {
 
 	mu     sync.Mutex
 	boxes  map[key]*sandbox
+	parked map[key]*parked
 	pilots map[key]*running
 }
 
@@ -52,7 +53,7 @@ var _ driver.Driver = (*Driver)(nil)
 
 // NewDriver returns a Driver with no Machines. Its containers run "/program" (package drivertest/program), and sleep, true, false and echo.
 func NewDriver() *Driver {
-	return &Driver{boxes: map[key]*sandbox{}, pilots: map[key]*running{}, Programs: map[string]Program{
+	return &Driver{boxes: map[key]*sandbox{}, parked: map[key]*parked{}, pilots: map[key]*running{}, Programs: map[string]Program{
 		"program": program.Main,
 		"sleep":   builtin("sleep"), "echo": builtin("print"),
 		"true":  func(program.Env) int { return 0 },
@@ -85,7 +86,7 @@ func (d *Driver) Name() string { return "fake" }
 
 // Capabilities implements driver.Driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Adoption: true}
+	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Suspend: true, Adoption: true}
 }
 
 // Launch implements driver.Driver.
@@ -254,6 +255,9 @@ func (d *Driver) Close() error {
 	for k := range d.pilots {
 		keys[k] = true
 	}
+	for k := range d.parked {
+		keys[k] = true
+	}
 	d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -262,6 +266,7 @@ func (d *Driver) Close() error {
 			return fmt.Errorf("end machine %s: %w", k.machine, err)
 		}
 		d.destroy(k)
+		d.discard(k)
 	}
 	return nil
 }

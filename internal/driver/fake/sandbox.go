@@ -102,6 +102,9 @@ func (r *runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 		r.box = box
 		return true, nil
 	}
+	if err := os.RemoveAll(filepath.Join(spec.Dir, "rootfs")); err != nil { // of a sandbox that died with its host
+		return false, err
+	}
 	r.box = &sandbox{spec: spec, gone: make(chan struct{}), containers: map[string]*container{}, streams: map[string]*streams{}}
 	d.boxes[r.key] = r.box
 	return false, nil
@@ -123,17 +126,25 @@ func (r *runtime) OOM() bool {
 
 func (r *runtime) Destroy(_ context.Context, spec pilot.Spec) error {
 	r.driver.destroy(r.key)
-	for _, dir := range []string{"root", "memory"} {
-		if err := os.RemoveAll(filepath.Join(spec.RunDir, dir)); err != nil {
-			return err
-		}
+	if pilot.HasSnapshot(spec.Dir) { // it needs them
+		return nil
 	}
-	return nil
+	r.driver.discard(r.key)
+	return os.RemoveAll(filepath.Join(spec.Dir, "rootfs"))
 }
 
 // Plumb implements pilot.Plumbing.
 func (r *runtime) Plumb(run pilot.Run) (io.WriteCloser, io.ReadCloser, io.ReadCloser) {
-	s := r.box.plumb(run)
+	box := r.box
+	if box == nil { // of a Restore to come
+		r.driver.mu.Lock()
+		p := r.driver.parked[r.key]
+		r.driver.mu.Unlock()
+		if box = (&sandbox{streams: map[string]*streams{}}); p != nil {
+			box = p.box
+		}
+	}
+	s := box.plumb(run)
 	var stdin io.WriteCloser
 	if s.stdin != nil {
 		stdin = s.stdin
@@ -175,7 +186,7 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 	b := r.box
 	s := b.plumb(run)
 	c := &container{began: time.Now(), run: run, main: newProcess(run.TTY), execs: map[*process]bool{}, streams: s, view: &view{
-		root: filepath.Join(b.spec.RunDir, "root", name), tree: run.Container.Tree, mounts: run.Mounts, memory: filepath.Join(b.spec.RunDir, "memory")}}
+		root: filepath.Join(b.spec.Dir, "rootfs", name), tree: run.Container.Tree, mounts: run.Mounts, memory: filepath.Join(b.spec.Dir, "rootfs", ".memory")}}
 	if err := c.view.addFiles(run.Files); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (d *Driver) Name() string { return "gvisor" }
 
 // Capabilities says what gVisor can do.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Adoption: true, Target: true}
+	return driver.Capabilities{MultiContainer: true, TTY: true, PortForward: true, MemoryLimit: true, Suspend: true, Adoption: true, Target: true}
 }
 
 // Version is that of the gVisor in the pilot's binary.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -54,6 +55,60 @@ func MakeRootfs(run *pilot.Run, base string, vs Volumes) (string, error) {
 	return merged, err
 }
 
+// RemakeRootfs mounts again what MakeRootfs has made for the same run, with all that was written since. SyncRootfs came before the unmounting.
+func RemakeRootfs(run *pilot.Run, base string, vs Volumes) error {
+	base = filepath.Join(base, strconv.Itoa(run.Attempt))
+	upper, work, merged := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "merged")
+	// The kernel marks in work that "volatile" left its syncs to nobody, and refuses a second mount.
+	if err := errors.Join(os.RemoveAll(work), os.MkdirAll(work, 0o755)); err != nil {
+		return err
+	}
+	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
+		return fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
+	}
+	run.Mounts = slices.Clone(run.Mounts)
+	return holdParts(run.Mounts, base, vs)
+}
+
+// syncFew is how many files are synced one by one; with more, the file system that they are on is.
+const syncFew = 500
+
+// SyncRootfs writes all to disk that the run of MakeRootfs with this base has written.
+func SyncRootfs(base string) error {
+	uppers, err := filepath.Glob(filepath.Join(base, "*", "upper"))
+	if err != nil {
+		return err
+	}
+	for _, upper := range uppers {
+		files := 0
+		err := filepath.WalkDir(upper, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() && !d.Type().IsRegular() {
+				return err
+			}
+			if files++; files > syncFew {
+				return fs.SkipAll
+			}
+			return onFile(path, unix.Fsync)
+		})
+		if err == nil && files > syncFew {
+			err = onFile(upper, unix.Syncfs)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func onFile(path string, do func(fd int) error) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return do(fd)
+}
+
 // holdParts replaces the source of every mount of a part of a volume by a bind of that very directory. A name would not do: the containers of
 // the volume could meanwhile have put a symbolic link to anywhere on the host in its place.
 func holdParts(mounts []pilot.Mount, base string, vs Volumes) error {
@@ -100,7 +155,7 @@ func holdPart(volume, part, held string, create bool, mode uint32) error {
 	} else {
 		err = os.WriteFile(held, nil, 0o644)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrExist) { // it is there where a root file system is made again
 		return err
 	}
 	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), held, "", unix.MS_BIND, "")

@@ -43,7 +43,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "serve-unix": serveUnix, "dial-unix": dialUnix, "write": write, "append": appendTo, "read": read,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "serve-unix": serveUnix, "dial-unix": dialUnix, "write": write, "append": appendTo, "read": read,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -267,6 +267,35 @@ func serveHTTP(e *Env, args []string) int {
 			}
 			fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", status)
 		}()
+	}
+}
+
+// count PORT answers HTTP with how often it was asked, which it keeps in memory.
+func count(e *Env, args []string) int {
+	l, err := e.Listen(number(args, 0))
+	if err != nil {
+		return e.fail(err)
+	}
+	fmt.Fprintln(e.Stdout, "counting")
+	go func() {
+		<-e.Done
+		l.Close()
+	}()
+	for n := 1; ; n++ {
+		c, err := l.Accept()
+		if err != nil {
+			return 0
+		}
+		in := bufio.NewReader(c)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil || strings.TrimSpace(line) == "" {
+				break
+			}
+		}
+		body := strconv.Itoa(n)
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+		c.Close()
 	}
 }
 

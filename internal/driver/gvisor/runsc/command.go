@@ -16,11 +16,12 @@ import (
 	"gondola/internal/pilot"
 )
 
-// run starts the container whose bundle is in dir: runsc creates and starts it in one process, gives it the files, and goes away.
-func (r *Runtime) run(ctx context.Context, dir, id string, stdio [3]*os.File, args ...string) error {
+// run starts the container whose bundle is in dir: runsc creates and starts ("run") or restores ("restore") it in one process, gives it the
+// files, and goes away.
+func (r *Runtime) run(ctx context.Context, verb, dir, id string, stdio [3]*os.File, args ...string) error {
 	logFile := filepath.Join(dir, "runsc.log")
 	argv := append([]string{"runsc"}, r.flags()...)
-	argv = append(argv, "--log="+logFile, "--log-format=json", "run", "--detach", "--bundle="+dir)
+	argv = append(argv, "--log="+logFile, "--log-format=json", verb, "--detach", "--bundle="+dir)
 	argv = append(append(argv, args...), id)
 	cmd := exec.CommandContext(ctx, r.cfg.Executable, argv...)
 	cmd.Args = argv
@@ -69,10 +70,13 @@ func lastError(logFile string) string {
 	return said
 }
 
+// pauseFile is the image of the sandbox's root, in its bundle.
+const pauseFile = "pause.erofs"
+
 // startPause makes the sandbox, with the pause program as its root.
 func (r *Runtime) startPause(ctx context.Context) error {
 	dir := r.bundle(r.id(oci.PauseName))
-	image := filepath.Join(dir, "pause.erofs")
+	image := filepath.Join(dir, pauseFile)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -87,7 +91,7 @@ func (r *Runtime) startPause(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	return r.run(ctx, dir, r.id(oci.PauseName), [3]*os.File{nil, out, nil})
+	return r.run(ctx, "run", dir, r.id(oci.PauseName), [3]*os.File{nil, out, nil})
 }
 
 var _ pilot.Runtime = (*Runtime)(nil)

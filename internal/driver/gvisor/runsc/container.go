@@ -60,32 +60,39 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	if err := os.WriteFile(r.controllers(name), []byte(guestControllers), 0o644); err != nil {
 		return err
 	}
+	_, err = r.launch(ctx, "run", dir, run)
+	return err
+}
+
+// launch has runsc start, or restore, the container whose bundle is in dir, and follows the run.
+func (r *Runtime) launch(ctx context.Context, verb, dir string, run pilot.Run, args ...string) (*process, error) {
+	name := run.Container.Name
 	var term *oci.Terminal
 	if run.TTY {
 		console, err := oci.ListenConsole()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer console.Close()
-		if err := r.run(ctx, dir, r.id(name), [3]*os.File{}, "--console-socket="+console.Path); err != nil {
-			return err
+		if err := r.run(ctx, verb, dir, r.id(name), [3]*os.File{}, append(args, "--console-socket="+console.Path)...); err != nil {
+			return nil, err
 		}
 		if term, err = console.Receive(); err != nil {
-			return err
+			return nil, err
 		}
-	} else if err := r.run(ctx, dir, r.id(name), [3]*os.File{run.Stdin, run.Stdout, run.Stderr}); err != nil {
-		return err
+	} else if err := r.run(ctx, verb, dir, r.id(name), [3]*os.File{run.Stdin, run.Stdout, run.Stderr}, args...); err != nil {
+		return nil, err
 	}
 	c, err := r.load(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := r.follow(name, c, term)
 	if term != nil {
 		foreground := func(sig unix.Signal) { c.Sandbox.SignalProcess(c.ID, 0, sig, true) }
 		term.Connect(run.Stdin, run.Stdout, run.Resize, foreground, p.ended)
 	}
-	return nil
+	return p, nil
 }
 
 // follow waits for the end of a run in the background.

@@ -34,11 +34,11 @@ func (r *Runtime) sweep(ctx context.Context, spec pilot.Spec) error {
 		errs = append(errs, cgroup.Host().Remove(ctx, r.sandboxCgroup()))
 	}
 	failpoint.Hit("pilot.sandbox.killed")
-	for _, dir := range driver.SandboxDirs(spec) {
-		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
-	}
-	if err := os.Remove(filepath.Join(spec.RunDir, driver.SandboxRecord)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, err)
+	errs = append(errs, driver.ClearSandbox(spec))
+	for _, name := range []string{driver.SandboxRecord, haltedMark} {
+		if err := os.Remove(filepath.Join(spec.RunDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -181,6 +181,16 @@ func (r *Runtime) Destroy(ctx context.Context, spec pilot.Spec) error {
 	return r.sweep(ctx)
 }
 
+// Checkpoint is not what runc can do here: the driver has no Capability Suspend.
+func (r *Runtime) Checkpoint(context.Context, string, func() error) error {
+	return gondola.Errorf(gondola.ErrUnsupported, "driver runc cannot suspend machine %s", r.spec.Machine)
+}
+
+// Restore is not what runc can do here: there is no snapshot that it has made.
+func (r *Runtime) Restore(_ context.Context, spec pilot.Spec, _ string, _ []pilot.Run, _ func() error) error {
+	return gondola.Errorf(gondola.ErrUnsupported, "driver runc cannot resume machine %s", spec.Machine)
+}
+
 // sweep ends a sandbox, dead or alive, and removes all that Boot and Start made. Volumes on disk stay.
 func (r *Runtime) sweep(ctx context.Context) error {
 	errs := []error{driver.KillRecorded(ctx, r.record())}
@@ -197,9 +207,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 		r.tree.Signal(filepath.Join(r.spec.Cgroup, driver.PilotCgroup), unix.SIGKILL)
 	}
 	failpoint.Hit("pilot.pause.killed")
-	for _, dir := range driver.SandboxDirs(r.spec) {
-		errs = append(errs, driver.UnmountBelow(dir), os.RemoveAll(dir))
-	}
+	errs = append(errs, driver.ClearSandbox(r.spec))
 	if err := os.Remove(r.record()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
