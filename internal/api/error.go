@@ -88,9 +88,15 @@ func onExisting(err error) error {
 	return err
 }
 
+// maxText bounds what an answer repeats of what was sent, in bytes.
+const maxText = 2 << 10
+
 // answerOf returns status and body for an error.
 func answerOf(err error) (int, errorBody) {
 	text := err.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
 	if tooBig := (*http.MaxBytesError)(nil); errors.As(err, &tooBig) {
 		return http.StatusRequestEntityTooLarge, bodyOf(fmt.Sprintf("the body is larger than the %d bytes that this call takes", tooBig.Limit), gondola.ErrInvalid.Error())
 	}
