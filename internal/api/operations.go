@@ -38,9 +38,10 @@ func (o operation) pages() bool {
 type parameter struct{ name, kind, text string }
 
 var (
-	paging   = []parameter{{"limit", "integer", "how many at most; without it, all"}, {"cursor", "string", "fly-next-cursor of the page before"}}
-	filters  = []parameter{{"include_deleted", "boolean", "destroyed Machines of the last 48 hours too"}, {"region", "string", "only those of this region"}, {"state", "string", "only those in this state"}, {"include_leases", "boolean", "say who holds each Machine"}, {"metadata.{key}", "string", "only those with this metadata"}}
-	selected = []parameter{{"metadata.{key}", "string", "only Machines with this metadata"}}
+	paging       = []parameter{{"limit", "integer", "how many at most; without it, all"}, {"cursor", "string", "fly-next-cursor of the page before"}}
+	filters      = []parameter{{"include_deleted", "boolean", "destroyed Machines of the last 48 hours too"}, {"region", "string", "only those of this region"}, {"state", "string", "only those in this state"}, {"include_leases", "boolean", "say who holds each Machine"}, {"metadata.{key}", "string", "only those with this metadata"}}
+	secretsQuery = []parameter{{"show_secrets", "boolean", "with their values; for a token that may change them"}, {"min_version", "integer", "412 while the App's secrets are older"}, {"version", "integer", "the same"}}
+	selected     = []parameter{{"metadata.{key}", "string", "only Machines with this metadata"}}
 )
 
 // with joins lists of parameters.
@@ -79,6 +80,7 @@ func publicOperations() map[string]operation {
 		"POST " + machine + "/start":            {title: "Start a Machine", out: gondola.StartResult{}, lease: true},
 		"POST " + machine + "/stop":             {title: "Stop a Machine", in: gondola.StopRequest{}, out: okAnswer{}, lease: true},
 		"POST " + machine + "/restart":          {title: "Stop a Machine and start it again", query: with(one("timeout", "string", "until SIGKILL, such as 10s"), one("signal", "string", "signal to begin with"), one("force_stop", "boolean", "with SIGKILL at once")), out: okAnswer{}, lease: true},
+		"POST " + machine + "/suspend":          {title: "Write a Machine's memory to disk and end it; start makes it run on", out: okAnswer{}, lease: true},
 		"POST " + machine + "/signal":           {title: "Send a signal to a Machine's main process", in: signalBody{}, out: okAnswer{}},
 		"GET " + machine + "/wait":              {title: "Wait until a Machine is in a state; 408 if it is not in time", query: with(one("state", "string", "one or several, repeated or with commas; settled is any that it does not leave by itself; if there is none, started"), one("timeout", "integer", "seconds, 1 to 60; if there is none, 60"), one("version", "string", "of this version"), one("instance_id", "string", "the same"), one("from_event_id", "string", "only after this event")), out: gondola.WaitResult{}},
 		"POST " + machine + "/exec":             {title: "Run a command in a Machine to its end", in: execBody{}, out: gondola.ExecResult{}},
@@ -110,6 +112,17 @@ func publicOperations() map[string]operation {
 		"POST " + app + "/network_policies":            {title: "Make a network policy, or with its id replace one", in: gondola.NetworkPolicy{}, out: gondola.NetworkPolicy{}},
 		"DELETE " + app + "/network_policies/{policy}": {title: "Delete a network policy", out: okAnswer{}},
 
+		"GET " + app + "/secrets":           {title: "List an App's secrets: names and digests", query: secretsQuery, out: secretList{}},
+		"POST " + app + "/secrets":          {title: "Set and remove several of an App's secrets, all or none", in: secretsBody{}, out: secretsAnswer{}},
+		"GET " + app + "/secrets/{name}":    {title: "Show one of an App's secrets", query: secretsQuery, out: gondola.AppSecret{}},
+		"POST " + app + "/secrets/{name}":   {title: "Set one of an App's secrets", in: valueBody{}, out: secretAnswer{}, status: http.StatusCreated},
+		"DELETE " + app + "/secrets/{name}": {title: "Remove one of an App's secrets", out: versionAnswer{}},
+
+		"POST " + app + "/deploy_token": {title: "Make a token of one App from one's own", in: deployBody{}, out: deployAnswer{}},
+		"GET /v1/tokens/current":        {title: "Tell what one's own tokens reach", out: currentAnswer{}},
+		"POST /v1/tokens/authenticate":  {title: "Say whose tokens are in a header", in: headerBody{}, out: []verifiedToken{}},
+		"POST /v1/tokens/authorize":     {title: "Say whether a header opens something", in: authorizeBody{}, out: authorizeAnswer{}},
+
 		"GET /v1/orgs/{org}/machines":  {title: "List the Machines of an organisation, or with - of all", query: with(filters, one("summary", "boolean", "without config and events"), one("updated_after", "string", "only those that changed after this time, RFC 3339"), paging), out: orgMachines{}},
 		"GET /v1/orgs/{org}/volumes":   {title: "List the Volumes of an organisation, or with - of all", query: with(one("region", "string", "only those of this region"), one("state", "string", "only those in this state"), paging), out: orgVolumes{}},
 		"POST /v1/platform/placements": {title: "Ask how many Machines of a size would go where; places none", in: gondola.PlacementsRequest{}, out: placementList{}},
@@ -133,6 +146,14 @@ func gondolaOperations() map[string]operation {
 		"POST " + machine + "/containers": {title: "Add a container to a Machine that runs", in: gondola.AddContainerRequest{}, out: okAnswer{}},
 		"PUT " + machine + "/size":        {title: "Change what a Machine reserves and may use, while it runs", in: gondola.ResizeRequest{}, out: gondola.Machine{}, lease: true},
 		"DELETE " + root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}": {title: "Delete a snapshot; - is whatever Volume it is of", out: okAnswer{}},
+		"PUT " + machine + "/secrets":                                          {title: "Replace what a Machine gets of its App's secrets at its next start", in: gondola.SecretSet{}, out: okAnswer{}},
+		"POST " + root + "/secrets/key":                                        {title: "Seal all Apps' secrets with a new key", out: okAnswer{}},
+		"POST " + root + "/apps/{app}/volumes/{volume}/recover":                {title: "Get a deleted Volume back", out: gondola.Volume{}},
+		"DELETE " + root + "/apps/{app}/volumes/{volume}":                      {title: "Delete a Volume for ever", out: gondola.Volume{}},
+		"GET " + root + "/orgs":                                                {title: "List the organisations that the token reaches", out: []gondola.OrgInfo{}},
+		"GET " + root + "/tokens":                                              {title: "List the tokens that were made from one's own", out: []gondola.Token{}},
+		"POST " + root + "/tokens":                                             {title: "Make a narrower token from one's own", in: gondola.NewToken{}, out: gondola.MadeToken{}, status: http.StatusCreated},
+		"DELETE " + root + "/tokens/{token}":                                   {title: "Revoke a token, and all that were made from it", out: okAnswer{}},
 		"PUT " + root + "/networks/{network}/services":                         {title: "Replace the virtual services of a network", in: []gondola.VirtualService{}, out: okAnswer{}},
 		"PUT " + root + "/networks/{network}/policies/{owner}":                 {title: "Replace an owner's policies of a network", in: gondola.PolicySet{}, out: okAnswer{}},
 		"GET " + root + "/entrances":                                           {title: "Tell where the world can come in", out: []gondola.Entrance{}},

@@ -7,12 +7,30 @@ import (
 	"gondola"
 )
 
-// secretsAnswer is the answer to a change; the version has both names that the public API prints.
-type secretsAnswer struct {
-	Secrets []gondola.AppSecret `json:"secrets"`
-	Version uint64              `json:"version"`
-	Old     uint64              `json:"Version"`
-}
+// Bodies about secrets; the version has both names that the public API prints.
+type (
+	secretList struct {
+		Secrets []gondola.AppSecret `json:"secrets"`
+	}
+	secretsBody struct {
+		Values map[string]*string `json:"values"` // null removes
+	}
+	secretsAnswer struct {
+		Secrets []gondola.AppSecret `json:"secrets"`
+		Version uint64              `json:"version"`
+		Old     uint64              `json:"Version"`
+	}
+	// secretAnswer is flat, as fly-go decodes it.
+	secretAnswer struct {
+		gondola.AppSecret
+		Version uint64 `json:"version"`
+		Old     uint64 `json:"Version"`
+	}
+	versionAnswer struct {
+		Version uint64 `json:"version"`
+		Old     uint64 `json:"Version"`
+	}
+)
 
 // secretsQuery reads how secrets are asked for. Who wants to see their values has to be one who may change them.
 func (a *API) secretsQuery(c *call) (q gondola.SecretsQuery, err error) {
@@ -45,7 +63,7 @@ func (a *API) listSecrets(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, map[string][]gondola.AppSecret{"secrets": append([]gondola.AppSecret{}, list...)})
+	return c.send(http.StatusOK, secretList{append([]gondola.AppSecret{}, list...)})
 }
 
 func (a *API) getSecret(c *call) error {
@@ -61,9 +79,7 @@ func (a *API) getSecret(c *call) error {
 }
 
 func (a *API) updateSecrets(c *call) error {
-	var req struct {
-		Values map[string]*string `json:"values"`
-	}
+	var req secretsBody
 	if err := c.decode(&req); err != nil {
 		return err
 	}
@@ -74,11 +90,9 @@ func (a *API) updateSecrets(c *call) error {
 	return c.send(http.StatusOK, secretsAnswer{append([]gondola.AppSecret{}, u.Secrets...), u.Version, u.Version})
 }
 
-// setSecret answers with the secret and the version, flat, as fly-go decodes it.
+// setSecret answers with the secret and the version.
 func (a *API) setSecret(c *call) error {
-	var req struct {
-		Value *string `json:"value"`
-	}
+	var req valueBody
 	if err := c.decode(&req); err != nil {
 		return err
 	}
@@ -89,11 +103,7 @@ func (a *API) setSecret(c *call) error {
 	if err != nil {
 		return asMalformed(err)
 	}
-	out := struct {
-		gondola.AppSecret
-		Version uint64 `json:"version"`
-		Old     uint64 `json:"Version"`
-	}{Version: u.Version, Old: u.Version}
+	out := secretAnswer{Version: u.Version, Old: u.Version}
 	if len(u.Secrets) == 1 {
 		out.AppSecret = u.Secrets[0]
 	}
@@ -105,7 +115,7 @@ func (a *API) deleteSecret(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, map[string]uint64{"version": u.Version, "Version": u.Version})
+	return c.send(http.StatusOK, versionAnswer{u.Version, u.Version})
 }
 
 func (a *API) renewSecretsKey(c *call) error {

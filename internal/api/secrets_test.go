@@ -3,7 +3,7 @@ package api_test
 import (
 	"testing"
 
-	"gondola/internal/auth"
+	"gondola"
 )
 
 func TestSecrets_AsTheWireHasThem(t *testing.T) {
@@ -32,7 +32,7 @@ func TestSecrets_AsTheWireHasThem(t *testing.T) {
 func TestSecrets_AreShownOnlyToThoseWhoMayChangeThem(t *testing.T) {
 	s := newServer(t)
 	s.wants("POST", "/v1/apps/shop/secrets/TOKEN", `{"value":"x"}`, 201, ``)
-	reader, err := s.Auth.Mint(auth.Caveats{ReadOnly: true})
+	reader, err := s.Auth.Mint(gondola.Caveats{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,30 @@ import (
 	"gondola/internal/auth"
 )
 
+// Bodies about tokens.
+type (
+	deployBody struct {
+		Expiry string `json:"expiry"` // a duration such as 24h
+	}
+	deployAnswer struct {
+		Token string `json:"token"`
+	}
+	currentAnswer struct {
+		Tokens []gondola.CurrentToken `json:"tokens"`
+	}
+	headerBody struct {
+		Header string `json:"header"` // as Authorization has it
+	}
+	authorizeBody struct {
+		Header string      `json:"header"`
+		Access tokenAccess `json:"access"`
+	}
+	authorizeAnswer struct {
+		Access tokenAccess   `json:"access"`
+		Token  verifiedToken `json:"verified_token"`
+	}
+)
+
 // ofTokens serves h where there are tokens; a worker takes none.
 func (a *API) ofTokens(h func(c *call) error) func(c *call) error {
 	if a.tokens != nil {
@@ -47,9 +71,7 @@ func (a *API) revokeToken(c *call) error {
 
 // deployToken makes a token of one App from the caller's.
 func (a *API) deployToken(c *call) error {
-	var body struct {
-		Expiry string `json:"expiry"`
-	}
+	var body deployBody
 	if err := c.decode(&body); err != nil {
 		return err
 	}
@@ -71,7 +93,7 @@ func (a *API) deployToken(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, map[string]string{"token": made.Text})
+	return c.send(http.StatusOK, deployAnswer{made.Text})
 }
 
 func (a *API) currentTokens(c *call) error {
@@ -87,7 +109,7 @@ func (a *API) currentTokens(c *call) error {
 		}
 		out = append(out, info)
 	}
-	return c.send(http.StatusOK, map[string][]gondola.CurrentToken{"tokens": out})
+	return c.send(http.StatusOK, currentAnswer{out})
 }
 
 // verifiedToken is the OpenAPI file's root.VerifiedToken, with a token of ours in it: what was narrowed stands as one caveat of the type Gondola.
@@ -117,9 +139,7 @@ func verified(p auth.Principal) verifiedToken {
 }
 
 func (a *API) authenticateTokens(c *call) error {
-	var body struct {
-		Header string `json:"header"`
-	}
+	var body headerBody
 	if err := c.decode(&body); err != nil {
 		return err
 	}
@@ -191,10 +211,7 @@ func (t tokenAccess) writes() (bool, error) {
 
 // authorizeTokens says whether a header would open something, by the rule that opens it.
 func (a *API) authorizeTokens(c *call) error {
-	var body struct {
-		Header string      `json:"header"`
-		Access tokenAccess `json:"access"`
-	}
+	var body authorizeBody
 	if err := c.decode(&body); err != nil {
 		return err
 	}
@@ -231,10 +248,7 @@ func (a *API) authorizeTokens(c *call) error {
 			return err
 		}
 	}
-	return c.send(http.StatusOK, struct {
-		Access tokenAccess   `json:"access"`
-		Token  verifiedToken `json:"verified_token"`
-	}{want, verified(who)})
+	return c.send(http.StatusOK, authorizeAnswer{want, verified(who)})
 }
 
 // listOrgs tells the organisations of the Apps that the caller sees, and the one that every platform has.
