@@ -89,7 +89,7 @@ func onExisting(err error) error {
 }
 
 // maxText bounds what an answer repeats of what was sent, in bytes.
-const maxText = 2 << 10
+const maxText = 1 << 10
 
 // answerOf returns status and body for an error.
 func answerOf(err error) (int, errorBody) {

@@ -18,7 +18,7 @@ func (p Principal) Session(ctx context.Context) (context.Context, context.Cancel
 	if p.authority == nil {
 		return context.WithCancel(ctx)
 	}
-	cancel := context.CancelFunc(func() {})
+	var cancel context.CancelFunc
 	if p.expires.IsZero() {
 		ctx, cancel = context.WithCancel(ctx)
 	} else {
