@@ -106,7 +106,7 @@ func (c *Config) validateGuest() error {
 	case !ok:
 		return Errorf(ErrInvalid, "config.guest.cpu_kind %q: use shared or performance", g.CPUKind)
 	case g.CPUs < 0 || g.MemoryMB < 0:
-		return Errorf(ErrInvalid, "config.guest: cpus and memory_mb must not be negative")
+		return Errorf(ErrInvalid, "config.guest: cpus %d, memory_mb %d: use 1 or more, or leave them out", g.CPUs, g.MemoryMB)
 	case c.Gondola != nil && c.Gondola.Requests != nil:
 		return nil
 	}

@@ -176,9 +176,9 @@ func TestRetries_NeverSendTwiceWhatMayNotBeDoneTwice(t *testing.T) {
 	for why, answer := range map[string]func(w http.ResponseWriter, r *http.Request){
 		"the connection dies": cut,
 		"503":                 func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"429, come again at once": func(w http.ResponseWriter, _ *http.Request) {
+		"503, come again at once": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "0")
-			w.WriteHeader(http.StatusTooManyRequests)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 	} {
 		t.Run(why, func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestRetries_WaitAsLongAsTheServerSays(t *testing.T) {
 	c, _ := newListener(t, 5, func(w http.ResponseWriter, _ *http.Request) {
 		if at = append(at, time.Now()); len(at) == 1 {
 			w.Header().Set("Retry-After", "1")
-			w.WriteHeader(http.StatusTooManyRequests)
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		io.WriteString(w, `{}`)

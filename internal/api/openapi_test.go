@@ -438,6 +438,10 @@ func TestOpenAPI_DescribesWhatIsSent(t *testing.T) {
 	d.call("POST", machine, one, `{"config":{"image":"test/app","init":{"cmd":["trap"]}}}`, 200)
 	d.call("GET", machine+"/wait", one+"/wait?timeout=20", "", 200)
 	d.call("GET", machine, one, "", 200)
+	for _, step := range []string{"suspend", "start"} {
+		d.call("POST", machine+"/"+step, one+"/"+step, "", 200)
+		d.call("GET", machine+"/wait", one+"/wait?state=settled&timeout=20", "", 200)
+	}
 	for _, part := range []string{"versions", "events", "ps", "metadata"} {
 		d.call("GET", machine+"/"+part, one+"/"+part, "", 200)
 	}
@@ -459,7 +463,26 @@ func TestOpenAPI_DescribesWhatIsSent(t *testing.T) {
 	d.call("GET", volume+"/snapshots", disk+"/snapshots", "", 200)
 	d.call("GET", "/v1/orgs/{org}/volumes", "/v1/orgs/-/volumes", "", 200)
 	d.call("DELETE", "/v1/gondola/apps/{app}/volumes/{volume}/snapshots/{snapshot}", "/v1/gondola/apps/tour/volumes/-/snapshots/"+text(snapshot, "id"), "", 200)
+	const ownVolume = "/v1/gondola/apps/{app}/volumes/{volume}"
+	own := strings.Replace(disk, "/v1", "/v1/gondola", 1)
 	d.call("DELETE", volume, disk, "", 200)
+	d.call("POST", ownVolume+"/recover", own+"/recover", "", 200)
+	d.call("DELETE", ownVolume, own, "", 200)
+	d.call("POST", app+"/secrets", "/v1/apps/tour/secrets", `{"values":{"A":"a","B":"b"}}`, 200)
+	d.call("POST", app+"/secrets/{name}", "/v1/apps/tour/secrets/C", `{"value":"c"}`, 201)
+	d.call("GET", app+"/secrets", "/v1/apps/tour/secrets?show_secrets=true", "", 200)
+	d.call("GET", app+"/secrets/{name}", "/v1/apps/tour/secrets/C", "", 200)
+	d.call("DELETE", app+"/secrets/{name}", "/v1/apps/tour/secrets/C", "", 200)
+	d.call("POST", "/v1/gondola/secrets/key", "/v1/gondola/secrets/key", "", 200)
+	deploy := d.call("POST", app+"/deploy_token", "/v1/apps/tour/deploy_token", `{"expiry":"1h"}`, 200)
+	header := `{"header":"Bearer ` + text(deploy, "token") + `"`
+	d.call("GET", "/v1/tokens/current", "/v1/tokens/current", "", 200)
+	d.call("POST", "/v1/tokens/authenticate", "/v1/tokens/authenticate", header+`}`, 200)
+	d.call("POST", "/v1/tokens/authorize", "/v1/tokens/authorize", header+`,"access":{"app_name":"tour","action":"r"}}`, 200)
+	made := d.call("POST", "/v1/gondola/tokens", "/v1/gondola/tokens", `{"name":"short"}`, 201)
+	d.call("GET", "/v1/gondola/tokens", "/v1/gondola/tokens", "", 200)
+	d.call("DELETE", "/v1/gondola/tokens/{token}", "/v1/gondola/tokens/"+text(made, "id"), "", 200)
+	d.call("GET", "/v1/gondola/orgs", "/v1/gondola/orgs", "", 200)
 	p := d.call("POST", app+"/network_policies", "/v1/apps/tour/network_policies", `{"name":"web","selector":{"all":true},"rules":[{"action":"allow","direction":"ingress","ports":[{"protocol":"tcp","port":80}]}]}`, 200)
 	d.call("GET", app+"/network_policies", "/v1/apps/tour/network_policies", "", 200)
 	d.call("DELETE", app+"/network_policies/{policy}", "/v1/apps/tour/network_policies/"+text(p, "id"), "", 200)
@@ -473,6 +496,7 @@ func TestOpenAPI_DescribesWhatIsSent(t *testing.T) {
 	d.call("PUT", "/v1/gondola/networks/{network}/services", "/v1/gondola/networks/default/services", `[]`, 200)
 	d.call("PUT", "/v1/gondola/networks/{network}/policies/{owner}", "/v1/gondola/networks/default/policies/test", `{"policies":[]}`, 200)
 	d.call("PUT", "/v1/gondola/apps/{app}/machines/{id}/payload", strings.Replace(one, "/v1", "/v1/gondola", 1)+"/payload", `{}`, 200)
+	d.call("PUT", "/v1/gondola/apps/{app}/machines/{id}/secrets", strings.Replace(one, "/v1", "/v1/gondola", 1)+"/secrets", `{}`, 200)
 	d.call("DELETE", machine, one+"?force=true", "", 200)
 	d.call("DELETE", app, "/v1/apps/tour", "", 202)
 
