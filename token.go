@@ -2,6 +2,7 @@ package gondola
 
 import (
 	"context"
+	"encoding/json"
 	"regexp"
 	"slices"
 	"time"
@@ -53,6 +54,44 @@ type CurrentToken struct {
 	User         string    `json:"user,omitempty"`
 	Restricted   string    `json:"restricted_to_machine,omitempty"` // ids of Machines, by commas
 	Source       MachineID `json:"source_machine_id,omitempty"`     // the Machine that alone may use it
+}
+
+// VerifiedToken is a token that is good, and what it is good for. The JSON is the API's root.VerifiedToken: what was narrowed stands as one caveat of the
+// type "Gondola".
+type VerifiedToken struct {
+	Header          string        `json:"header"` // as Authorization has it
+	Caveats         []TokenCaveat `json:"caveats"`
+	Nonce           TokenNonce    `json:"nonce"`
+	PermissionToken []byte        `json:"permission_token"` // the token itself
+}
+
+// TokenCaveat is what narrows a token.
+type TokenCaveat struct {
+	Type string  `json:"type"`
+	Body Caveats `json:"body"`
+}
+
+// TokenNonce tells tokens apart.
+type TokenNonce struct {
+	KID   []byte `json:"kid"` // the TokenID
+	Proof bool   `json:"proof"`
+	Rnd   []byte `json:"rnd"`
+}
+
+// TokenAccess is something that a token may open. The JSON is the API's main.TokenAccess; those that are no part of Gondola are ErrUnsupported.
+type TokenAccess struct {
+	Action         json.RawMessage `json:"action,omitempty"` // letters of rwcdC, "*", or their bits as a number; if nothing, to read
+	Org            string          `json:"org_slug,omitempty"`
+	App            AppName         `json:"app_name,omitempty"`
+	Machine        MachineID       `json:"machine_id,omitempty"`
+	Volume         VolumeID        `json:"volume_id,omitempty"`
+	SourceMachine  MachineID       `json:"source_machine,omitempty"`
+	Command        []string        `json:"command,omitempty"`
+	OrgFeature     string          `json:"org_feature,omitempty"`
+	AppFeature     string          `json:"app_feature,omitempty"`
+	MachineFeature string          `json:"machine_feature,omitempty"`
+	Mutation       string          `json:"mutation,omitempty"`
+	StorageObject  string          `json:"storage_object,omitempty"`
 }
 
 // DefaultTokenLife is how long a token is good where nothing else was asked.

@@ -102,6 +102,21 @@ var calls = []call{
 	}},
 	{"ListNetworkPolicies", true, func(ctx context.Context, c *client.Client) error { return drop(c.ListNetworkPolicies(ctx, "shop")) }},
 	{"DeleteNetworkPolicy", false, func(ctx context.Context, c *client.Client) error { return c.DeleteNetworkPolicy(ctx, "shop", "p") }},
+	{"ListSecrets", true, func(ctx context.Context, c *client.Client) error {
+		return drop(c.ListSecrets(ctx, "shop", gondola.SecretsQuery{}))
+	}},
+	{"Secret", true, func(ctx context.Context, c *client.Client) error {
+		return drop(c.Secret(ctx, "shop", "A", gondola.SecretsQuery{}))
+	}},
+	{"SetSecret", false, func(ctx context.Context, c *client.Client) error { return drop(c.SetSecret(ctx, "shop", "A", "a")) }},
+	{"UpdateSecrets", false, func(ctx context.Context, c *client.Client) error { return drop(c.UpdateSecrets(ctx, "shop", nil)) }},
+	{"DeleteSecret", false, func(ctx context.Context, c *client.Client) error { return drop(c.DeleteSecret(ctx, "shop", "A")) }},
+	{"DeployToken", false, func(ctx context.Context, c *client.Client) error { return drop(c.DeployToken(ctx, "shop", time.Hour)) }},
+	{"CurrentTokens", true, func(ctx context.Context, c *client.Client) error { return drop(c.CurrentTokens(ctx)) }},
+	{"AuthenticateTokens", false, func(ctx context.Context, c *client.Client) error { return drop(c.AuthenticateTokens(ctx, "Bearer t")) }},
+	{"AuthorizeTokens", false, func(ctx context.Context, c *client.Client) error {
+		return drop(c.AuthorizeTokens(ctx, "Bearer t", gondola.TokenAccess{}))
+	}},
 	{"Placements", true, func(ctx context.Context, c *client.Client) error {
 		return drop(c.Placements(ctx, gondola.PlacementsRequest{}))
 	}},
@@ -263,7 +278,7 @@ func TestClient_HasEveryOperationThatIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fill := strings.NewReplacer("{app}", "shop", "{id}", string(ref.ID), "{volume}", string(disk.ID), "{key}", "k", "{org}", "personal", "{policy}", "p")
+	fill := strings.NewReplacer("{app}", "shop", "{id}", string(ref.ID), "{volume}", string(disk.ID), "{key}", "k", "{name}", "A", "{org}", "personal", "{policy}", "p")
 	rows := regexp.MustCompile(`(?m)^\| ((?:GET|POST|PUT|PATCH|DELETE) \S+) \| yes \|`).FindAllStringSubmatch(string(text), -1)
 	if len(rows) < 40 {
 		t.Fatalf("docs/api.md has only %d operations that are served", len(rows))

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"gondola"
 )
@@ -50,4 +51,34 @@ func (c *Client) CreateDeployToken(ctx context.Context, app gondola.AppName, exp
 func (c *Client) ListOrgs(ctx context.Context) (list []gondola.OrgInfo, err error) {
 	err = c.do(ctx, "GET", ext("orgs"), nil, nil, &list)
 	return list, err
+}
+
+// DeployToken makes a token of one App from the caller's own, that lives for life; if zero, for DefaultTokenLife.
+func (c *Client) DeployToken(ctx context.Context, app gondola.AppName, life time.Duration) (string, error) {
+	var body struct {
+		Expiry string `json:"expiry,omitempty"`
+	}
+	if life != 0 {
+		body.Expiry = life.String()
+	}
+	var answer struct {
+		Token string `json:"token"`
+	}
+	err := c.do(ctx, "POST", path("apps", string(app), "deploy_token"), nil, body, &answer)
+	return answer.Token, err
+}
+
+// AuthenticateTokens says what the tokens in a header as Authorization has it are good for. ErrInvalid where none is good.
+func (c *Client) AuthenticateTokens(ctx context.Context, header string) (list []gondola.VerifiedToken, err error) {
+	err = c.do(ctx, "POST", path("tokens", "authenticate"), nil, map[string]string{"header": header}, &list)
+	return list, err
+}
+
+// AuthorizeTokens returns the token in a header that opens something. ErrForbidden where none does.
+func (c *Client) AuthorizeTokens(ctx context.Context, header string, access gondola.TokenAccess) (gondola.VerifiedToken, error) {
+	var answer struct {
+		Token gondola.VerifiedToken `json:"verified_token"`
+	}
+	err := c.do(ctx, "POST", path("tokens", "authorize"), nil, map[string]any{"header": header, "access": access}, &answer)
+	return answer.Token, err
 }

@@ -120,7 +120,7 @@ func publicOperations() map[string]operation {
 
 		"POST " + app + "/deploy_token": {title: "Make a token of one App from one's own", in: deployBody{}, out: deployAnswer{}},
 		"GET /v1/tokens/current":        {title: "Tell what one's own tokens reach", out: currentAnswer{}},
-		"POST /v1/tokens/authenticate":  {title: "Say whose tokens are in a header", in: headerBody{}, out: []verifiedToken{}},
+		"POST /v1/tokens/authenticate":  {title: "Say whose tokens are in a header", in: headerBody{}, out: []gondola.VerifiedToken{}},
 		"POST /v1/tokens/authorize":     {title: "Say whether a header opens something", in: authorizeBody{}, out: authorizeAnswer{}},
 
 		"GET /v1/orgs/{org}/machines":  {title: "List the Machines of an organisation, or with - of all", query: with(filters, one("summary", "boolean", "without config and events"), one("updated_after", "string", "only those that changed after this time, RFC 3339"), paging), out: orgMachines{}},

@@ -25,12 +25,12 @@ type (
 		Header string `json:"header"` // as Authorization has it
 	}
 	authorizeBody struct {
-		Header string      `json:"header"`
-		Access tokenAccess `json:"access"`
+		Header string              `json:"header"`
+		Access gondola.TokenAccess `json:"access"`
 	}
 	authorizeAnswer struct {
-		Access tokenAccess   `json:"access"`
-		Token  verifiedToken `json:"verified_token"`
+		Access gondola.TokenAccess   `json:"access"`
+		Token  gondola.VerifiedToken `json:"verified_token"`
 	}
 )
 
@@ -112,30 +112,10 @@ func (a *API) currentTokens(c *call) error {
 	return c.send(http.StatusOK, currentAnswer{out})
 }
 
-// verifiedToken is the OpenAPI file's root.VerifiedToken, with a token of ours in it: what was narrowed stands as one caveat of the type Gondola.
-type verifiedToken struct {
-	Header  string     `json:"header"`
-	Caveats []caveat   `json:"caveats"`
-	Nonce   tokenNonce `json:"nonce"`
-	// PermissionToken is base64, as Fly.io's own client reads it.
-	PermissionToken []byte `json:"permission_token"`
-}
-
-type caveat struct {
-	Type string          `json:"type"`
-	Body gondola.Caveats `json:"body"`
-}
-
-type tokenNonce struct {
-	KID   []byte `json:"kid"` // the token's id
-	Proof bool   `json:"proof"`
-	Rnd   []byte `json:"rnd"`
-}
-
-func verified(p auth.Principal) verifiedToken {
+func verified(p auth.Principal) gondola.VerifiedToken {
 	t := p.Info()
-	return verifiedToken{Header: "Bearer " + p.Token(), PermissionToken: []byte(p.Token()), Caveats: []caveat{{"Gondola", t.Caveats}},
-		Nonce: tokenNonce{KID: []byte(t.ID), Rnd: []byte{}}}
+	return gondola.VerifiedToken{Header: "Bearer " + p.Token(), PermissionToken: []byte(p.Token()), Caveats: []gondola.TokenCaveat{{Type: "Gondola", Body: t.Caveats}},
+		Nonce: gondola.TokenNonce{KID: []byte(t.ID), Rnd: []byte{}}}
 }
 
 func (a *API) authenticateTokens(c *call) error {
@@ -147,7 +127,7 @@ func (a *API) authenticateTokens(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := []verifiedToken{}
+	out := []gondola.VerifiedToken{}
 	for _, p := range who.All() {
 		out = append(out, verified(p))
 	}
@@ -166,33 +146,17 @@ func (a *API) headerOf(c *call, header string, source gondola.MachineID) (auth.P
 	return who, nil
 }
 
-// tokenAccess is the OpenAPI file's main.TokenAccess.
-type tokenAccess struct {
-	Action         json.RawMessage   `json:"action,omitempty"`
-	Org            string            `json:"org_slug,omitempty"`
-	App            gondola.AppName   `json:"app_name,omitempty"`
-	Machine        gondola.MachineID `json:"machine_id,omitempty"`
-	Volume         gondola.VolumeID  `json:"volume_id,omitempty"`
-	SourceMachine  gondola.MachineID `json:"source_machine,omitempty"`
-	Command        []string          `json:"command,omitempty"`
-	OrgFeature     string            `json:"org_feature,omitempty"`
-	AppFeature     string            `json:"app_feature,omitempty"`
-	MachineFeature string            `json:"machine_feature,omitempty"`
-	Mutation       string            `json:"mutation,omitempty"`
-	StorageObject  string            `json:"storage_object,omitempty"`
-}
-
 // writes says whether an action is more than reading: letters of rwcdC, or the number that they make as bits.
-func (t tokenAccess) writes() (bool, error) {
+func writes(action json.RawMessage, command []string) (bool, error) {
 	var n int
 	var s string
 	switch {
-	case len(t.Action) == 0 || string(t.Action) == "null":
-	case json.Unmarshal(t.Action, &n) == nil:
+	case len(action) == 0 || string(action) == "null":
+	case json.Unmarshal(action, &n) == nil:
 		if n < 0 || n > 31 {
 			return false, malformedf("access.action %d: use 0 to 31", n)
 		}
-	case json.Unmarshal(t.Action, &s) == nil:
+	case json.Unmarshal(action, &s) == nil:
 		if s == "*" || s == "all" {
 			return true, nil
 		}
@@ -206,7 +170,7 @@ func (t tokenAccess) writes() (bool, error) {
 	default:
 		return false, malformedf("access.action: use a number from 0 to 31 or letters of rwcdC")
 	}
-	return n&^1 != 0 || len(t.Command) > 0, nil
+	return n&^1 != 0 || len(command) > 0, nil
 }
 
 // authorizeTokens says whether a header would open something, by the rule that opens it.
@@ -221,7 +185,7 @@ func (a *API) authorizeTokens(c *call) error {
 			return gondola.Errorf(gondola.ErrUnsupported, "access.%s: gondola has no such thing: ask for org_slug, app_name, machine_id or volume_id", field)
 		}
 	}
-	write, err := want.writes()
+	write, err := writes(want.Action, want.Command)
 	if err != nil {
 		return err
 	}
