@@ -75,7 +75,7 @@ func (s *suite) raceForVolume() {
 // raceForCPU checks that of many Machines that want the last CPUs one gets them.
 func (s *suite) raceForCPU() {
 	c := config()
-	c.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 5, MemoryMB: 1024}
+	c.Gondola = &gondola.ConfigExtension{Requests: &gondola.Resources{CPUMillis: 5000, MemoryBytes: 1 << 30}}
 	s.race(gondola.ErrCapacity, "Create with the last CPUs", func(int) error {
 		_, err := s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Config: c})
 		return err

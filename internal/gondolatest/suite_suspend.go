@@ -88,10 +88,10 @@ func (s *suite) suspendAndStart() {
 func (s *suite) suspendRefuses() {
 	m := s.create(gondola.CreateRequest{Config: config(), SkipLaunch: true})
 	s.wants(s.p.Suspend(s.Context(), m.Ref()), gondola.ErrPrecondition, "Suspend of a machine that was never started")
-	swap := config()
-	swap.Init.SwapSizeMB = 64
-	m = s.started(swap)
-	s.wants(s.p.Suspend(s.Context(), m.Ref()), gondola.ErrPrecondition, "Suspend of a machine with swap")
+	planned := config()
+	planned.Schedule = "daily"
+	m = s.started(planned)
+	s.wants(s.p.Suspend(s.Context(), m.Ref()), gondola.ErrPrecondition, "Suspend of a machine with a schedule")
 	if m = s.get(m.Ref()); m.State != gondola.Started {
 		s.Errorf("state = %s, want started", m.State)
 	}

@@ -42,7 +42,7 @@ func (w *Worker) Suspend(ctx context.Context, ref gondola.Ref) error {
 }
 
 // cannotSuspend says why a Machine of this Config can never be suspended; empty if it can
-// (https://fly.io/docs/reference/suspend-resume/: no swap, no schedule; those with a schedule or a GPU are refused at their creation).
+// (https://fly.io/docs/reference/suspend-resume/: no swap, no schedule, no GPU; those with swap or a GPU are refused at their creation).
 func cannotSuspend(c *gondola.Config, name string, can driver.Capabilities) string {
 	switch {
 	case !can.Suspend:
@@ -51,8 +51,8 @@ func cannotSuspend(c *gondola.Config, name string, can driver.Capabilities) stri
 		return "it is in the network of a gateway, which would not know it again: stop it"
 	case isPod(c):
 		return "it is a Pod, which Kubernetes wants to run: scale its workload down"
-	case c.Init.SwapSizeMB > 0:
-		return "it has swap (config.init.swap_size_mb), which is not written to disk: stop it, or take the swap away"
+	case c.Schedule != "":
+		return "it has a schedule (config.schedule), which starts it from the beginning: stop it, or take the schedule away"
 	}
 	return ""
 }
