@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,7 @@ func (e *env) settle(ctx context.Context, c *client.Client, ref gondola.Ref, req
 		case why != "":
 			return gondola.Errorf(gondola.ErrImage, "machine %s cannot start: %s; it goes on trying: see gondola machine status %s, end it with gondola machine destroy --force %s",
 				m.ID, why, m.ID, m.ID)
+		case slices.Contains(req.States, m.State): // it got there meanwhile: Wait says so
 		case !isKind(err, gondola.ErrDeadline) || !m.State.Transient() && m.State != gondola.Created:
 			return err
 		}
