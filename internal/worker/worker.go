@@ -227,6 +227,11 @@ func (w *Worker) Run(ctx context.Context) error {
 // awaitRun waits until requests can be taken.
 func (w *Worker) awaitRun(ctx context.Context) error {
 	select {
+	case <-w.running: // also where ctx has ended: that is then the reason why the request fails
+		return nil
+	default:
+	}
+	select {
 	case <-w.running:
 		return nil
 	case <-ctx.Done():
