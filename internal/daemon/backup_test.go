@@ -157,14 +157,16 @@ func TestRestore_OfADamagedBackupChangesNothing(t *testing.T) {
 		t.Fatalf("purge: %v\n%s", err, out)
 	}
 	flipped := bytes.Clone(whole)
-	flipped[len(flipped)/2] ^= 0x10
+	for i := range 16 { // a single bit may be one that zstd does not need: then nothing is damaged
+		flipped[len(flipped)/2+i] ^= 0x10
+	}
 	for name, c := range map[string]struct {
 		content []byte
 		want    string
 	}{
 		"cut short":     {whole[:len(whole)/2], "damaged or cut short"},
 		"cut at an end": {withoutLast(t, whole), "damaged or cut short"},
-		"one bit":       {flipped, "nothing was restored"},
+		"some bits":     {flipped, "nothing was restored"},
 		"something":     {[]byte("this is no backup"), "not a backup of gondola"},
 		"of tomorrow":   {replaced(t, whole, `"format": 1`, `"format": 9`), "format 9"},
 		"leads outside": {replaced(t, whole, "server.db", "../erver.d"), "no backup has"},
