@@ -57,7 +57,7 @@ race: apt
 test: apt build lint race
 	go vet $(KUBE)
 	go tool staticcheck $(KUBE)
-	go test -p 1 -timeout 30m $(KUBE)
+	go test -p 1 -timeout 50m $(KUBE)
 
 bench: apt build
 	go run ./bench
