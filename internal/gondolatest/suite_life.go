@@ -304,9 +304,10 @@ func (s *suite) severalProcesses() {
 	for name, want := range map[string]string{"process-1": "ALL=a\nONE=1\n1001:1002 ", "process-2": "ALL=a\nONE=(unset)\nWHERE=" + string(m.Region) + "\nready\n"} {
 		s.eventually(name+" says "+want, func() bool { return strings.HasPrefix(s.readLog(m.Ref(), gondola.LogOptions{Container: name}), want) })
 	}
-	if len(m.Containers) != 2 || m.Containers[0].Name != "process-1" || m.Containers[1].State != "running" {
-		s.Errorf("containers = %+v, want one for each process", m.Containers)
-	}
+	s.eventually("the Machine tells a container for each process", func() bool {
+		all := s.get(m.Ref()).Containers
+		return len(all) == 2 && all[0].Name == "process-1" && all[0].State == "running" && all[1].State == "running"
+	})
 	s.no(s.p.Stop(s.Context(), m.Ref(), gondola.StopRequest{}), "Stop")
 	s.await(m.Ref(), gondola.Stopped)
 	c.Containers = []gondola.Container{{Name: "x", Image: "test/app"}}
