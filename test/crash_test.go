@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -171,7 +172,7 @@ func (h *host) leftoverIDs(t *testing.T) map[string][]gondola.MachineID {
 	cgroups, _ := filepath.Glob("/sys/fs/cgroup/memory/gondola/" + instance + "/*")
 	unified, _ := filepath.Glob("/sys/fs/cgroup/gondola/" + instance + "/*")
 	for _, c := range append(cgroups, unified...) {
-		if fi, err := os.Stat(c); err == nil && fi.IsDir() {
+		if fi, err := os.Stat(c); err == nil && fi.IsDir() && !strings.HasPrefix(filepath.Base(c), "warm.") { // which is no Machine's
 			out["cgroups"] = append(out["cgroups"], gondola.MachineID(filepath.Base(c)))
 		}
 	}
@@ -187,14 +188,18 @@ func (h *host) leftoverIDs(t *testing.T) map[string][]gondola.MachineID {
 		switch {
 		case strings.HasPrefix(args[0], "runsc-sandbox"):
 			kind = "sandboxes"
-		case len(args) > 2 && args[1] == "run":
+		case len(args) > 2 && (args[1] == "run" || args[1] == "warm"):
 			kind = "pilots"
 		case len(args) > 2 && args[1] == "runc-monitor":
 			kind = "monitors"
 		default:
 			continue
 		}
-		out[kind] = append(out[kind], idIn(string(b)))
+		id := ownerOf(p)
+		if strings.HasPrefix(string(id), "warm.") {
+			continue
+		}
+		out[kind] = append(out[kind], cmp.Or(id, idIn(string(b))))
 	}
 	return out
 }
@@ -205,6 +210,20 @@ func (h *host) isPilot(exe os.FileInfo) bool {
 		fi, err := os.Stat(p)
 		return err == nil && os.SameFile(fi, exe)
 	})
+}
+
+// ownerOf is whose cgroup a process is in: a Machine's, or that of a sandbox that stands ready. Where it is in none, as one that has just
+// begun, it is empty.
+func ownerOf(proc string) gondola.MachineID {
+	b, _ := os.ReadFile(filepath.Join(proc, "cgroup"))
+	for line := range strings.Lines(string(b)) {
+		if _, path, ok := strings.Cut(line, ":/gondola/"); ok {
+			if parts := strings.Split(strings.TrimSpace(path), "/"); len(parts) > 2 {
+				return gondola.MachineID(parts[1])
+			}
+		}
+	}
+	return ""
 }
 
 // idIn finds the 14 hexadecimal digits of a Machine in a command line.

@@ -400,17 +400,17 @@ func pilotBack(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// processesOf finds the pilot ("pilot") or the sandbox ("sandbox") of a Machine by its command line.
+// processesOf finds the pilot ("pilot") or the sandbox ("sandbox") of a Machine by its cgroup, or its command line.
 func processesOf(role, id string) (pids []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
 		b, _ := os.ReadFile(filepath.Join(d, "cmdline"))
 		args := strings.Split(string(b), "\x00")
-		if !strings.Contains(string(b), id) {
+		if !strings.Contains(string(b), id) && ownerOf(d) != gondola.MachineID(id) {
 			continue
 		}
 		isSandbox := strings.HasPrefix(args[0], "runsc-sandbox")
-		isPilot := strings.Contains(filepath.Base(args[0]), "gondola-pilot") && len(args) > 1 && args[1] == "run"
+		isPilot := strings.Contains(filepath.Base(args[0]), "gondola-pilot") && len(args) > 1 && (args[1] == "run" || args[1] == "warm")
 		if role == "sandbox" && isSandbox || role == "pilot" && isPilot {
 			var pid int
 			fmt.Sscanf(filepath.Base(d), "%d", &pid)

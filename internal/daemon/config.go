@@ -42,6 +42,7 @@ type Config struct {
 	Limits            Limits              `json:"limits,omitzero"`      // what every Machine may have at most
 	Reserve           Reserve             `json:"reserve,omitzero"`     // what Machines may not have
 	RateLimits        RateLimits          `json:"rateLimits,omitzero"`  // how often the Machines API may be asked for the same
+	Warm              int                 `json:"warm,omitempty"`       // gVisor sandboxes that stand ready for Machines to come (docs/operating.md); if zero, 2, or none where Machines have less than 4 GiB. -1: none
 	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
 	Drivers []string `json:"drivers,omitempty"`
 	// FallbackDriver runs Pods that name no driver and ask for what the default cannot give. It is one of Drivers. If empty, such Pods are refused.
@@ -110,6 +111,9 @@ var (
 
 // maxRegions keeps worker numbers and the shares of a host sensible.
 const maxRegions = 32
+
+// maxWarm keeps the memory of what nobody has asked for small.
+const maxWarm = 16
 
 // Complete returns the configuration with its defaults filled in, or what is wrong with it.
 func Complete(c Config) (Config, error) { return c.complete() }
@@ -205,6 +209,9 @@ func (c *Config) check() error {
 	}
 	if n := c.Limits.LogMB; n < 0 || n > 10<<10 {
 		return invalid("limits: logMB %d: want 1 to 10240", n)
+	}
+	if c.Warm < -1 || c.Warm > maxWarm {
+		return invalid("warm %d: want 1 to %d, or -1 for none", c.Warm, maxWarm)
 	}
 	if c.Reserve.CPUMillis < 0 || c.Reserve.MemoryMB < 0 {
 		return invalid("reserve: want amounts that are not negative")

@@ -36,6 +36,7 @@ type parts struct {
 	workers   []*worker.Worker
 	market    *market.Market
 	authority *auth.Authority
+	warm      *driver.Warm // nil: nothing stands ready
 }
 
 // settingRegions is the key under which the server's file keeps the regions of the last `up`.
@@ -191,7 +192,9 @@ func (p *platform) openWorkers(ctx context.Context) error {
 		}
 	}
 	drivers := map[string]driver.Driver{}
-	for _, d := range []driver.Driver{gvisor.New(gvisor.Config{PilotPath: p.pilot, Log: p.log}), runc.New(runc.Config{PilotPath: p.pilot, Log: p.log})} {
+	gv := gvisor.New(gvisor.Config{PilotPath: p.pilot, Warm: p.warmConfig(), Log: p.log})
+	p.warm = gv.Warm
+	for _, d := range []driver.Driver{gv, runc.New(runc.Config{PilotPath: p.pilot, Log: p.log})} {
 		drivers[d.Name()] = d
 	}
 	r, err := netip.ParsePrefix(p.Config.Range)
@@ -234,6 +237,22 @@ func (p *platform) maxProcesses() int64 {
 	}
 }
 
+// smallHost is how much memory Machines have on a host on which nothing stands ready unless it is asked for.
+const smallHost = 4 << 30
+
+// warmConfig says which sandboxes stand ready: at first those of a Machine that says nothing of its size.
+func (p *platform) warmConfig() driver.WarmConfig {
+	size := p.Config.Warm
+	switch {
+	case size == 0 && p.host.Total().MemoryBytes >= smallHost:
+		size = 2
+	case size < 0:
+		size = 0
+	}
+	_, limits := (&gondola.Config{}).Requests()
+	return driver.WarmConfig{Dir: p.host.WarmDir(), Instance: p.instance, Size: size, First: driver.Kind{Limits: limits, Processes: p.maxProcesses()}}
+}
+
 // hostIPs are the addresses of a region's first virtual node: what a Pod there sees as its host.
 func (p *platform) hostIPs(r gondola.Region) []netip.Addr {
 	nodes, err := p.nodes()
@@ -273,6 +292,9 @@ func (p *platform) startWorkers(ctx context.Context, g *group) error {
 		if err := g.ready(ctx, w); err != nil {
 			return err
 		}
+	}
+	if p.warm != nil {
+		g.start(p.warm)
 	}
 	removeOldPilots(p.Config.Data, p.pilot, p.log)
 	return nil

@@ -23,6 +23,7 @@ import (
 
 const (
 	pilotRecord = "pilot.json" // in Spec.Dir: the pilot's process and binary
+	pilotLog    = "pilot.log"  // beside it: what it says
 	// SandboxRecord is the file in Spec.RunDir that says which process the sandbox is. A pilot's Runtime writes it.
 	SandboxRecord = "sandbox.json"
 	// PilotCgroup is where a Machine's pilot is, below Spec.Cgroup.
@@ -38,6 +39,7 @@ type Pilots struct {
 	// StartTimeout is how long a pilot may take until it answers. If zero, 10 s.
 	StartTimeout time.Duration
 	Log          *slog.Logger // If nil, none.
+	Warm         *Warm        // what stands ready; if nil, nothing does
 }
 
 // Launch makes sure that a pilot runs for spec; see Driver.
@@ -45,6 +47,7 @@ func (d *Pilots) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.P
 	if api, err := d.Adopt(ctx, spec); err == nil && !final(ctx, api) {
 		return api, nil
 	}
+	defer d.Warm.launching(spec)()
 	// One that does not answer, or only says its last words, must not run beside the new one.
 	if err := KillRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)); err != nil {
 		return nil, err
@@ -108,30 +111,41 @@ func prepare(spec pilot.Spec, payload *gondola.Payload) error {
 	return tree.Make(filepath.Join(spec.Cgroup, PilotCgroup))
 }
 
-// start starts a pilot and waits until it answers.
-func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
-	logPath := filepath.Join(spec.Dir, "pilot.log")
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := exec.Command(d.Path, slices.Concat([]string{"run"}, d.Args, []string{spec.Dir})...)
+// command is a call of the pilot's binary.
+func (d *Pilots) command(verb, dir string) *exec.Cmd {
+	cmd := exec.Command(d.Path, slices.Concat([]string{verb}, d.Args, []string{dir})...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	if point, ok := os.LookupEnv(failpoint.Variable); ok {
 		cmd.Env = append(cmd.Env, failpoint.Variable+"="+point)
 	}
-	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the pilot: %w", err)
+	return cmd
+}
+
+// start starts a pilot, or tells one that stands ready, and waits until it answers.
+func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
+	p, err := d.tell(ctx, spec)
+	if err != nil {
+		d.log().Info("a pilot that stood ready is of no use", "machine", spec.Machine, "err", err)
 	}
-	failpoint.Hit("driver.launch.begun")
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // it is a child of this process until one of the two ends
-	if err := RecordProcess(filepath.Join(spec.Dir, pilotRecord), cmd.Process.Pid, d.Path); err != nil {
-		d.log().Info("a pilot ended at once", "machine", spec.Machine, "err", err)
+	logPath := filepath.Join(spec.Dir, pilotLog)
+	if p == nil {
+		log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		defer log.Close()
+		p = &started{}
+		cmd := d.command("run", spec.Dir)
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := p.start(cmd); err != nil {
+			return err
+		}
+		failpoint.Hit("driver.launch.begun")
+		if err := RecordProcess(filepath.Join(spec.Dir, pilotRecord), cmd.Process.Pid, d.Path); err != nil {
+			d.log().Info("a pilot ended at once", "machine", spec.Machine, "err", err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(d.StartTimeout, 10*time.Second))
 	defer cancel()
@@ -142,17 +156,41 @@ func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
 			return nil
 		}
 		select {
-		case err := <-ended:
-			if cmd.ProcessState.ExitCode() < 0 { // by a signal, which is nobody's fault in here
-				return fmt.Errorf("%w: %v", pilot.ErrGone, err)
+		case <-p.ended:
+			if p.cmd.ProcessState.ExitCode() < 0 { // by a signal, which is nobody's fault in here
+				return fmt.Errorf("%w: %v", pilot.ErrGone, p.err)
 			}
-			return gondola.Errorf(gondola.ErrUnavailable, "the pilot ended at once (%v): %s", err, tail(logPath))
+			return gondola.Errorf(gondola.ErrUnavailable, "the pilot ended at once (%v): %s", p.err, tail(logPath))
 		case <-ctx.Done():
-			cmd.Process.Kill()
+			p.cmd.Process.Kill()
 			return gondola.Errorf(gondola.ErrUnavailable, "the pilot does not answer on %s: %s", spec.Socket, tail(logPath))
 		case <-tick.C:
 		}
 	}
+}
+
+// tell makes a pilot that stands ready that of a Machine; nil if there is none, or if the Machine needs none.
+func (d *Pilots) tell(ctx context.Context, spec pilot.Spec) (*started, error) {
+	if alive, err := d.Alive(ctx, spec); alive || err != nil {
+		return nil, err
+	}
+	p := d.Warm.take(spec)
+	if p == nil {
+		return nil, nil
+	}
+	defer p.tell.Close()
+	// First the record: one that is not told yet ends with this process, and then nobody is where the record points.
+	err := RecordProcess(filepath.Join(spec.Dir, pilotRecord), p.cmd.Process.Pid, d.Path)
+	if err == nil {
+		failpoint.Hit("driver.warm.recorded")
+		_, err = p.tell.WriteString(spec.Dir + "\n")
+	}
+	if err != nil {
+		d.Warm.end(context.WithoutCancel(ctx), p)
+		return nil, err
+	}
+	failpoint.Hit("driver.warm.told")
+	return p, nil
 }
 
 // tail returns the last line of a log, for an error message.

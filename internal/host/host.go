@@ -90,6 +90,9 @@ func Open(cfg Config) (*Host, error) {
 // Total is what all Machines of this host together may use.
 func (h *Host) Total() gondola.Resources { return total(h.reserve) }
 
+// WarmDir is where sandboxes that stand ready for no Machine yet have their things.
+func (h *Host) WarmDir() string { return filepath.Join(h.places.sockets, "warm") }
+
 // ForWorker returns the Host of one worker. share is its part of Total, zero for all of it; ips are the host's addresses as its Machines
 // see them, IPv4 first.
 func (h *Host) ForWorker(name string, number uint16, share gondola.Resources, ips ...netip.Addr) *WorkerHost {
@@ -330,7 +333,7 @@ func EndAll(ctx context.Context, instance string) error {
 	if err := removeCgroup(ctx, filepath.Join("gondola", instance), true); err != nil {
 		return err
 	}
-	return os.RemoveAll(p.sockets)
+	return errors.Join(driver.UnmountBelow(p.sockets), os.RemoveAll(p.sockets))
 }
 
 // Present says whether anything of an instance runs, or has run since the last reboot, on this machine: its sockets or its cgroups are there.

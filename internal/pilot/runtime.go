@@ -2,6 +2,7 @@ package pilot
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -13,7 +14,8 @@ import (
 // driver's Kill after a crash, can undo it.
 type Runtime interface {
 	// Boot makes the sandbox: Spec's network namespace, limits and volumes, and a pause process as its root. Where the sandbox of an earlier pilot still runs it
-	// takes that over and returns adopted; its containers then run on and Wait works on them.
+	// takes that over and returns adopted; its containers then run on and Wait works on them. ErrLost says that the next pilot may have more luck,
+	// with a network made anew.
 	Boot(ctx context.Context, spec Spec) (adopted bool, err error)
 	// Gone closes when the sandbox has died by itself (a crash, a kill -9, the kernel's OOM killer). oom says whether memory was the reason.
 	Gone() <-chan struct{}
@@ -57,6 +59,9 @@ type Runtime interface {
 	// and their Rootfs. The rest is the pilot's.
 	Stats(ctx context.Context) (gondola.MachineStats, error)
 }
+
+// ErrLost is the failure of a Boot whose sandbox died before it was up.
+var ErrLost = errors.New("the sandbox has died at its start")
 
 // Run is one run of a container: a container restarted three times has had runs 0 to 3.
 type Run struct {

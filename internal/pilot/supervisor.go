@@ -256,6 +256,9 @@ func (s *Supervisor) fail(err error) error {
 		return err
 	}
 	s.log.Error("the sandbox cannot be made", "err", err)
+	if errors.Is(err, ErrLost) {
+		return s.finish(Lost, err.Error(), false)
+	}
 	return s.finish(Failed, err.Error(), false)
 }
 

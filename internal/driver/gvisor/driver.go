@@ -5,11 +5,14 @@ package gvisor
 import (
 	"debug/buildinfo"
 	"log/slog"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"gondola/internal/driver"
+	"gondola/internal/pilot"
 )
 
 // Config is what a Driver needs.
@@ -20,7 +23,9 @@ type Config struct {
 	Platform string
 	// StartTimeout is how long a pilot may take until it answers. If zero, 10 s.
 	StartTimeout time.Duration
-	Log          *slog.Logger
+	// Warm says which sandboxes stand ready; its Suits is the driver's to know. If its Size is zero, none.
+	Warm driver.WarmConfig
+	Log  *slog.Logger
 }
 
 // Driver is a driver.Driver.
@@ -36,7 +41,21 @@ func New(cfg Config) *Driver {
 	if cfg.Platform != "" {
 		d.Args = []string{"--platform=" + cfg.Platform}
 	}
+	if cfg.Warm.Size > 0 && runtime.GOARCH == "amd64" { // elsewhere the root of a sandbox cannot set the host name
+		cfg.Warm.Suits, cfg.Warm.Log = suits, cfg.Log
+		d.NewWarm(cfg.Warm)
+	}
 	return d
+}
+
+// longestHostname is the longest that a sandbox can be given after it was made.
+const longestHostname = 64
+
+// suits says whether a sandbox that was made for nobody can become spec's: all that its volumes and its network need of the sandbox itself must
+// be the same as without them.
+func suits(spec pilot.Spec) bool {
+	return spec.NetNS != "" && !spec.HostNetwork && spec.Cgroup != "" && len(spec.Hostname) <= longestHostname &&
+		!slices.ContainsFunc(spec.Volumes, func(v pilot.Volume) bool { return v.Kind != pilot.VolumePayload })
 }
 
 var _ driver.Driver = (*Driver)(nil)

@@ -44,6 +44,13 @@ var built = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if args := strings.Split(os.Getenv(daemonVariable), ":"); len(args) == 3 {
+		if err := beDaemon(args[0], args[1], args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if os.Getuid() == 0 {
 		if dir, _ := built(); dir != "" {

@@ -19,10 +19,15 @@ import (
 // run starts the container whose bundle is in dir: runsc creates and starts ("run") or restores ("restore") it in one process, gives it the
 // files, and goes away.
 func (r *Runtime) run(ctx context.Context, verb, dir, id string, stdio [3]*os.File, args ...string) error {
+	return r.runsc(ctx, dir, id, stdio, append([]string{verb, "--detach"}, args...)...)
+}
+
+// runsc runs a command of runsc's for the container whose bundle is in dir, with these files.
+func (r *Runtime) runsc(ctx context.Context, dir, id string, stdio [3]*os.File, command ...string) error {
 	logFile := filepath.Join(dir, "runsc.log")
 	argv := append([]string{"runsc"}, r.flags()...)
-	argv = append(argv, "--log="+logFile, "--log-format=json", verb, "--detach", "--bundle="+dir)
-	argv = append(append(argv, args...), id)
+	argv = append(argv, "--log="+logFile, "--log-format=json")
+	argv = append(append(argv, command...), "--bundle="+dir, id)
 	cmd := exec.CommandContext(ctx, r.cfg.Executable, argv...)
 	cmd.Args = argv
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -73,8 +78,8 @@ func lastError(logFile string) string {
 // pauseFile is the image of the sandbox's root, in its bundle.
 const pauseFile = "pause.erofs"
 
-// startPause makes the sandbox, with the pause program as its root.
-func (r *Runtime) startPause(ctx context.Context) error {
+// startPause makes the sandbox, with the pause program as its root, by a command of runsc's: run, or create, which leaves the start for later.
+func (r *Runtime) startPause(ctx context.Context, command ...string) error {
 	dir := r.bundle(r.id(oci.PauseName))
 	image := filepath.Join(dir, pauseFile)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -91,7 +96,7 @@ func (r *Runtime) startPause(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	return r.run(ctx, "run", dir, r.id(oci.PauseName), [3]*os.File{nil, out, nil})
+	return r.runsc(ctx, dir, r.id(oci.PauseName), [3]*os.File{nil, out, nil}, command...)
 }
 
 var _ pilot.Runtime = (*Runtime)(nil)

@@ -29,8 +29,8 @@ import (
 const pauseProgram = "/pause"
 
 // limiterCode carries out its arguments, one by one, and wipes each, so that ps shows the program alone: "d" and a directory makes that, if need
-// be, and goes there; "f" and a file opens that; "w" and a value writes that to the file, or else to the standard output, and closes it; "x" ends the program, with
-// status 1 if a "w" or "f" or the change to a directory failed. Behind the last argument it falls through to the code that follows.
+// be, and goes there; "f" and a file opens that; "w" and a value writes that to the file, or else to the standard output, and closes it; "h" and a name
+// sets the host name; "x" ends the program, with status 1 if a "w", "f" or "h" or the change to a directory failed. Behind the last argument it falls through to the code that follows.
 var limiterCode = map[string][]byte{
 	"amd64": {
 		0x4c, 0x8d, 0x74, 0x24, 0x10, // lea r14, [rsp+16]: the second of argv
@@ -40,7 +40,7 @@ var limiterCode = map[string][]byte{
 		0x49, 0x8b, 0x1e, // mov rbx, [r14]
 		0x49, 0x83, 0xc6, 0x08, // add r14, 8
 		0x48, 0x85, 0xdb, // test rbx, rbx
-		0x0f, 0x84, 0xa4, 0x00, 0x00, 0x00, // jz → behind the end
+		0x0f, 0x84, 0xb9, 0x00, 0x00, 0x00, // jz → behind the end
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0x31, 0xc0, // xor eax, eax
 		0x48, 0x83, 0xc9, 0xff, // or rcx, -1
@@ -51,13 +51,15 @@ var limiterCode = map[string][]byte{
 		0xc6, 0x03, 0x00, // mov byte [rbx], 0
 		0x48, 0xff, 0xc3, // inc rbx
 		0x41, 0x80, 0xfd, 'd', // cmp r13b, 'd'
-		0x74, 0x1c, // je → dir
+		0x74, 0x22, // je → dir
 		0x41, 0x80, 0xfd, 'f', // cmp r13b, 'f'
-		0x74, 0x31, // je → file
+		0x74, 0x37, // je → file
 		0x41, 0x80, 0xfd, 'w', // cmp r13b, 'w'
-		0x74, 0x3e, // je → write
+		0x74, 0x53, // je → write
+		0x41, 0x80, 0xfd, 'h', // cmp r13b, 'h'
+		0x74, 0x3e, // je → host
 		0x41, 0x80, 0xfd, 'x', // cmp r13b, 'x'
-		0x75, 0x61, // jne → wipe
+		0x75, 0x70, // jne → wipe
 		0x44, 0x89, 0xe7, // mov edi, r12d
 		0xb8, 0xe7, 0x00, 0x00, 0x00, // mov eax, 231 (exit_group)
 		0x0f, 0x05, // syscall
@@ -69,13 +71,19 @@ var limiterCode = map[string][]byte{
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0xb8, 0x50, 0x00, 0x00, 0x00, // mov eax, 80 (chdir)
 		0x0f, 0x05, // syscall
-		0xeb, 0x36, // jmp → done
+		0xeb, 0x45, // jmp → done
 		// file:
 		0x48, 0x89, 0xdf, // mov rdi, rbx
 		0xbe, 0x01, 0x00, 0x00, 0x00, // mov esi, 1 (O_WRONLY)
 		0xb8, 0x02, 0x00, 0x00, 0x00, // mov eax, 2 (open)
 		0x0f, 0x05, // syscall
 		0x89, 0xc5, // mov ebp, eax
+		0xeb, 0x32, // jmp → done
+		// host:
+		0x48, 0x89, 0xdf, // mov rdi, rbx
+		0x4c, 0x89, 0xfe, // mov rsi, r15
+		0xb8, 0xaa, 0x00, 0x00, 0x00, // mov eax, 170 (sethostname)
+		0x0f, 0x05, // syscall
 		0xeb, 0x23, // jmp → done
 		// write:
 		0x89, 0xef, // mov edi, ebp
@@ -97,7 +105,7 @@ var limiterCode = map[string][]byte{
 		0x4c, 0x89, 0xf9, // mov rcx, r15
 		0x31, 0xc0, // xor eax, eax
 		0xf3, 0xaa, // rep stosb
-		0xe9, 0x4c, 0xff, 0xff, 0xff, // jmp → next
+		0xe9, 0x37, 0xff, 0xff, 0xff, // jmp → next
 	},
 }
 
@@ -203,9 +211,14 @@ func (r *Runtime) writeGuest(files []control.CgroupsWriteArg) error {
 	if !slices.ContainsFunc(root.Spec.Mounts, func(m specs.Mount) bool { return m.Destination == guestCgroups }) {
 		return nil // made by an earlier pilot, or without limiterCode: its root does not know
 	}
-	argv := append(append([]string{pauseProgram}, limiterArgs(files)...), "x")
+	return r.runInRoot(root, &auth.TaskCapabilities{}, limiterArgs(files)...)
+}
+
+// runInRoot runs the program of the sandbox's root once more, to carry out args.
+func (r *Runtime) runInRoot(root *container.Container, capabilities *auth.TaskCapabilities, args ...string) error {
+	argv := slices.Concat([]string{pauseProgram}, args, []string{"x"})
 	pid, err := root.Sandbox.Execute(r.conf, &control.ExecArgs{Argv: argv, WorkingDirectory: "/", ContainerID: root.ID,
-		Capabilities: &auth.TaskCapabilities{}, NoNewPrivileges: true})
+		Capabilities: capabilities, NoNewPrivileges: true})
 	if err != nil {
 		return err
 	}
@@ -214,7 +227,7 @@ func (r *Runtime) writeGuest(files []control.CgroupsWriteArg) error {
 		return err
 	}
 	if exit := exitOf(ws); exit.Code != 0 {
-		return fmt.Errorf("%q in the sandbox ended with status %d", limiterArgs(files), exit.Code)
+		return fmt.Errorf("%q in the sandbox ended with status %d", args, exit.Code)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -50,11 +51,13 @@ type Runtime struct {
 	volumes oci.Volumes
 	sandbox *container.Container // nil before Boot
 	ready   chan struct{}        // closes when the root of a sandbox that Boot made has written the limits, or has ended
+	warm    *pilot.Spec          // of a sandbox that Warm made and no Machine has claimed
 	runs    map[string]*process  // container → its present run
 	oom     bool
 
 	disk   pilot.DiskMeter
 	shares shares
+	behind sync.WaitGroup // what is removed while the Machine runs already
 }
 
 // New returns the Runtime of one Machine.
@@ -74,6 +77,11 @@ func New(cfg Config) *Runtime {
 
 // Boot makes the sandbox, or takes over the one that runs; see pilot.Runtime.
 func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
+	warm := r.warm
+	r.warm = nil
+	if warm != nil {
+		defer r.behind.Go(func() { r.forget(context.WithoutCancel(ctx), *warm) })
+	}
 	if err := r.configure(spec); err != nil {
 		return false, err
 	}
@@ -86,10 +94,7 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 	if err := r.volumes.Prepare(); err != nil {
 		return false, err
 	}
-	if err := r.startPause(ctx); err != nil {
-		return false, fmt.Errorf("start sandbox: %w", err)
-	}
-	c, err := r.load(oci.PauseName)
+	c, err := r.make(ctx, warm)
 	if err != nil {
 		return false, fmt.Errorf("start sandbox: %w", err)
 	}
@@ -97,6 +102,24 @@ func (r *Runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 		return false, err
 	}
 	return false, r.watch(c)
+}
+
+// make claims a warm sandbox, or makes one.
+func (r *Runtime) make(ctx context.Context, warm *pilot.Spec) (*container.Container, error) {
+	if warm != nil {
+		c, err := r.claim(ctx, *warm)
+		if err == nil || errors.Is(err, pilot.ErrLost) {
+			return c, err
+		}
+		r.cfg.Log.Warn("a warm sandbox cannot be used", "err", err)
+		if err := r.sweep(ctx, r.spec); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.startPause(ctx, "run", "--detach"); err != nil {
+		return nil, err
+	}
+	return r.load(oci.PauseName)
 }
 
 // configure fixes what follows from the Spec alone.
@@ -128,11 +151,18 @@ func (r *Runtime) flags() []string {
 		"--net-raw",
 		"--host-settings=ignore",
 		"--in-sandbox-cgroup=v2",
-		"--panic-log=" + filepath.Join(r.spec.Dir, "sandbox-panic.log"),
 	}
-	if r.spec.NetNS == "" {
+	panics := r.spec.Dir
+	if r.warm != nil {
+		panics = r.stateDir() // which goes along with it
+	}
+	flags = append(flags, "--panic-log="+filepath.Join(panics, "sandbox-panic.log"))
+	switch {
+	case r.warm != nil:
+		flags = append(flags, "--network=sandbox", "--gofer-network-namespace=new") // an empty one: the Machine's comes with the claim
+	case r.spec.NetNS == "":
 		flags = append(flags, "--network=none", "--gofer-network-namespace=new")
-	} else {
+	default:
 		// A gofer talks to nobody. In the Machine's own namespace it costs nothing and cannot reach the host's network either.
 		network := "sandbox"
 		if r.spec.HostNetwork {
@@ -150,7 +180,14 @@ func (r *Runtime) flags() []string {
 	return flags
 }
 
-func (r *Runtime) id(name string) string     { return oci.ID(r.spec, name) }
+func (r *Runtime) id(name string) string {
+	if name == oci.PauseName {
+		if id, err := os.ReadFile(filepath.Join(r.stateDir(), rootFile)); err == nil { // it was made before its Machine was known
+			return string(id)
+		}
+	}
+	return oci.ID(r.spec, name)
+}
 func (r *Runtime) stateDir() string          { return filepath.Join(r.spec.RunDir, "runsc") }
 func (r *Runtime) bundle(id string) string   { return filepath.Join(r.spec.RunDir, "bundles", id) }
 func (r *Runtime) rootfs(name string) string { return filepath.Join(r.spec.Dir, "rootfs", name) }
@@ -241,6 +278,7 @@ func (r *Runtime) OOM() bool {
 
 // Destroy ends the sandbox and undoes all; see pilot.Runtime.
 func (r *Runtime) Destroy(ctx context.Context, spec pilot.Spec) error {
+	r.behind.Wait()
 	if err := r.configure(spec); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
@@ -54,8 +56,15 @@ func (r *Runtime) Stats(ctx context.Context) (gondola.MachineStats, error) {
 	for i := range m.Containers {
 		m.Containers[i].CPU.UsageNanos = r.shares.of(alive[m.Containers[i].Name])
 	}
-	m.Network = oci.Network(box.Sandbox.Getpid())
-	return m, nil
+	if r.spec.NetNS == "" {
+		m.Network = oci.Network(box.Sandbox.Getpid())
+		return m, nil
+	}
+	err = inNetNS(r.spec.NetNS, func() error { // in which a sandbox that was warm is not
+		m.Network = oci.Network(unix.Gettid())
+		return nil
+	})
+	return m, err
 }
 
 // shares splits the CPU time of a sandbox among its containers: what has been used since the last look in the proportion of what the
