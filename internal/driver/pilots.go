@@ -43,11 +43,12 @@ type Pilots struct {
 }
 
 // Launch makes sure that a pilot runs for spec; see Driver.
-func (d *Pilots) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.Payload) (pilot.API, error) {
+func (d *Pilots) Launch(ctx context.Context, spec pilot.Spec, payload *gondola.Payload) (api pilot.API, err error) {
 	if api, err := d.Adopt(ctx, spec); err == nil && !final(ctx, api) {
 		return api, nil
 	}
-	defer d.Warm.launching(spec)()
+	launched := d.Warm.launching(spec)
+	defer func() { launched(api) }()
 	// One that does not answer, or only says its last words, must not run beside the new one.
 	if err := KillRecorded(ctx, filepath.Join(spec.Dir, pilotRecord)); err != nil {
 		return nil, err

@@ -50,12 +50,18 @@ type Warm struct {
 	kinds    []Kind // asked for last, the last one first
 	stock    []*started
 	given    []*started // to Machines, while their processes live
-	starting int        // Launches under way
-	quiet    time.Time  // when the last one ended
+	starting int        // Machines that are being launched, or are not up
+	quiet    time.Time  // when the last one was
+
+	over      chan struct{} // closed when Run ends
+	following sync.WaitGroup
 }
 
-// quietTime is how long after a Launch sandboxes are made again: by then its containers run, and a burst goes on.
-const quietTime = 500 * time.Millisecond
+// quietTime is how long after a Machine is up sandboxes are made again: meanwhile a burst goes on.
+const quietTime = 300 * time.Millisecond
+
+// upTime is how long a Machine that does not come up may keep sandboxes from being made.
+const upTime = 20 * time.Second
 
 // warmRetry is when a sandbox that could not be made ready is tried again.
 const warmRetry = time.Minute
@@ -65,7 +71,7 @@ func (d *Pilots) NewWarm(cfg WarmConfig) *Warm {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	d.Warm = &Warm{cfg: cfg, d: d, ready: make(chan struct{}), wake: make(chan struct{}, 1), kinds: []Kind{cfg.First}}
+	d.Warm = &Warm{cfg: cfg, d: d, ready: make(chan struct{}), wake: make(chan struct{}, 1), over: make(chan struct{}), kinds: []Kind{cfg.First}}
 	return d.Warm
 }
 
@@ -81,10 +87,10 @@ type started struct {
 	tell *os.File   // its standard input
 }
 
-// launching notes a Launch, and that it has ended.
-func (w *Warm) launching(spec pilot.Spec) (ended func()) {
+// launching notes a Launch of spec, and that it has ended, with a pilot or none.
+func (w *Warm) launching(spec pilot.Spec) (ended func(pilot.API)) {
 	if w == nil {
-		return func() {}
+		return func(pilot.API) {}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,12 +100,40 @@ func (w *Warm) launching(spec pilot.Spec) (ended func()) {
 		w.kinds = append([]Kind{kind}, w.kinds...)
 		w.kinds = w.kinds[:min(len(w.kinds), max(w.cfg.Size, 1))]
 	}
-	return func() {
-		w.mu.Lock()
-		w.starting--
-		w.quiet = time.Now()
-		w.mu.Unlock()
-		w.look()
+	return func(api pilot.API) {
+		w.following.Go(func() {
+			w.awaitUp(api)
+			w.mu.Lock()
+			w.starting--
+			w.quiet = time.Now()
+			w.mu.Unlock()
+			w.look()
+		})
+	}
+}
+
+// awaitUp waits until a Machine is up, or over.
+func (w *Warm) awaitUp(api pilot.API) {
+	if api == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), upTime)
+	defer cancel()
+	go func() {
+		select {
+		case <-w.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	statuses, err := api.Watch(ctx)
+	if err != nil {
+		return
+	}
+	for s := range statuses {
+		if s.Phase != pilot.Booting {
+			return
+		}
 	}
 }
 
@@ -136,6 +170,12 @@ func (p *started) alive() bool {
 	}
 }
 
+// left says whether its places are still there.
+func (p *started) left() bool {
+	_, err := os.Stat(p.spec.Dir)
+	return err == nil
+}
+
 // String names the Task.
 func (w *Warm) String() string { return "warm sandboxes" }
 
@@ -163,6 +203,8 @@ func (w *Warm) Run(ctx context.Context) error {
 	w.mu.Unlock()
 	w.collect(ctx)
 	defer w.drain(context.WithoutCancel(ctx))
+	defer w.following.Wait()
+	defer close(w.over)
 	retry := time.Time{}
 	for ctx.Err() == nil {
 		kind, spare, wait := w.due(time.Now(), retry)
@@ -203,15 +245,16 @@ func (w *Warm) due(now, retry time.Time) (kind Kind, spare *started, wait time.D
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	const long = time.Hour
-	if i := slices.IndexFunc(w.given, func(p *started) bool { return !p.alive() }); i >= 0 {
-		spare, w.given = w.given[i], slices.Delete(w.given, i, i+1)
-		return kind, spare, 0
-	}
+	w.given = slices.DeleteFunc(w.given, func(p *started) bool { return !p.alive() && !p.left() })
 	if w.starting > 0 {
 		return kind, nil, long
 	}
 	if wait = max(w.quiet.Add(quietTime).Sub(now), retry.Sub(now)); wait > 0 {
 		return kind, nil, wait
+	}
+	if i := slices.IndexFunc(w.given, func(p *started) bool { return !p.alive() }); i >= 0 {
+		spare, w.given = w.given[i], slices.Delete(w.given, i, i+1)
+		return kind, spare, 0
 	}
 	stock := slices.Clone(w.stock)
 	for i := range w.cfg.Size {

@@ -30,6 +30,9 @@ import (
 // rootFile is the file in a state directory with the id of the sandbox's root, where that does not follow from the Machine's.
 const rootFile = "root"
 
+// claimMillis is what a warm sandbox weighs until it is in its Machine's cgroup.
+const claimMillis = 1000
+
 // Warm makes a sandbox that waits for a Machine. spec has its limits, and places of its own: a Dir and RunDir that are one and the same, and a
 // Cgroup. The next Boot makes it the Machine's; see driver.Warm for which Machines it suits.
 func (r *Runtime) Warm(ctx context.Context, spec pilot.Spec) error {
@@ -50,7 +53,8 @@ func (r *Runtime) Warm(ctx context.Context, spec pilot.Spec) error {
 	if err := r.startPause(ctx, "create"); err != nil {
 		return fmt.Errorf("create a warm sandbox: %w", err)
 	}
-	return nil
+	// It was made at the lowest weight. Its start is a Machine's.
+	return cgroup.Host().Weigh(spec.Cgroup, claimMillis)
 }
 
 // Cool ends a sandbox that Warm made and nobody wants any more.
