@@ -253,7 +253,8 @@ func (w *Warm) due(now, retry time.Time) (kind Kind, spare *started, wait time.D
 		return kind, nil, wait
 	}
 	if i := slices.IndexFunc(w.given, func(p *started) bool { return !p.alive() }); i >= 0 {
-		spare, w.given = w.given[i], slices.Delete(w.given, i, i+1)
+		spare = w.given[i]
+		w.given = slices.Delete(w.given, i, i+1)
 		return kind, spare, 0
 	}
 	stock := slices.Clone(w.stock)
@@ -379,7 +380,7 @@ func (w *Warm) end(ctx context.Context, p *started) {
 	}
 }
 
-// drain ends all.
+// drain ends all that no Machine has.
 func (w *Warm) drain(ctx context.Context) {
 	w.mu.Lock()
 	stock := w.stock
@@ -391,6 +392,7 @@ func (w *Warm) drain(ctx context.Context) {
 	for _, p := range stock {
 		w.end(ctx, p)
 	}
+	w.collect(ctx) // what those left that were given away and killed
 }
 
 // collect removes what pilots left that were killed. One that lives is about to end, or is becoming a Machine's, and then cleans up by itself.
