@@ -326,7 +326,7 @@ func TestWarm_ADaemonThatDiesAtTheClaim(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer os.RemoveAll(dir)
+			t.Cleanup(func() { os.RemoveAll(dir) })
 			spec := newSpec(t, d, map[string][]string{"main": {"serve", "8080"}})
 			spec.Limits, spec.Processes = small.Limits, small.Processes
 			if err := errors.Join(os.MkdirAll(spec.Dir, 0o700), pilot.WriteSpec(spec)); err != nil {
