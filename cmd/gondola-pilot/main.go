@@ -110,7 +110,7 @@ func enter(group string) (entered func() error) {
 	return sync.OnceValue(func() error { return <-done })
 }
 
-// entering is a Runtime that boots nothing until this process is in its cgroup: no child may be left in the daemon's, where systemd
+// entering is a Runtime that makes no sandbox until this process is in its cgroup: no child may be left in the daemon's, where systemd
 // would end it with the daemon.
 type entering struct {
 	pilot.Runtime
@@ -123,6 +123,14 @@ func (e *entering) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 		return false, err
 	}
 	return e.Runtime.Boot(ctx, spec)
+}
+
+// Restore implements pilot.Runtime.
+func (e *entering) Restore(ctx context.Context, spec pilot.Spec, dir string, runs []pilot.Run, begin func() error) error {
+	if err := e.entered(); err != nil {
+		return err
+	}
+	return e.Runtime.Restore(ctx, spec, dir, runs, begin)
 }
 
 // standReady makes a sandbox in the places of spec, says so by a byte on the standard output, and waits on the standard input for the directory
