@@ -42,7 +42,7 @@ type Config struct {
 	Limits            Limits              `json:"limits,omitzero"`      // what every Machine may have at most
 	Reserve           Reserve             `json:"reserve,omitzero"`     // what Machines may not have
 	RateLimits        RateLimits          `json:"rateLimits,omitzero"`  // how often the Machines API may be asked for the same
-	Warm              int                 `json:"warm,omitempty"`       // gVisor sandboxes that stand ready for Machines to come (docs/operating.md); if zero, 2, or none where Machines have less than 4 GiB. -1: none
+	Warm              int                 `json:"warm,omitempty"`       // gVisor sandboxes that stand ready for Machines to come (docs/operating.md); if zero, none
 	// Drivers are what may isolate new Machines, gvisor and runc; the first is the default. If empty, gvisor alone.
 	Drivers []string `json:"drivers,omitempty"`
 	// FallbackDriver runs Pods that name no driver and ask for what the default cannot give. It is one of Drivers. If empty, such Pods are refused.
@@ -210,8 +210,8 @@ func (c *Config) check() error {
 	if n := c.Limits.LogMB; n < 0 || n > 10<<10 {
 		return invalid("limits: logMB %d: want 1 to 10240", n)
 	}
-	if c.Warm < -1 || c.Warm > maxWarm {
-		return invalid("warm %d: want 1 to %d, or -1 for none", c.Warm, maxWarm)
+	if c.Warm < 0 || c.Warm > maxWarm {
+		return invalid("warm %d: want 1 to %d, or 0 for none", c.Warm, maxWarm)
 	}
 	if c.Reserve.CPUMillis < 0 || c.Reserve.MemoryMB < 0 {
 		return invalid("reserve: want amounts that are not negative")

@@ -29,6 +29,7 @@ func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
 		"limits: {processes: 10}":                         "processes 10",
 		"limits: {logMB: -1}":                             "logMB -1",
 		"reserve: {memoryMB: -1}":                         "reserve",
+		"warm: -1":                                        "warm -1",
 		"warm: 17":                                        "warm 17",
 		"drivers: [gvisor, kata]":                         "kata",
 		"drivers: [runc, runc]":                           "named twice",

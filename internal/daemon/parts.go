@@ -36,7 +36,7 @@ type parts struct {
 	workers   []*worker.Worker
 	market    *market.Market
 	authority *auth.Authority
-	warm      *driver.Warm // nil: nothing stands ready
+	warm      *driver.Warm // nil: there can be none
 }
 
 // settingRegions is the key under which the server's file keeps the regions of the last `up`.
@@ -237,20 +237,10 @@ func (p *platform) maxProcesses() int64 {
 	}
 }
 
-// smallHost is how much memory Machines have on a host on which nothing stands ready unless it is asked for.
-const smallHost = 4 << 30
-
 // warmConfig says which sandboxes stand ready: at first those of a Machine that says nothing of its size.
 func (p *platform) warmConfig() driver.WarmConfig {
-	size := p.Config.Warm
-	switch {
-	case size == 0 && p.host.Total().MemoryBytes >= smallHost:
-		size = 2
-	case size < 0:
-		size = 0
-	}
 	_, limits := (&gondola.Config{}).Requests()
-	return driver.WarmConfig{Dir: p.host.WarmDir(), Instance: p.instance, Size: size, First: driver.Kind{Limits: limits, Processes: p.maxProcesses()}}
+	return driver.WarmConfig{Dir: p.host.WarmDir(), Instance: p.instance, Size: p.Config.Warm, First: driver.Kind{Limits: limits, Processes: p.maxProcesses()}}
 }
 
 // hostIPs are the addresses of a region's first virtual node: what a Pod there sees as its host.

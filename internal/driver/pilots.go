@@ -170,8 +170,12 @@ func (d *Pilots) start(ctx context.Context, spec pilot.Spec) error {
 	}
 }
 
-// tell makes a pilot that stands ready that of a Machine; nil if there is none, or if the Machine needs none.
+// tell makes a pilot that stands ready that of a Machine; nil if there is none, or if the Machine needs none: its sandbox lives, or will be made
+// from a snapshot.
 func (d *Pilots) tell(ctx context.Context, spec pilot.Spec) (*started, error) {
+	if d.Warm == nil || pilot.HasSnapshot(spec.Dir) {
+		return nil, nil
+	}
 	if alive, err := d.Alive(ctx, spec); alive || err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type Kind struct {
 type WarmConfig struct {
 	Dir      string // of their places. On a tmpfs; short, since paths of sockets are. Nothing else is in it
 	Instance string // of the installation, as in pilot.Spec
-	Size     int    // how many there are. If zero, none
+	Size     int    // how many there are. If zero, none, and Launch is as without a Warm; what an earlier one left is removed all the same
 	First    Kind   // what is ready before anything was asked for
 	// Suits says whether a sandbox that was made without knowing spec can be made its Machine's.
 	Suits func(spec pilot.Spec) bool
@@ -43,6 +43,7 @@ type WarmConfig struct {
 type Warm struct {
 	cfg   WarmConfig
 	d     *Pilots
+	off   bool // none are to stand ready
 	ready chan struct{}
 	wake  chan struct{} // of 1
 
@@ -71,7 +72,7 @@ func (d *Pilots) NewWarm(cfg WarmConfig) *Warm {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	d.Warm = &Warm{cfg: cfg, d: d, ready: make(chan struct{}), wake: make(chan struct{}, 1), over: make(chan struct{}), kinds: []Kind{cfg.First}}
+	d.Warm = &Warm{cfg: cfg, d: d, off: cfg.Size == 0, ready: make(chan struct{}), wake: make(chan struct{}, 1), over: make(chan struct{}), kinds: []Kind{cfg.First}}
 	return d.Warm
 }
 
@@ -89,7 +90,7 @@ type started struct {
 
 // launching notes a Launch of spec, and that it has ended, with a pilot or none.
 func (w *Warm) launching(spec pilot.Spec) (ended func(pilot.API)) {
-	if w == nil {
+	if w == nil || w.off {
 		return func(pilot.API) {}
 	}
 	w.mu.Lock()
@@ -147,7 +148,7 @@ func (w *Warm) look() {
 
 // take returns a pilot that stands ready for spec, or nil. It is the caller's to tell.
 func (w *Warm) take(spec pilot.Spec) *started {
-	if w == nil || !w.cfg.Suits(spec) {
+	if w == nil || w.off || !w.cfg.Suits(spec) {
 		return nil
 	}
 	w.mu.Lock()
@@ -198,6 +199,11 @@ func (w *Warm) Standing() int {
 // Run keeps sandboxes ready until ctx ends, and removes first what an earlier one left.
 func (w *Warm) Run(ctx context.Context) error {
 	close(w.ready)
+	if w.off {
+		w.collect(context.WithoutCancel(ctx))
+		<-ctx.Done()
+		return nil
+	}
 	w.mu.Lock()
 	w.quiet = time.Now() // the rest of the daemon starts as well
 	w.mu.Unlock()

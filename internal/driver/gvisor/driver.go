@@ -23,7 +23,7 @@ type Config struct {
 	Platform string
 	// StartTimeout is how long a pilot may take until it answers. If zero, 10 s.
 	StartTimeout time.Duration
-	// Warm says which sandboxes stand ready; its Suits is the driver's to know. If its Size is zero, none.
+	// Warm says which sandboxes stand ready; its Suits is the driver's to know. If its Dir is empty, none, and none are looked for.
 	Warm driver.WarmConfig
 	Log  *slog.Logger
 }
@@ -41,7 +41,7 @@ func New(cfg Config) *Driver {
 	if cfg.Platform != "" {
 		d.Args = []string{"--platform=" + cfg.Platform}
 	}
-	if cfg.Warm.Size > 0 && runtime.GOARCH == "amd64" { // elsewhere the root of a sandbox cannot set the host name
+	if cfg.Warm.Dir != "" && runtime.GOARCH == "amd64" { // elsewhere the root of a sandbox cannot set the host name
 		cfg.Warm.Suits, cfg.Warm.Log = suits, cfg.Log
 		d.NewWarm(cfg.Warm)
 	}

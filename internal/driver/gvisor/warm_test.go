@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 	"gondola/internal/driver"
 	"gondola/internal/driver/drivertest"
@@ -294,6 +296,52 @@ func TestWarm_WhatAKilledPilotLeavesIsRemoved(t *testing.T) {
 	d.await(t, old)
 }
 
+// A Machine in a sandbox that stood ready is suspended and runs on, in one that is made for it.
+func TestWarm_AMachineIsSuspended(t *testing.T) {
+	d := newWarmDriver(t, 1, small)
+	ready := d.await(t)
+	spec := smallSpec(t, d)
+	spec.Hostname = "claimed"
+	api := launch(t, d.Driver, spec)
+	first := await(t, api, running)
+	if pid := sandboxOf(t, spec); pid != ready {
+		t.Fatalf("the sandbox is process %d, want %d, which stood ready", pid, ready)
+	}
+	run(t, api, "main", "write", "/tmp/mark", "same run")
+	for range 2 {
+		next := d.await(t, ready)
+		if err := api.Suspend(t.Context()); err != nil {
+			t.Fatalf("Suspend = %v", err)
+		}
+		if err := d.Kill(t.Context(), spec); err != nil { // as a worker does
+			t.Fatal(err)
+		}
+		place.Renew(t, spec)
+		api = launch(t, d.Driver, spec)
+		s := await(t, api, running)
+		if !s.Resumed || s.Cold != "" || s.SandboxID != first.SandboxID {
+			t.Fatalf("resumed %t, cold %q, sandbox %s → %s", s.Resumed, s.Cold, first.SandboxID, s.SandboxID)
+		}
+		if pid := sandboxOf(t, spec); pid == next {
+			t.Error("a sandbox that stood ready was taken for a snapshot")
+		}
+		for file, want := range map[string]string{"/proc/sys/kernel/hostname": "claimed", "/tmp/mark": "same run", "/sys/fs/cgroup/memory.max": "268435456"} {
+			if got := run(t, api, "main", "read", file); got != want {
+				t.Errorf("%s = %q, want %q", file, got, want)
+			}
+		}
+		if got := get(t, api, 8080); !strings.Contains(got, "probe") {
+			t.Errorf("GET = %q", got)
+		}
+		p, err := driver.ReadProcess(filepath.Join(spec.Dir, "pilot.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkCgroups(t, p.PID, spec.Cgroup+"/pilot")
+		checkCgroups(t, sandboxOf(t, spec), spec.Cgroup+"/sandbox")
+	}
+}
+
 // daemonVariable is set in a process of this test that is a daemon: to the directory of sandboxes that stand ready and that of a Machine.
 const daemonVariable = "GVT_DAEMON"
 
@@ -355,5 +403,65 @@ func TestWarm_ADaemonThatDiesAtTheClaim(t *testing.T) {
 			w := runWarm(t, next, dir)
 			w.await(t, sandboxOf(t, spec))
 		})
+	}
+}
+
+// Where none are to stand ready none do, and what an earlier daemon left is removed.
+func TestWarm_NoneLeavesNone(t *testing.T) {
+	newDriver(t) // for the skip
+	built, _ := built()
+	dir, err := os.MkdirTemp("/run", "gvt-warm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	config := func(size int) gvisor.Config {
+		return gvisor.Config{PilotPath: filepath.Join(built, "gondola-pilot"), Warm: driver.WarmConfig{Dir: dir, Instance: string(place), Size: size, First: small}}
+	}
+	// The pilot of one that stands ready is killed, with none beside who would notice: its sandbox runs on.
+	armed := filepath.Join(t.TempDir(), "armed")
+	t.Setenv(failpoint.Variable, "@"+armed)
+	d := newDriver(t)
+	spec := newSpec(t, d, map[string][]string{"main": {"serve", "8080"}})
+	spec.Limits, spec.Processes = small.Limits, small.Processes
+	if err := errors.Join(os.MkdirAll(spec.Dir, 0o700), pilot.WriteSpec(spec), os.WriteFile(armed, []byte("driver.warm.recorded"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command(os.Args[0])
+	daemon.Env = append(os.Environ(), daemonVariable+"="+strings.Join([]string{config(1).PilotPath, dir, spec.Dir}, ":"))
+	if out, err := daemon.CombinedOutput(); err == nil || daemon.ProcessState.ExitCode() >= 0 {
+		t.Fatalf("the daemon ended by itself: %v: %s", err, out)
+	}
+	records, _ := filepath.Glob(filepath.Join(dir, "*", "pilot.json"))
+	if len(records) == 0 {
+		t.Fatal("the daemon has left nothing")
+	}
+	for _, record := range records {
+		p, err := driver.ReadProcess(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(p.PID, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) { // it is about to end by itself
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); p.Alive(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d lives", p.PID)
+			}
+		}
+	}
+	off := runWarm(t, gvisor.New(config(0)), dir)
+	await(t, launch(t, off.Driver, spec), running)
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		left, _ := os.ReadDir(dir)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left in %s: %v", dir, left)
+		}
 	}
 }

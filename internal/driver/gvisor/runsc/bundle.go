@@ -20,7 +20,7 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	spec.Root.Readonly = true
 	spec.Process = &specs.Process{Args: []string{pauseProgram}, Cwd: "/", Env: []string{"PATH=/"}, Rlimits: oci.Rlimits(), NoNewPrivileges: true}
 	limitProcesses(spec.Process, r.spec.Processes) // commands that are run in containers get the root's
-	if r.spec.NetNS != "" {
+	if r.spec.NetNS != "" || r.warm != nil {       // a warm one's is a new one; to be restored elsewhere it has to have it in its bundle as well
 		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: r.spec.NetNS})
 	}
 	r.guestLimits(spec)

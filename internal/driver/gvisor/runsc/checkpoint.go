@@ -25,6 +25,7 @@ import (
 // unchanged, and which gVisor wrote it: its state is read by the very version alone.
 const (
 	snapshotMaker  = "gvisor"
+	snapshotRoot   = "root"         // the id of the sandbox's root, of one that was warm
 	snapshotBundle = ".config.json" // behind the container's name
 	// haltedMark is there while nobody can say whether the sandbox stands still: gVisor counts halts and does not tell how many there were.
 	haltedMark = "halted"
@@ -89,6 +90,11 @@ func (r *Runtime) Checkpoint(_ context.Context, dir string, commit func() error)
 	failpoint.Hit("pilot.checkpoint.written")
 	if err := os.WriteFile(filepath.Join(dir, snapshotMaker), []byte(r.maker()), 0o600); err != nil {
 		return err
+	}
+	if r.wasWarm() {
+		if err := os.WriteFile(filepath.Join(dir, snapshotRoot), []byte(r.id(oci.PauseName)), 0o600); err != nil {
+			return err
+		}
 	}
 	for _, name := range append(names, oci.PauseName) {
 		b, err := os.ReadFile(filepath.Join(r.bundle(r.id(name)), "config.json"))
@@ -211,7 +217,25 @@ func (r *Runtime) restoreBundle(snapshot, name string) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
 }
 
+// restoreID gives the root the id that it had, where that does not follow from the Machine's.
+func (r *Runtime) restoreID(snapshot string) error {
+	id, err := os.ReadFile(filepath.Join(snapshot, snapshotRoot))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.stateDir(), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.stateDir(), rootFile), id, 0o600)
+}
+
 func (r *Runtime) restoreRoot(ctx context.Context, snapshot string) error {
+	if err := r.restoreID(snapshot); err != nil {
+		return err
+	}
 	dir, err := r.restoreBundle(snapshot, oci.PauseName)
 	if err != nil {
 		return err

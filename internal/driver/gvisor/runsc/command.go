@@ -30,6 +30,9 @@ func (r *Runtime) runsc(ctx context.Context, dir, id string, stdio [3]*os.File, 
 	argv = append(append(argv, command...), "--bundle="+dir, id)
 	cmd := exec.CommandContext(ctx, r.cfg.Executable, argv...)
 	cmd.Args = argv
+	if r.warm != nil || r.wasWarm() {
+		cmd.Dir = dir // see warmImage
+	}
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// Nil files become /dev/null; an interface that holds a nil *os.File would not.
@@ -87,6 +90,9 @@ func (r *Runtime) startPause(ctx context.Context, command ...string) error {
 	}
 	if err := os.WriteFile(image, pauseImage(), 0o600); err != nil {
 		return err
+	}
+	if r.warm != nil {
+		image = warmImage
 	}
 	if err := oci.WriteBundle(dir, r.pauseSpec(dir, image)); err != nil {
 		return err

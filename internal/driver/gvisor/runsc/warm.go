@@ -30,6 +30,10 @@ import (
 // rootFile is the file in a state directory with the id of the sandbox's root, where that does not follow from the Machine's.
 const rootFile = "root"
 
+// warmImage is where the bundle of a warm sandbox's root has its image: in the bundle, by a name that is the same for whoever restores it elsewhere,
+// since gVisor refuses another. runsc opens it by itself.
+const warmImage = "/proc/self/cwd/" + pauseFile
+
 // claimMillis is what a warm sandbox weighs until it is in its Machine's cgroup.
 const claimMillis = 1000
 
@@ -61,6 +65,9 @@ func (r *Runtime) Warm(ctx context.Context, spec pilot.Spec) error {
 func (r *Runtime) Cool(ctx context.Context, spec pilot.Spec) error {
 	return errors.Join(cgroup.Host().Remove(ctx, filepath.Join(spec.Cgroup, "sandbox")), driver.UnmountBelow(filepath.Join(spec.RunDir, "runsc")))
 }
+
+// wasWarm says whether the Machine's sandbox is one that Warm made, or was restored from such a one.
+func (r *Runtime) wasWarm() bool { return r.id(oci.PauseName) != oci.ID(r.spec, oci.PauseName) }
 
 // claim makes the sandbox that Warm made the Machine's. It fails with pilot.ErrLost once it has begun to use up the Machine's network, without
 // which no other sandbox can be made; after any other error nothing of the Machine's has changed.
@@ -140,7 +147,7 @@ func (r *Runtime) saveClaimed(c *container.Container) error {
 	c.Sandbox.CgroupJSON.Cgroup = group
 	// As the Machine's own would be, but for what the root was told to do.
 	dir, args := r.bundle(c.ID), c.Spec.Process.Args
-	c.BundleDir, c.Spec = dir, r.pauseSpec(dir, filepath.Join(dir, pauseFile))
+	c.BundleDir, c.Spec = dir, r.pauseSpec(dir, warmImage)
 	c.Spec.Process.Args = args
 	if err := oci.WriteBundle(dir, c.Spec); err != nil {
 		return err
