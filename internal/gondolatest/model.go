@@ -94,7 +94,7 @@ func (l Lives) live(t *testing.T, rt *rapid.T) {
 	watching := f.watch()
 	f.may, f.rests = set(gondola.Created), set(gondola.Created)
 	if !skip {
-		f.begin()
+		f.begin(gondola.Created) // until its worker comes to it
 	}
 	actions := map[string]func(*rapid.T){
 		"":        f.look,

@@ -236,16 +236,16 @@ func (s *Supervisor) open() { s.opening.Do(func() { close(s.opened) }) }
 
 // prepare makes the files that containers see.
 func (s *Supervisor) prepare() error {
+	if err := writeEtc(s.spec); err != nil {
+		return err
+	}
+	s.mu.Lock() // a payload that is put meanwhile is read here, or comes after
+	defer s.mu.Unlock()
 	p, err := readPayload(s.spec.RunDir)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
 	s.payload = p
-	s.mu.Unlock()
-	if err := writeEtc(s.spec); err != nil {
-		return err
-	}
 	return writeVolumes(s.spec, p)
 }
 
