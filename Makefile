@@ -57,7 +57,7 @@ race: apt
 test: apt build lint race
 	go vet $(KUBE)
 	go tool staticcheck $(KUBE)
-	go test -p 1 -timeout 50m $(KUBE)
+	go test -p 1 -timeout 65m $(KUBE)
 
 bench: apt build
 	go run ./bench
