@@ -66,7 +66,12 @@ func newCrashed(t *testing.T) *crashed {
 	c.env = []string{"GONDOLA_FAILPOINT=@" + c.armed}
 	c.http = &http.Transport{DialContext: c.dial}
 	t.Cleanup(c.hangUp)
-	c.start(t, "--no-kubernetes", "--region", "aaa", "--allow-driver", "runc")
+	// Recovery is not to wait until the client may ask again.
+	config := filepath.Join(c.home, "gondola.yaml")
+	if err := os.WriteFile(config, []byte("rateLimits: {unlimited: true}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, "--no-kubernetes", "--region", "aaa", "--allow-driver", "runc", "--config", config)
 	token, err := os.ReadFile(filepath.Join(c.data, "token"))
 	if err != nil {
 		t.Fatal(err)

@@ -358,10 +358,10 @@ func patience(c *gondola.Config, req gondola.StopRequest) time.Duration {
 	return longest + 30*time.Second
 }
 
-// retry lets a moment pass after a failure: 1 s, doubling to 30 s.
+// retry tries again after a failure, the first time at once, as a pilot that died leaves nothing to wait for; then after 1 s, doubling to 30 s.
 func (m *machine) retry(err error, what string) {
-	m.failures++
 	wait := gondola.Backoff{First: time.Second, Max: 30 * time.Second}.Wait(m.failures)
+	m.failures++
 	m.pauseTo = time.Now().Add(wait)
 	m.log.Warn(what+" failed; tried again", "in", wait, "err", err)
 }
