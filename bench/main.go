@@ -2,7 +2,7 @@
 // It needs root and the binaries of `make build`.
 //
 //	go run ./bench -only overload             what a host bears (make overload), with a thousand Pods
-//	go run ./bench [-quick] [-only up,idle,machine,api,restart,suspend,pods,burst,control,memory,service,servers]
+//	go run ./bench [-quick] [-only up,idle,machine,warm,api,restart,suspend,pods,burst,control,memory,service,servers]
 //
 // It makes a network namespace, runs a whole `gondola up` in it and removes both in the end, also on Ctrl-C. Load is bounded: one thing at a
 // time, at most 100 Pods, at most 8 connections.
@@ -32,7 +32,7 @@ type section struct {
 
 // sections are measured in this order; "up" also starts what the others use.
 func sections() []section {
-	return []section{{"up", (*bench).up}, {"idle", (*bench).idle}, {"machine", (*bench).machine}, {"api", (*bench).api}, {"restart", (*bench).restart}, {"suspend", (*bench).suspend},
+	return []section{{"up", (*bench).up}, {"idle", (*bench).idle}, {"machine", (*bench).machine}, {"warm", (*bench).warm}, {"api", (*bench).api}, {"restart", (*bench).restart}, {"suspend", (*bench).suspend},
 		{"pods", (*bench).pods}, {"burst", (*bench).burst}, {"control", (*bench).control},
 		{"memory", (*bench).memory}, {"service", (*bench).service}, {"servers", (*bench).servers},
 		{overloadSection, (*bench).overload}}

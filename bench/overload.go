@@ -55,16 +55,11 @@ func (b *bench) overload(ctx context.Context) error {
 
 // restartBounded starts the platform anew with little memory for Machines.
 func (b *bench) restartBounded(ctx context.Context) error {
-	if err := b.host.stop(); err != nil {
-		return err
-	}
 	total, err := meminfo("MemTotal")
 	if err != nil {
 		return err
 	}
-	b.host.config = fmt.Sprintf("reserve: {memoryMB: %d}\n", int(total)>>20-machinesMiB)
-	_, err = b.host.start(ctx)
-	return err
+	return b.restartWith(ctx, fmt.Sprintf("reserve: {memoryMB: %d}\n", int(total)>>20-machinesMiB))
 }
 
 func requests(cpu, memory string) corev1.ResourceList {

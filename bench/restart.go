@@ -53,20 +53,30 @@ func (b *bench) restart(ctx context.Context) (err error) {
 
 // stopAndStart returns how long a Machine took to stop, and then from the request to start until its first byte.
 func (b *bench) stopAndStart(ctx context.Context, m gondola.Machine, addr netip.Addr) (stop, start time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	return b.downAndUp(ctx, m, addr, gondola.Stopped, func(ctx context.Context) error { return b.host.api.Stop(ctx, m.Ref(), gondola.StopRequest{}) })
+}
+
+// suspendAndStart is stopAndStart with a suspension.
+func (b *bench) suspendAndStart(ctx context.Context, m gondola.Machine, addr netip.Addr) (suspend, start time.Duration, err error) {
+	return b.downAndUp(ctx, m, addr, gondola.Suspended, func(ctx context.Context) error { return b.host.api.Suspend(ctx, m.Ref()) })
+}
+
+// downAndUp returns how long it took from ask until a Machine was in the state down, and then from the request to start until its first byte.
+func (b *bench) downAndUp(ctx context.Context, m gondola.Machine, addr netip.Addr, down gondola.State, ask func(context.Context) error) (ended, started time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	began := time.Now()
-	if err := b.host.api.Stop(ctx, m.Ref(), gondola.StopRequest{}); err != nil {
+	if err := ask(ctx); err != nil {
 		return 0, 0, err
 	}
-	if _, err := b.host.api.Wait(ctx, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Stopped}, Timeout: 30 * time.Second}); err != nil {
+	if _, err := b.host.api.Wait(ctx, m.Ref(), gondola.WaitRequest{States: []gondola.State{down}, Timeout: time.Minute}); err != nil {
 		return 0, 0, err
 	}
-	stop = time.Since(began)
+	ended = time.Since(began)
 	began = time.Now()
 	if _, err := b.host.api.Start(ctx, m.Ref()); err != nil {
 		return 0, 0, err
 	}
 	err = firstByte(ctx, netip.AddrPortFrom(addr, helloPort))
-	return stop, time.Since(began), err
+	return ended, time.Since(began), err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"time"
 
 	"gondola"
 )
@@ -72,26 +71,6 @@ func (b *bench) suspendWith(ctx context.Context, takenMB int) (err error) {
 	b.add(fmt.Sprintf("%s: start of a suspended one → first byte of its HTTP reply, p50 / p99 of %d", what, n), resumed.String(),
 		"start of a stopped one: "+started.String())
 	return nil
-}
-
-// suspendAndStart is stopAndStart with a suspension.
-func (b *bench) suspendAndStart(ctx context.Context, m gondola.Machine, addr netip.Addr) (suspend, start time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	began := time.Now()
-	if err := b.host.api.Suspend(ctx, m.Ref()); err != nil {
-		return 0, 0, err
-	}
-	if _, err := b.host.api.Wait(ctx, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Suspended}, Timeout: time.Minute}); err != nil {
-		return 0, 0, err
-	}
-	suspend = time.Since(began)
-	began = time.Now()
-	if _, err := b.host.api.Start(ctx, m.Ref()); err != nil {
-		return 0, 0, err
-	}
-	err = firstByte(ctx, netip.AddrPortFrom(addr, helloPort))
-	return suspend, time.Since(began), err
 }
 
 // counted is how many requests the program in a Machine has had, which it keeps in memory.

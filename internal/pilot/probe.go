@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,8 +19,8 @@ import (
 	"gondola"
 )
 
-// prober probes the containers of a Machine from the host: http and tcp at the Machine's first address, or at the probe's own host; exec in
-// the container. A Machine without addresses (fake) is reached through Runtime.Dial.
+// prober probes the containers of a Machine from the host: http and tcp at the Machine's first address, or at the probe's own host, if elsewhere
+// lets it; exec in the container. A Machine without addresses (fake) is reached through Runtime.Dial.
 type prober struct {
 	spec *Spec
 	rt   Runtime
@@ -230,9 +231,39 @@ func (p *prober) dial(ctx context.Context, host string, port int) (net.Conn, err
 	}
 	if host == "" {
 		host = p.address()
+	} else if p.spec.NetNS != "" {
+		a, err := p.elsewhere(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		host = a.String()
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+}
+
+// elsewhere is the address of a host that a probe names. It is dialled from the platform's host, so nothing is reached that only that host can:
+// what listens at its own addresses, and what is on its links, such as the metadata service of a cloud. HostIPs are the Machine's node.
+func (p *prober) elsewhere(ctx context.Context, host string) (netip.Addr, error) {
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range all {
+		a = a.Unmap()
+		own := slices.ContainsFunc(interfaces, func(i net.Addr) bool {
+			n, ok := i.(*net.IPNet)
+			return ok && n.IP.Equal(a.AsSlice())
+		})
+		if a.IsGlobalUnicast() && (!own || slices.Contains(p.spec.HostIPs, a)) {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, gondola.Errorf(gondola.ErrForbidden, "host %s is an address that only the platform's host can reach: name that of a machine, a Service or another server", host)
 }
 
 func isLoopback(host string) bool {
