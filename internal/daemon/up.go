@@ -77,9 +77,6 @@ type NodeConfig struct {
 	Listen func(address string) (net.Listener, error)
 }
 
-// settled is when what only the start needed is given back to the system.
-const settled = 15 * time.Second
-
 // Up starts everything and runs it until ctx ends. Machines run on then. An Up that fails before it serves for the first time leaves nothing
 // behind; a later one leaves what was there.
 func Up(ctx context.Context, o Options) error {
@@ -155,9 +152,7 @@ func (p *platform) run(ctx context.Context, began time.Time) (err error) {
 		if err := notify("READY=1"); err != nil {
 			p.log.Warn("the service manager does not hear that the daemon is ready", "error", err)
 		}
-		trim := time.AfterFunc(settled, debug.FreeOSMemory)
 		err = g.wait(ctx)
-		trim.Stop()
 	}
 	if ctx.Err() != nil {
 		err = nil
