@@ -100,6 +100,7 @@ func (l Lives) live(t *testing.T, rt *rapid.T) {
 		"":        f.look,
 		"start":   func(*rapid.T) { f.start() },
 		"stop":    func(*rapid.T) { f.stop() },
+		"suspend": func(*rapid.T) { f.suspend() },
 		"restart": func(*rapid.T) { f.restart() },
 		"update":  func(rt *rapid.T) { f.update(drawKind(rt), rapid.Bool().Draw(rt, "skip_launch")) },
 		"stale":   func(*rapid.T) { f.staleUpdate() },
@@ -253,6 +254,15 @@ func (f *life) stop() {
 	err := f.Platform.Stop(f.ctx, f.ref, gondola.StopRequest{Signal: "SIGKILL"})
 	if f.outcome("stop", err, into(gondola.Stopping, gondola.Stopping, gondola.Stopped)) {
 		f.may, f.rests = set(gondola.Stopping, gondola.Stopped), set(gondola.Stopped)
+	}
+}
+
+// suspend may come to nothing, where the program has not begun yet or has just ended: then the Machine goes on.
+func (f *life) suspend() {
+	err := f.Platform.Suspend(f.ctx, f.ref)
+	if f.outcome("suspend", err, into(gondola.Suspending, gondola.Suspending, gondola.Suspended)) {
+		f.rests = set(gondola.Suspended).add(f.ends())
+		f.may = set(gondola.Suspending, gondola.Started).add(f.rests)
 	}
 }
 

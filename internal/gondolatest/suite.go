@@ -68,7 +68,10 @@ func Machines(t *testing.T, open func(t *testing.T) gondola.Platform) {
 		{"RaceForAVolume", (*suite).raceForVolume},
 		{"RaceForTheLastCPUs", (*suite).raceForCPU},
 	}, lifeContracts...) {
-		t.Run(c.name, func(t *testing.T) { c.run(newSuite(t, open)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // each has a platform of its own
+			c.run(newSuite(t, open))
+		})
 	}
 	runVolumes(t, open)
 }

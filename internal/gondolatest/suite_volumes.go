@@ -29,7 +29,10 @@ var volumes = []struct {
 
 func runVolumes(t *testing.T, open func(t *testing.T) gondola.Platform) {
 	for _, c := range volumes {
-		t.Run(c.name, func(t *testing.T) { c.run(newSuite(t, open)) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // each has a platform of its own
+			c.run(newSuite(t, open))
+		})
 	}
 }
 
