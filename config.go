@@ -51,8 +51,8 @@ type File struct {
 	GuestPath   string         `json:"guest_path"`          // absolute
 	RawValue    string         `json:"raw_value,omitempty"` // base64
 	SecretName  string         `json:"secret_name,omitempty"`
-	ImageConfig string         `json:"image_config,omitempty"`
-	Mode        uint32         `json:"mode,omitempty"` // permission bits; if zero, 0644
+	ImageConfig string         `json:"image_config,omitempty"` // OCI reference: the contents are the OCI config of this image, as its registry has it
+	Mode        uint32         `json:"mode,omitempty"`         // permission bits; if zero, 0644
 	Gondola     *FileExtension `json:"gondola,omitempty"`
 }
 

@@ -89,6 +89,9 @@ func (c *Config) Validate() error {
 			if _, err := base64.StdEncoding.DecodeString(f.RawValue); err != nil {
 				return Errorf(ErrInvalid, "%s.files[%d].raw_value is not base64: %w", at, j, err)
 			}
+			if f.ImageConfig != "" && (f.RawValue != "" || f.SecretName != "") {
+				return Errorf(ErrInvalid, "%s.files[%d]: use one of raw_value, secret_name and image_config", at, j)
+			}
 			if f.Mode > 0o7777 {
 				return Errorf(ErrInvalid, "%s.files[%d].mode %#o: use permission bits, 0 to 07777", at, j, f.Mode)
 			}

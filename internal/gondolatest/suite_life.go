@@ -24,6 +24,7 @@ var lifeContracts = []contract{
 	{"Init", (*suite).initOfAMachine},
 	{"Environment", (*suite).environment},
 	{"FilesAreWritten", (*suite).files},
+	{"FilesOfImageConfigs", (*suite).imageConfigs},
 	{"SeveralProcesses", (*suite).severalProcesses},
 	{"ContainersInOrder", (*suite).containersInOrder},
 	{"Checks", (*suite).checks},
@@ -290,6 +291,40 @@ func (s *suite) files() {
 		c.Files = []gondola.File{f}
 		_, err := s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Config: c})
 		s.wants(err, gondola.ErrInvalid, "Create with a file that has "+what)
+	}
+}
+
+func (s *suite) imageConfigs() {
+	c := config("read", "/etc/of/another.json", ";", "print", "", ";", "read", "/own.json")
+	c.Files = []gondola.File{{GuestPath: "/etc/of/another.json", ImageConfig: "test/another:1", Mode: 0o600}, {GuestPath: "/own.json", ImageConfig: "test/app"}}
+	m := s.create(gondola.CreateRequest{Config: c})
+	s.await(m.Ref(), gondola.Stopped)
+	of := func(image string) string {
+		return `{"os":"linux","config":{"Labels":{"org.opencontainers.image.ref.name":"` + image + `"}}}`
+	}
+	s.hasLog(m.Ref(), of("test/another:1")+"\n"+of("test/app"))
+	if got := s.get(m.Ref()).Config.Files; !slices.Equal(got, c.Files) {
+		s.Errorf("the config's files = %+v, want them as they were sent", got)
+	}
+	// What it names stays as long as the Machine's own image does.
+	if _, err := s.p.PruneImages(s.Context()); err != nil {
+		s.Errorf("PruneImages = %v", err)
+	}
+	images, err := s.p.ListImages(s.Context())
+	if err != nil || !slices.ContainsFunc(images, func(i gondola.ImageInfo) bool { return i.Reference == "test/another:1" }) {
+		s.Errorf("images = %+v, %v, want test/another:1 among them", images, err)
+	}
+	c.Files = []gondola.File{{GuestPath: "/x", ImageConfig: "not/there"}}
+	m = s.create(gondola.CreateRequest{Config: c})
+	if m = s.await(m.Ref(), gondola.LaunchFailed); m.Gondola.Reason != "ImageFailed" || !strings.Contains(m.Gondola.Message, "not/there") {
+		s.Errorf("reason %q, message %q, want that the image is not there", m.Gondola.Reason, m.Gondola.Message)
+	}
+	for what, f := range map[string]gondola.File{"no reference": {ImageConfig: "Not A Reference"}, "raw_value as well": {ImageConfig: "test/app", RawValue: "eA=="},
+		"secret_name as well": {ImageConfig: "test/app", SecretName: "S"}} {
+		f.GuestPath = "/x"
+		c.Files = []gondola.File{f}
+		_, err := s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Config: c})
+		s.wants(err, gondola.ErrInvalid, "Create with an image_config and "+what)
 	}
 }
 

@@ -130,7 +130,7 @@ func (w *WorkerHost) EnsureImage(ctx context.Context, reference, policy string, 
 	return worker.Image{
 		Reference: img.Reference, ID: img.ID, Digest: img.Digest, Tree: img.Tree, SizeBytes: img.SizeBytes,
 		Entrypoint: img.Entrypoint, Cmd: img.Cmd, Env: img.Env,
-		WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal,
+		WorkingDir: img.WorkingDir, User: img.User, StopSignal: img.StopSignal, Config: img.Config,
 	}, nil
 }
 

@@ -126,7 +126,11 @@ func (s *Store) manifest(digest string) (*v1.Manifest, *v1.ConfigFile, error) {
 
 // image describes the image of a record whose tree is complete.
 func (s *Store) image(asked string, rec record) (Image, error) {
-	_, c, err := s.manifest(rec.Manifest)
+	m, c, err := s.manifest(rec.Manifest)
+	if err != nil {
+		return Image{}, err
+	}
+	config, err := s.readBlob(m.Config.Digest.String())
 	if err != nil {
 		return Image{}, err
 	}
@@ -138,7 +142,7 @@ func (s *Store) image(asked string, rec record) (Image, error) {
 		Reference: asked, ID: rec.Name + "@" + rec.Resolved, Digest: rec.Manifest,
 		Tree: s.tree(rec.Manifest), SizeBytes: size,
 		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Env: c.Config.Env,
-		WorkingDir: c.Config.WorkingDir, User: c.Config.User, StopSignal: c.Config.StopSignal,
+		WorkingDir: c.Config.WorkingDir, User: c.Config.User, StopSignal: c.Config.StopSignal, Config: config,
 	}, nil
 }
 

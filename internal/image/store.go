@@ -58,6 +58,8 @@ type Image struct {
 	Entrypoint, Cmd, Env []string
 	WorkingDir, User     string
 	StopSignal           string
+
+	Config []byte // the OCI config that says all this, as the registry has it
 }
 
 // Policy says when a registry is asked.

@@ -207,6 +207,9 @@ func TestEnsure_PullsOnceAndDescribesTheImage(t *testing.T) {
 	if got := fmt.Sprint(img.Entrypoint, img.Cmd, img.Env, []string{img.WorkingDir, img.User, img.StopSignal}); got != "[/entry] [arg] [A=1] [/w 7:8 SIGINT]" {
 		t.Errorf("config = %s", got)
 	}
+	if want, err := src.RawConfigFile(); err != nil || !bytes.Equal(img.Config, want) {
+		t.Errorf("config = %s, %v, want %s", img.Config, err, want)
+	}
 	if got := content(t, img, "hello.txt"); got != "hi" || img.SizeBytes != 2 {
 		t.Errorf("hello.txt = %q, size %d", got, img.SizeBytes)
 	}

@@ -170,7 +170,7 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 	return err
 }
 
-// mergeAdded pulls the image and records the container in the Spec.
+// mergeAdded pulls the images and records the container in the Spec.
 func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.Payload, k gondola.Container, try int) (pilot.Container, error) {
 	p := &puller{host: m.w.cfg.Host, pins: m.w.pins, try: try}
 	if payload != nil {
@@ -191,16 +191,12 @@ func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.P
 			return nil
 		})
 	}
-	policy := "if_not_present"
-	if k.Gondola.PullPolicy != "" {
-		policy = k.Gondola.PullPolicy
-	}
-	img, err := p.one(ctx, rec.ID, &pull{image: k.Image, policy: policy, containers: []string{k.Name}})
+	pulled, err := p.all(ctx, rec.ID, []gondola.Container{k}, nil)
 	if err != nil {
 		return pilot.Container{}, err
 	}
 	merged, err := mergeContainer(specInput{machine: rec.ID, app: rec.App, version: rec.Version, region: m.w.cfg.Region, config: rec.Config,
-		images: images{containers: map[string]Image{k.Name: img}}}, withVolumes(rec.Config, k), rec.Spec.Hostname)
+		images: pulled}, withVolumes(rec.Config, k), rec.Spec.Hostname)
 	if err != nil {
 		return merged, err
 	}
@@ -212,8 +208,10 @@ func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.P
 		spec.Containers = append(slices.Clone(spec.Containers), merged)
 		return m.commit(ctx, func(r *record) {
 			r.Spec = &spec
-			if !slices.Contains(r.Digests, img.Digest) {
-				r.Digests = append(slices.Clone(r.Digests), img.Digest)
+			for _, digest := range pulled.digests() {
+				if !slices.Contains(r.Digests, digest) {
+					r.Digests = append(slices.Clone(r.Digests), digest)
+				}
 			}
 		})
 	})

@@ -210,8 +210,8 @@ func (w *Worker) validate(c *gondola.Config, runs string) error {
 			}
 		}
 		for _, f := range k.Files {
-			if f.ImageConfig != "" {
-				return unsupported("container "+k.Name+": file "+f.GuestPath, "use raw_value or secret_name")
+			if _, ok := parseImage(f.ImageConfig); f.ImageConfig != "" && !ok {
+				return gondola.Errorf(gondola.ErrInvalid, "container %s: file %s: image_config %q is no image reference", k.Name, f.GuestPath, f.ImageConfig)
 			}
 		}
 		for _, e := range k.EnvFrom {

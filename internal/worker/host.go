@@ -65,6 +65,8 @@ type Image struct {
 	Entrypoint, Cmd, Env []string
 	WorkingDir, User     string
 	StopSignal           string
+
+	Config []byte // the OCI config that says all this, as the registry has it
 }
 
 // HostMachine is what a Host needs to know of a Machine.

@@ -199,7 +199,7 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	spec := l.rec.Spec
 	digests := l.rec.Digests
-	var pulled *images
+	var pulled images
 	if again := (l.rec.Step == stepRun || l.rec.hasSnapshot()) && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
 		pulling, end := l.m.span(ctx, "pull images")
 		failpoint.Hit("worker.launch.begun")
@@ -230,7 +230,7 @@ func (l *launcher) make(ctx context.Context) error {
 	}
 	failpoint.Hit("worker.launch.prepared")
 	if pulled != nil {
-		s, err := l.w.buildSpec(l.rec, *pulled, prepared, volumes)
+		s, err := l.w.buildSpec(l.rec, pulled, prepared, volumes)
 		if err != nil {
 			return &imageError{err}
 		}
@@ -319,7 +319,7 @@ func (l *launcher) record(ctx context.Context, first bool, change func(*record))
 }
 
 // pull brings the images and shows how that goes.
-func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (*images, error) {
+func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (images, error) {
 	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff,
 		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
 	if payload != nil {
@@ -331,7 +331,7 @@ func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (*images,
 			return nil
 		})
 	}
-	pulled, err := p.all(ctx, l.rec.ID, l.rec.Config)
+	pulled, err := p.all(ctx, l.rec.ID, l.rec.Config.Lasting(), l.rec.Config.Volumes)
 	if err == nil {
 		l.w.imagesChanged(ctx)
 	}

@@ -23,72 +23,82 @@ type puller struct {
 	tell        func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note)
 }
 
-// images are those of a Machine, by the names of what they are for.
-type images struct{ containers, volumes map[string]Image }
+// imageKey is an image and when its registry is asked for it.
+type imageKey struct{ image, policy string }
+
+// keyOf is an image that a container wants: its own, or one whose config is a file of it.
+func keyOf(k gondola.Container, image string) imageKey {
+	if k.Gondola != nil && k.Gondola.PullPolicy != "" {
+		return imageKey{image, k.Gondola.PullPolicy}
+	}
+	return imageKey{image, "if_not_present"}
+}
+
+// images are those of a Machine.
+type images map[imageKey]Image
 
 // digests lists each image once.
-func (i *images) digests() []string {
+func (i images) digests() []string {
 	seen := map[string]bool{}
-	for _, of := range []map[string]Image{i.containers, i.volumes} {
-		for _, img := range of {
-			seen[img.Digest] = true
-		}
+	for _, img := range i {
+		seen[img.Digest] = true
 	}
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// pull is one image for some containers and volumes.
+// pull is one image.
 type pull struct {
-	image, policy string
-	containers    []string // that are told how it goes: also those that mount its volumes
-	runs, volumes []string // what it is for
+	imageKey
+	containers []string // that are told how it goes: those that run it, have a file of it or mount it
 }
 
-// pullsOf lists the distinct images of a Config.
-func pullsOf(c *gondola.Config) []*pull {
+// pullsOf lists the distinct images of containers and volumes.
+func pullsOf(containers []gondola.Container, volumes []gondola.TempVolume) []*pull {
 	var all []*pull
-	byKey := map[[2]string]*pull{}
-	pullOf := func(image, policy string) *pull {
-		key := [2]string{image, policy}
+	byKey := map[imageKey]*pull{}
+	want := func(key imageKey, containers ...string) {
 		if byKey[key] == nil {
-			byKey[key] = &pull{image: image, policy: policy}
+			byKey[key] = &pull{imageKey: key}
 			all = append(all, byKey[key])
 		}
-		return byKey[key]
-	}
-	for _, k := range c.Lasting() {
-		policy := "if_not_present"
-		if k.Gondola != nil && k.Gondola.PullPolicy != "" {
-			policy = k.Gondola.PullPolicy
+		for _, name := range containers {
+			if p := byKey[key]; !slices.Contains(p.containers, name) {
+				p.containers = append(p.containers, name)
+			}
 		}
-		p := pullOf(k.Image, policy)
-		p.containers, p.runs = append(p.containers, k.Name), append(p.runs, k.Name)
 	}
-	for _, v := range c.Volumes {
+	for _, k := range containers {
+		want(keyOf(k, k.Image), k.Name)
+		for _, f := range k.Files {
+			if f.ImageConfig != "" {
+				want(keyOf(k, f.ImageConfig), k.Name)
+			}
+		}
+	}
+	for _, v := range volumes {
 		if v.Image == "" {
 			continue
 		}
-		p := pullOf(v.Image, v.PullPolicy())
-		p.volumes = append(p.volumes, v.Name)
-		for _, k := range c.Lasting() {
-			mounts := slices.ContainsFunc(k.Mounts, func(m gondola.ContainerMount) bool { return m.Name == v.Name })
-			if mounts && !slices.Contains(p.containers, k.Name) {
-				p.containers = append(p.containers, k.Name)
+		var mounting []string
+		for _, k := range containers {
+			if slices.ContainsFunc(k.Mounts, func(m gondola.ContainerMount) bool { return m.Name == v.Name }) {
+				mounting = append(mounting, k.Name)
 			}
 		}
+		want(imageKey{v.Image, v.PullPolicy()}, mounting...)
 	}
 	return all
 }
 
-// all brings every image, in parallel. Each is pinned for the Machine before it is returned.
-func (p *puller) all(ctx context.Context, id gondola.MachineID, c *gondola.Config) (*images, error) {
+// all brings every image of containers and volumes, in parallel. Each is pinned for the Machine before it is returned.
+func (p *puller) all(ctx context.Context, id gondola.MachineID, containers []gondola.Container, volumes []gondola.TempVolume) (images, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
 	var first error
-	out := &images{containers: map[string]Image{}, volumes: map[string]Image{}}
+	out := images{}
 	var wg sync.WaitGroup
-	for _, one := range pullsOf(c) {
+	for _, one := range pullsOf(containers, volumes) {
 		wg.Go(func() {
 			img, err := p.one(ctx, id, one)
 			mu.Lock()
@@ -100,12 +110,7 @@ func (p *puller) all(ctx context.Context, id gondola.MachineID, c *gondola.Confi
 				cancel()
 				return
 			}
-			for _, name := range one.runs {
-				out.containers[name] = img
-			}
-			for _, name := range one.volumes {
-				out.volumes[name] = img
-			}
+			out[one.imageKey] = img
 		})
 	}
 	wg.Wait()

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -69,7 +70,7 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 			out.Kind, out.Source = pilot.VolumeHost, p.Paths[v.Name]
 		}
 		if v.Image != "" {
-			out.Kind, out.Source = pilot.VolumeImage, in.images.volumes[v.Name].Tree
+			out.Kind, out.Source = pilot.VolumeImage, in.images[imageKey{v.Image, v.PullPolicy()}].Tree
 		}
 		s.Volumes = append(s.Volumes, out)
 	}
@@ -130,7 +131,7 @@ func withVolumes(c *gondola.Config, k gondola.Container) gondola.Container {
 // mergeContainer lays a container's Config over its image, as the OCI image specification and Docker have it: exec replaces everything,
 // an entrypoint replaces the image's and its cmd, a cmd only the cmd; variables of the Config win.
 func mergeContainer(in specInput, k gondola.Container, hostname string) (pilot.Container, error) {
-	img := in.images.containers[k.Name]
+	img := in.images[keyOf(k, k.Image)]
 	out := pilot.Container{Name: k.Name, Image: k.Image, ImageID: img.ID, Tree: img.Tree, User: img.User, WorkingDir: img.WorkingDir, Config: k}
 	switch {
 	case len(k.Exec) > 0:
@@ -155,6 +156,7 @@ func mergeContainer(in specInput, k gondola.Container, hostname string) (pilot.C
 		out.WorkingDir = "/"
 	}
 	out.Env = mergeEnv(in, k, img, hostname)
+	out.Config.Files = configFiles(in, k)
 	_, out.AppSecrets = in.config.WantedSecrets()
 	stop := gondola.StopConfig{}
 	if k.Stop != nil {
@@ -172,6 +174,17 @@ func mergeContainer(in specInput, k gondola.Container, hostname string) (pilot.C
 		out.Config.Stop = &stop
 	}
 	return out, nil
+}
+
+// configFiles returns a container's files, those that are the config of an image with its contents.
+func configFiles(in specInput, k gondola.Container) []gondola.File {
+	files := slices.Clone(k.Files)
+	for i, f := range files {
+		if f.ImageConfig != "" {
+			files[i].RawValue = base64.StdEncoding.EncodeToString(in.images[keyOf(k, f.ImageConfig)].Config)
+		}
+	}
+	return files
 }
 
 // mergeEnv returns NAME=value, in the order: what every container has, the image's, the platform's, the Machine's, the container's; a later

@@ -12,11 +12,11 @@ import (
 )
 
 func input(c gondola.Config, img Image) specInput {
-	in := specInput{machine: "00000000000001", app: "shop", version: "V1", region: "fra", instance: "i", config: &c, images: images{containers: map[string]Image{}, volumes: map[string]Image{}},
+	in := specInput{machine: "00000000000001", app: "shop", version: "V1", region: "fra", instance: "i", config: &c, images: images{},
 		prepared: Prepared{Dir: "/d", RunDir: "/r", Addresses: []netip.Addr{netip.MustParseAddr("10.64.16.1"), netip.MustParseAddr("fdaa::1")}},
 		dns:      gondola.DNSConfig{Nameservers: []string{"10.64.0.1"}, Searches: []string{"internal"}}}
 	for _, k := range c.AllContainers() {
-		in.images.containers[k.Name] = img
+		in.images[keyOf(k, k.Image)] = img
 	}
 	return in
 }

@@ -162,6 +162,9 @@ func (h *Host) EnsureImage(ctx context.Context, reference, policy string, _ []go
 		}
 		img.ID = name + "@" + img.Digest
 	}
+	if img.Config == nil {
+		img.Config = []byte(fmt.Sprintf(`{"os":"linux","config":{"Labels":{"org.opencontainers.image.ref.name":%q}}}`, reference))
+	}
 	h.cached[reference], h.used[reference] = img, time.Now()
 	return img, nil
 }
