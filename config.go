@@ -316,12 +316,6 @@ type ForwardRule struct {
 	Addr     string `json:"addr"`
 }
 
-// Rootfs shapes the root file system.
-type Rootfs struct {
-	Persist any `json:"persist,omitempty"` // "never", "always", "restart", or protobuf's 0..3
-	SizeGB  int `json:"size_gb,omitempty"`
-}
-
 // CacheDrive is a scratch disk.
 type CacheDrive struct {
 	SizeMB int `json:"size_mb"`

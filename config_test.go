@@ -55,6 +55,38 @@ func TestConfig_ValidateNamesTheField(t *testing.T) {
 	}
 }
 
+func TestPersistence_WordsAndNumbers(t *testing.T) {
+	for _, r := range []struct{ config, want string }{
+		{`{}`, "never"},
+		{`{"rootfs":{},"guest":{}}`, "never"},
+		{`{"rootfs":{"persist":""},"guest":{"persist_rootfs":0}}`, "never"},
+		{`{"rootfs":{"persist":"restart"}}`, "restart"},
+		{`{"rootfs":{"persist":3}}`, "restart"},
+		{`{"guest":{"persist_rootfs":"always"}}`, "always"},
+		{`{"guest":{"persist_rootfs":2},"rootfs":{"persist":"always"}}`, "always"},
+		{`{"guest":{"persist_rootfs":2},"rootfs":{"persist":0}}`, "always"},
+		{`{"guest":{"persist_rootfs":1},"rootfs":{"persist":"never"}}`, "never"},
+		{`{"guest":{"persist_rootfs":"always"},"rootfs":{"persist":"never"}}`, "config.rootfs.persist is never and config.guest.persist_rootfs always"},
+		{`{"rootfs":{"persist":"sometimes"}}`, "config.rootfs.persist sometimes: use never, restart or always"},
+		{`{"rootfs":{"persist":1.5}}`, "config.rootfs.persist 1.5"},
+		{`{"guest":{"persist_rootfs":4}}`, "config.guest.persist_rootfs 4"},
+		{`{"guest":{"persist_rootfs":[2]}}`, "config.guest.persist_rootfs [2]"},
+	} {
+		var c gondola.Config
+		if err := json.Unmarshal([]byte(r.config), &c); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Persistence()
+		if err != nil {
+			if !errors.Is(err, gondola.ErrInvalid) || !strings.Contains(err.Error(), r.want) {
+				t.Errorf("Persistence of %s: %v, want one with %q", r.config, err, r.want)
+			}
+		} else if string(got) != r.want {
+			t.Errorf("Persistence of %s = %s, want %s", r.config, got, r.want)
+		}
+	}
+}
+
 func TestRequests_OfGuestsAndOfPods(t *testing.T) {
 	rows := []struct {
 		name          string

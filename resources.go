@@ -55,7 +55,7 @@ type Guest struct {
 	GPUs                 int      `json:"gpus,omitempty"`
 	GPUKind              string   `json:"gpu_kind,omitempty"`
 	HostDedicationID     string   `json:"host_dedication_id,omitempty"`
-	PersistRootfs        any      `json:"persist_rootfs,omitempty"` // deprecated; string or number on input
+	PersistRootfs        any      `json:"persist_rootfs,omitempty"` // deprecated: Rootfs.Persist
 	KernelArgs           []string `json:"kernel_args,omitempty"`
 	RequiredHostFeatures []string `json:"required_host_features,omitempty"`
 }

@@ -133,7 +133,7 @@ func (c *Config) validateMounts(names map[string]bool) error {
 	return nil
 }
 
-// validateLife checks what says when a Machine is started, and how it ends.
+// validateLife checks what says when a Machine is started, how it ends, and what is left then.
 func (c *Config) validateLife() error {
 	if c.Schedule != "" && !IsSchedule(c.Schedule) {
 		return Errorf(ErrInvalid, "config.schedule %q: use hourly, daily, weekly or monthly", c.Schedule)
@@ -143,6 +143,9 @@ func (c *Config) validateLife() error {
 	}
 	if m := c.Metrics; m != nil && (m.Port < 1 || m.Port > 65535) {
 		return Errorf(ErrInvalid, "config.metrics.port %d: use 1 to 65535", m.Port)
+	}
+	if _, err := c.Persistence(); err != nil {
+		return err
 	}
 	return c.StopConfig.validate("config.stop_config")
 }

@@ -27,7 +27,8 @@ type Driver interface {
 	// Alive says whether the Machine's sandbox runs, with or without a pilot. While it does, its network must not be touched.
 	Alive(ctx context.Context, spec pilot.Spec) (bool, error)
 	// Kill ends pilot and sandbox whatever they do and undoes what they made (mounts, cgroup, runtime state). It is idempotent and works
-	// from spec.Dir, spec.RunDir, spec.Socket, spec.Cgroup, spec.Machine and spec.Instance alone.
+	// from spec.Dir, spec.RunDir, spec.Socket, spec.Cgroup, spec.Machine and spec.Instance alone; what containers have written stays only where
+	// spec.KeepsRootfs.
 	Kill(ctx context.Context, spec pilot.Spec) error
 }
 

@@ -240,13 +240,9 @@ func (d *Pilots) Alive(_ context.Context, spec pilot.Spec) (bool, error) {
 }
 
 // ClearSandbox removes what a sandbox that has ended leaves: root file systems, bundles, state of the runtime and volumes in memory. The root
-// file systems that belong to a snapshot are only unmounted.
+// file systems that ClearRootfs leaves are only unmounted.
 func ClearSandbox(spec pilot.Spec) error {
-	rootfs := filepath.Join(spec.Dir, "rootfs")
-	errs := []error{UnmountBelow(rootfs)}
-	if !pilot.HasSnapshot(spec.Dir) {
-		errs = append(errs, os.RemoveAll(rootfs))
-	}
+	errs := []error{UnmountBelow(Rootfs(&spec, "")), ClearRootfs(&spec)}
 	for _, name := range []string{"runsc", "runc", "bundles", "volumes"} {
 		dir := filepath.Join(spec.RunDir, name)
 		errs = append(errs, UnmountBelow(dir), os.RemoveAll(dir))

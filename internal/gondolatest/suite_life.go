@@ -25,6 +25,8 @@ var lifeContracts = []contract{
 	{"Environment", (*suite).environment},
 	{"FilesAreWritten", (*suite).files},
 	{"FilesOfImageConfigs", (*suite).imageConfigs},
+	{"RootfsPersists", (*suite).rootfsPersists},
+	{"RootfsEndsWithItsTime", (*suite).rootfsEnds},
 	{"SeveralProcesses", (*suite).severalProcesses},
 	{"ContainersInOrder", (*suite).containersInOrder},
 	{"Checks", (*suite).checks},
@@ -328,6 +330,110 @@ func (s *suite) imageConfigs() {
 	}
 }
 
+// runs waits until a Machine of persisting has come to its n-th run over the same root file system.
+func (s *suite) runs(ref gondola.Ref, what string, n int) {
+	s.Helper()
+	want, got := strings.Repeat("x\n", n), ""
+	s.hasLog(ref, "ready\n")
+	s.await(ref, gondola.Started)
+	out, err := s.p.Exec(s.Context(), ref, gondola.ExecRequest{Command: []string{"/program", "read", "/runs"}})
+	if err == nil {
+		got = out.Stdout
+	}
+	if got != want {
+		s.Errorf("%s: the root file system has %q, %v, want %q", what, got, err, want)
+	}
+}
+
+// persisting is a Machine that adds a line to a file of its root file system at every run.
+func persisting(persist string) gondola.Config {
+	c := config("append", "/runs", "x", ";", "trap")
+	c.Rootfs = &gondola.Rootfs{Persist: persist}
+	return c
+}
+
+func (s *suite) rootfsPersists() {
+	for _, row := range []struct {
+		persist                                             string
+		afterRestart, afterStart, afterSuspend, afterUpdate int
+	}{{"never", 1, 1, 1, 1}, {"restart", 2, 1, 1, 1}, {"always", 2, 3, 3, 4}} {
+		m := s.started(persisting(row.persist))
+		s.runs(m.Ref(), row.persist+", first", 1)
+		s.no(s.p.Restart(s.Context(), m.Ref(), gondola.RestartRequest{}), "Restart")
+		_, err := s.p.Wait(s.Context(), m.Ref(), gondola.WaitRequest{FromEventID: m.Events[0].ID, States: []gondola.State{gondola.Started}, Timeout: patience})
+		s.no(err, "Wait")
+		s.runs(m.Ref(), row.persist+", restarted", row.afterRestart)
+		s.no(s.p.Stop(s.Context(), m.Ref(), gondola.StopRequest{}), "Stop")
+		s.await(m.Ref(), gondola.Stopped)
+		_, err = s.p.Start(s.Context(), m.Ref())
+		s.no(err, "Start")
+		s.await(m.Ref(), gondola.Started)
+		s.runs(m.Ref(), row.persist+", stopped and started", row.afterStart)
+		s.suspended(m.Ref())
+		_, err = s.p.Start(s.Context(), m.Ref())
+		s.no(err, "Start")
+		s.await(m.Ref(), gondola.Started)
+		s.runs(m.Ref(), row.persist+", suspended and started", row.afterSuspend)
+		c := persisting(row.persist)
+		c.Env = map[string]string{"NEW": "yes"}
+		s.updated(m.Ref(), c)
+		s.runs(m.Ref(), row.persist+", updated", row.afterUpdate)
+		c.Image = "test/other"
+		s.updated(m.Ref(), c)
+		s.runs(m.Ref(), row.persist+", updated to another image", 1)
+		c.Image = "test/app"
+		s.updated(m.Ref(), c)
+		s.runs(m.Ref(), row.persist+", updated back", 1)
+	}
+}
+
+// updated updates a Machine and waits until it runs with that.
+func (s *suite) updated(ref gondola.Ref, c gondola.Config) {
+	s.Helper()
+	v, err := s.p.Update(s.Context(), ref, gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: c}})
+	s.no(err, "Update")
+	_, err = s.p.Wait(s.Context(), ref, gondola.WaitRequest{Version: v.Version, Timeout: patience})
+	s.no(err, "Wait")
+}
+
+// rootfsEnds: what persists goes when the Config does not want it any more, also of a Machine that is stopped; and what says so is checked.
+func (s *suite) rootfsEnds() {
+	for _, next := range []string{"never", "restart"} {
+		m := s.started(persisting("always"))
+		s.runs(m.Ref(), "always", 1)
+		s.no(s.p.Stop(s.Context(), m.Ref(), gondola.StopRequest{}), "Stop")
+		s.await(m.Ref(), gondola.Stopped)
+		s.updated(m.Ref(), persisting(next))
+		s.runs(m.Ref(), "always, then "+next, 1)
+	}
+	ended := persisting("restart")
+	ended.Init.Cmd = []string{"append", "/runs", "x", ";", "read", "/runs"}
+	m := s.create(gondola.CreateRequest{Config: ended})
+	s.await(m.Ref(), gondola.Stopped)
+	_, err := s.p.Start(s.Context(), m.Ref())
+	s.no(err, "Start")
+	s.await(m.Ref(), gondola.Stopped)
+	s.hasLog(m.Ref(), "x\n")
+
+	both := func(rootfs, guest any) error {
+		c := config()
+		c.Rootfs, c.Guest = &gondola.Rootfs{Persist: rootfs}, &gondola.Guest{CPUs: 1, MemoryMB: 256, PersistRootfs: guest}
+		_, err := s.p.Create(s.Context(), suiteApp, gondola.CreateRequest{Config: c, SkipLaunch: true})
+		return err
+	}
+	err = both("always", "restart")
+	s.wants(err, gondola.ErrInvalid, "Create with two that differ")
+	for _, name := range []string{"config.rootfs.persist", "config.guest.persist_rootfs"} {
+		if !strings.Contains(fmt.Sprint(err), name) {
+			s.Errorf("Create with two that differ = %v, want %s in it", err, name)
+		}
+	}
+	s.wants(both("sometimes", nil), gondola.ErrInvalid, "Create with a word that is none")
+	s.wants(both(nil, 4), gondola.ErrInvalid, "Create with a number that is none")
+	s.no(both("always", 2), "Create with two that say the same")
+	s.no(both("", "restart"), "Create with the old one alone")
+}
+
 func (s *suite) severalProcesses() {
 	c := config()
 	c.Env = map[string]string{"ALL": "a"}
@@ -492,10 +598,8 @@ func (s *suite) refusedByName() {
 		"cache_drive":                  func(c *gondola.Config) { c.CacheDrive = &gondola.CacheDrive{SizeMB: 1} },
 		"spot":                         func(c *gondola.Config) { c.Spot = &gondola.Spot{MaxPriceFraction: 0.5} },
 		"standbys":                     func(c *gondola.Config) { c.Standbys = []string{"00000000000000"} },
-		"rootfs.persist":               func(c *gondola.Config) { c.Rootfs = &gondola.Rootfs{Persist: "always"} },
 		"rootfs.size_gb":               func(c *gondola.Config) { c.Rootfs = &gondola.Rootfs{SizeGB: 10} },
 		"guest.gpus":                   func(c *gondola.Config) { c.Guest = &gondola.Guest{CPUKind: "performance", CPUs: 8, GPUs: 1} },
-		"guest.persist_rootfs":         func(c *gondola.Config) { c.Guest = &gondola.Guest{PersistRootfs: "restart"} },
 		"guest.kernel_args":            func(c *gondola.Config) { c.Guest = &gondola.Guest{KernelArgs: []string{"quiet"}} },
 		"guest.host_dedication_id":     func(c *gondola.Config) { c.Guest = &gondola.Guest{HostDedicationID: "mine"} },
 		"guest.required_host_features": func(c *gondola.Config) { c.Guest = &gondola.Guest{RequiredHostFeatures: []string{"avx"}} },

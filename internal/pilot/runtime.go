@@ -20,7 +20,8 @@ type Runtime interface {
 	// Gone closes when the sandbox has died by itself (a crash, a kill -9, the kernel's OOM killer). oom says whether memory was the reason.
 	Gone() <-chan struct{}
 	OOM() bool
-	// Destroy ends the sandbox with everything in it and undoes all that Boot and Start made. Idempotent, also without Boot.
+	// Destroy ends the sandbox with everything in it and undoes all that Boot and Start made, but for what Spec.KeepsRootfs. Idempotent, also
+	// without Boot.
 	Destroy(ctx context.Context, spec Spec) error
 
 	// Checkpoint halts all that runs in the sandbox and writes it to dir, which is empty, with the files that its containers have written: all that
@@ -32,8 +33,8 @@ type Runtime interface {
 	// left, and calls begin before anything runs; if begin fails nothing does. After another error something may be left for Destroy.
 	Restore(ctx context.Context, spec Spec, dir string, runs []Run, begin func() error) error
 
-	// Start makes a fresh root file system over run.Container.Tree and starts the container in the sandbox. The files of run stay the
-	// caller's; containers keep using them when the pilot dies (FIFOs opened read-write).
+	// Start makes a root file system over run.Container.Tree, a fresh one unless Spec.KeepsRootfs, and starts the container in the sandbox. The files
+	// of run stay the caller's; containers keep using them when the pilot dies (FIFOs opened read-write).
 	Start(ctx context.Context, run Run) error
 	// Wait blocks until the container of that name has ended, also one that an earlier pilot started, and returns how. It may be called
 	// again. If the exit status cannot be known (the sandbox died), Exit.Unknown.
@@ -46,7 +47,7 @@ type Runtime interface {
 	// Signal sends a signal to the container's first process, or to all of its processes. A sandbox that has not taken it when ctx ends is
 	// given up on with the context's error: it may hang, and then only its end ends the call. So it is with Exec.
 	Signal(ctx context.Context, name string, sig gondola.Signal, all bool) error
-	// Delete removes an ended container's root file system and record, so that Start can use the name again.
+	// Delete removes an ended container's record and, unless Spec.KeepsRootfs, its root file system, so that Start can use the name again.
 	Delete(ctx context.Context, name string) error
 	// Exec runs a command in a running container to its end. With ctx's end it is killed.
 	Exec(ctx context.Context, name string, e Exec, io gondola.ExecIO) (gondola.ExitStatus, error)
@@ -72,7 +73,7 @@ type Run struct {
 	WorkingDir            string
 	Identity              Identity
 	Mounts                []Mount
-	Files                 []gondola.File // written into the fresh root file system
+	Files                 []gondola.File // written into the root file system before it starts
 	TTY                   bool
 	Stdin, Stdout, Stderr *os.File                    // nil: none. With TTY, the runtime copies between its terminal and these; Stderr is nil
 	Resize                <-chan gondola.TerminalSize // with TTY

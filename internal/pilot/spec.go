@@ -8,6 +8,7 @@ package pilot
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"gondola"
@@ -43,6 +44,7 @@ type Spec struct {
 	ShareProc      bool              `json:"share_proc,omitempty"`
 	RestartBackoff string            `json:"restart_backoff,omitempty"` // as in gondola.ConfigExtension
 	FSGroup        *int64            `json:"fs_group,omitempty"`        // as in gondola.ConfigExtension
+	KeepRootfs     bool              `json:"keep_rootfs,omitempty"`     // see KeepsRootfs
 	Containers     []Container       `json:"containers"`
 	Volumes        []Volume          `json:"volumes,omitempty"`
 
@@ -73,6 +75,11 @@ func (s *Spec) label() string {
 		return s.Label
 	}
 	return string(s.Machine)
+}
+
+// KeepsRootfs says whether a container's next run over the same image finds what this one has written, also in another sandbox.
+func (s *Spec) KeepsRootfs(container string) bool {
+	return s.KeepRootfs && slices.ContainsFunc(s.Containers, func(c Container) bool { return c.Name == container && !isEphemeral(&c) })
 }
 
 // VolumeMode is the mode of an empty volume, and its group: everybody may write, as in a kubelet's emptyDir; with FSGroup what is made in it

@@ -378,6 +378,7 @@ func hostMachine(r record) HostMachine {
 func (m *machine) clean(ctx context.Context, disk bool) {
 	m.disconnect()
 	rec := m.rec
+	rec.Halting = false // of an earlier time: this end is the Machine's own
 	m.begin(ctx, "clean", func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
@@ -424,7 +425,9 @@ func (m *machine) undo(ctx context.Context, rec record, disk bool) error {
 			}
 			failpoint.Hit("worker.clean.discarded")
 		}
-		if err := m.driver().Kill(ctx, *rec.Spec); err != nil {
+		spec := *rec.Spec
+		spec.KeepRootfs = spec.KeepRootfs && rec.keepsRootfs()
+		if err := m.driver().Kill(ctx, spec); err != nil {
 			return fmt.Errorf("end the sandbox: %w", err)
 		}
 	}

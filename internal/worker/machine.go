@@ -298,8 +298,8 @@ func (m *machine) stepUp(ctx context.Context) (bool, error) {
 // stepDown is due while the present sandbox has to end.
 func (m *machine) stepDown(ctx context.Context) (bool, error) {
 	switch {
-	case m.rec.Step == stepNone && m.rec.hasSnapshot():
-		m.clean(ctx, false) // discards it
+	case m.rec.Step == stepNone && (m.rec.hasSnapshot() || m.rec.Spec != nil && m.rec.Spec.KeepRootfs):
+		m.clean(ctx, false) // discards what was kept of it
 		return false, nil
 	case m.rec.Step == stepNone:
 		return true, m.settle(ctx)

@@ -55,6 +55,14 @@ func (r record) row() (store.Machine, error) {
 	return r.Machine, err
 }
 
+// keepsRootfs says whether what its containers have written outlives a sandbox that is being undone. It follows from the record alone, so what is
+// undone twice is decided alike.
+func (r *record) keepsRootfs() bool {
+	restarts := r.State == gondola.Restarting || r.State == gondola.Suspending || r.Halting && (r.State == gondola.Starting || r.State == gondola.Started)
+	persistence, _ := r.Config.Persistence() // validate has seen it
+	return persistence == gondola.PersistAlways || persistence == gondola.PersistRestart && restarts
+}
+
 // event is an Event to come.
 type event struct {
 	kind, source string

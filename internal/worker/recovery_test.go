@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -84,35 +85,44 @@ func (c *cut) Kill(ctx context.Context, s pilot.Spec) error {
 	return c.Driver.Kill(ctx, s)
 }
 
-// life is what a user does with a Machine, step by step, and where that must lead whatever happens between.
+// persisting is a Machine that adds a line to a file of its root file system at every run.
+func persisting(persist string) gondola.Config {
+	c := longRunning()
+	c.Init.Cmd, c.Rootfs = []string{"append", "/runs", "x", ";", "trap"}, &gondola.Rootfs{Persist: persist}
+	return c
+}
+
+// life is what a user does with a Machine, step by step, and where that must lead whatever happens between: its state, and how many runs its root
+// file system has seen, if it runs.
 var life = []struct {
 	name string
 	do   func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error
 	ends gondola.State
+	runs int
 }{
 	{"create", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
-		_, err := w.Create(ctx, app, gondola.CreateRequest{Config: longRunning(), Gondola: &gondola.CreateExtension{ID: id}})
+		_, err := w.Create(ctx, app, gondola.CreateRequest{Config: persisting("restart"), Gondola: &gondola.CreateExtension{ID: id}})
 		return err
-	}, gondola.Started},
+	}, gondola.Started, 1},
 	{"restart", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
 		return w.Restart(ctx, gondola.Ref{ID: id}, gondola.RestartRequest{})
-	}, gondola.Started},
+	}, gondola.Started, 2},
 	{"update", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
-		c := longRunning()
+		c := persisting("restart")
 		c.Env = map[string]string{"NEW": "1"}
 		_, err := w.Update(ctx, gondola.Ref{ID: id}, gondola.UpdateRequest{CreateRequest: gondola.CreateRequest{Config: c}})
 		return err
-	}, gondola.Started},
+	}, gondola.Started, 1},
 	{"stop", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
 		return w.Stop(ctx, gondola.Ref{ID: id}, gondola.StopRequest{})
-	}, gondola.Stopped},
+	}, gondola.Stopped, 0},
 	{"start", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
 		_, err := w.Start(ctx, gondola.Ref{ID: id})
 		return err
-	}, gondola.Started},
+	}, gondola.Started, 1},
 	{"destroy", func(ctx context.Context, w *worker.Worker, id gondola.MachineID) error {
 		return w.Destroy(ctx, gondola.Ref{ID: id}, true)
-	}, gondola.Destroyed},
+	}, gondola.Destroyed, 0},
 }
 
 // TestCrash_AtEveryStepIsCarriedOnFrom kills the worker at every call that it makes to its host and driver, before and after the call's work,
@@ -187,11 +197,13 @@ func crashAt(t *testing.T, n int, after bool) (crashed bool) {
 		m, _ := again.Get(t.Context(), ref)
 		t.Fatalf("crash in %s during %s: %v; %+v", c.reason, life[i].name, err, m.Gondola)
 	}
+	r.reads(again, id, life[i].name, life[i].runs)
 	for _, step := range life[i+1:] {
 		if err := step.do(t.Context(), again, id); err != nil {
 			t.Fatalf("after a crash in %s during %s, %s = %v", c.reason, life[i].name, step.name, err)
 		}
 		r.await(again, id, step.ends)
+		r.reads(again, id, step.name, step.runs)
 	}
 	a, err := again.Ask(t.Context(), gondola.Ask{})
 	if err != nil || len(a.Bids) != 1 || a.Bids[0].Free != (gondola.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30}) {
@@ -221,6 +233,63 @@ func TestRestartOfTheWorker_LeavesMachinesAlone(t *testing.T) {
 	again = r.until(w, m.ID, "containers known", func(m gondola.Machine) bool { return m.Gondola.Containers[0].State.Kind == gondola.ContainerRunning })
 	if again.Gondola.SandboxID != m.Gondola.SandboxID || again.Gondola.Seq <= m.Gondola.Seq || again.Gondola.Containers[0].RestartCount != 0 {
 		t.Errorf("after: %+v, before: %+v; want the same sandbox and a later seq", again.Gondola, m.Gondola)
+	}
+}
+
+// reads waits until a Machine of persisting has come to its n-th run over the same root file system, if it runs.
+func (r *rig) reads(w *worker.Worker, id gondola.MachineID, when string, n int) {
+	r.t.Helper()
+	if n == 0 {
+		return
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		out, err := w.Exec(r.t.Context(), gondola.Ref{ID: id}, gondola.ExecRequest{Command: []string{"/program", "read", "/runs"}})
+		if err == nil && out.Stdout == strings.Repeat("x\n", n) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: the root file system has %+v, %v, want %d lines", when, out, err, n)
+		}
+	}
+}
+
+func TestRootfs_OverWhatEndsASandbox(t *testing.T) {
+	for persist, want := range map[string]int{"never": 1, "restart": 4, "always": 4} {
+		r := newRig(t, gondola.Resources{})
+		w, stop := r.run()
+		c := persisting(persist)
+		c.Files = []gondola.File{{GuestPath: "/config.json", ImageConfig: "test/other"}}
+		m := r.create(w, gondola.CreateRequest{Config: c})
+		runs := func(what string, n int) {
+			t.Helper()
+			r.reads(w, m.ID, persist+", "+what, min(n, want))
+			if out, err := w.Exec(t.Context(), m.Ref(), gondola.ExecRequest{Command: []string{"/program", "read", "/config.json"}}); err != nil || !strings.Contains(out.Stdout, `"test/other"`) {
+				t.Errorf("%s, %s: the file of an image's config has %+v, %v", persist, what, out, err)
+			}
+		}
+		m = r.await(w, m.ID, gondola.Started)
+		runs("first", 1)
+		if err := r.driver.KillSandbox(m.ID); err != nil {
+			t.Fatal(err)
+		}
+		r.until(w, m.ID, "restarted", func(m gondola.Machine) bool {
+			return len(m.Gondola.Containers) > 0 && m.Gondola.Containers[0].RestartCount == 1 && m.State == gondola.Started
+		})
+		runs("its sandbox died", 2)
+		if err := w.StopAll(t.Context()); err != nil { // gondola down
+			t.Fatal(err)
+		}
+		stop()
+		w, stop = r.run()
+		m = r.await(w, m.ID, gondola.Started)
+		runs("the platform went down and came up", 3)
+		stop()
+		if err := r.driver.Reboot(); err != nil {
+			t.Fatal(err)
+		}
+		w, _ = r.run()
+		m = r.await(w, m.ID, gondola.Started)
+		runs("the host was rebooted", 4)
 	}
 }
 

@@ -56,6 +56,8 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 	if c.HostNetwork() {
 		s.HostNetwork, s.HostIPs = true, p.Addresses
 	}
+	persistence, _ := c.Persistence() // validate has seen it
+	s.KeepRootfs = persistence != gondola.PersistNever
 	s.Checks = c.AllChecks()
 	s.Hosts, s.Resolv = hostsFile(in, s.Hostname), resolvConf(c.DNS, in.dns)
 	for _, v := range c.Volumes {

@@ -16,8 +16,6 @@ func unsupportedConfig(c *gondola.Config) error {
 		return unsupported("cache_drive", "use volumes with temp_dir, or a mount")
 	case c.Spot != nil:
 		return unsupported("spot", "this platform does not sell spare capacity by price")
-	case c.Rootfs != nil && persists(c.Rootfs.Persist):
-		return unsupported("rootfs.persist", "a container begins with its image at every start; keep data on a volume")
 	case c.Rootfs != nil && c.Rootfs.SizeGB != 0:
 		return unsupported("rootfs.size_gb", "root file systems have the host's disk in common")
 	}
@@ -27,8 +25,6 @@ func unsupportedConfig(c *gondola.Config) error {
 		return nil
 	case g.GPUs > 0 || g.GPUKind != "":
 		return unsupported("guest.gpus", "this worker has none")
-	case persists(g.PersistRootfs):
-		return unsupported("guest.persist_rootfs", "a container begins with its image at every start; keep data on a volume")
 	case len(g.KernelArgs) > 0:
 		return unsupported("guest.kernel_args", "a machine has no kernel that takes arguments")
 	case g.HostDedicationID != "":
@@ -39,17 +35,4 @@ func unsupportedConfig(c *gondola.Config) error {
 		return unsupported("guest.max_memory_mb", "memory does not grow by itself; set memory_mb to what is needed")
 	}
 	return nil
-}
-
-// persists reads "never", "always" and "restart", and protobuf's numbers for nothing said and these three (trap 12).
-func persists(v any) bool {
-	switch v := v.(type) {
-	case string:
-		return v != "" && v != "never"
-	case float64: // of JSON
-		return v > 1
-	case int:
-		return v > 1
-	}
-	return v != nil
 }

@@ -96,6 +96,8 @@ func cases() []testCase {
 		{"Volume_UnixSocketBetweenContainers", needs(multi), sharedSocket},
 		{"Volume_ReadOnlyAndSubPath", nil, subPath},
 		{"Volume_OfAnImage", nil, imageVolume},
+		{"Rootfs_BeginsWithTheImage", nil, freshRootfs},
+		{"Rootfs_IsKeptWhereTheSpecSaysSo", nil, keptRootfs},
 		{"Sysctl_IsTheMachinesOwn", needs(sysctls), ownSysctl},
 		{"Dial_ReachesLoopback", needs(forward), dialLoopback},
 		{"Probe_ExecMakesReady", nil, probeExec},

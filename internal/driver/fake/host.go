@@ -165,6 +165,12 @@ func (h *Host) EnsureImage(ctx context.Context, reference, policy string, _ []go
 	if img.Config == nil {
 		img.Config = []byte(fmt.Sprintf(`{"os":"linux","config":{"Labels":{"org.opencontainers.image.ref.name":%q}}}`, reference))
 	}
+	if img.Tree == "" {
+		img.Tree = filepath.Join(h.cfg.Dir, "images", strings.TrimPrefix(img.Digest, "sha256:")) // empty, and another for each image
+		if err := os.MkdirAll(img.Tree, 0o700); err != nil {
+			return worker.Image{}, err
+		}
+	}
 	h.cached[reference], h.used[reference] = img, time.Now()
 	return img, nil
 }

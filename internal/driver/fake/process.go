@@ -109,7 +109,7 @@ func (p *process) resize(s gondola.TerminalSize) {
 	p.signal("SIGWINCH")
 }
 
-// view is a container's file system: its mounts, and a directory that begins empty over its image.
+// view is a container's file system: its mounts, and a directory over its image.
 type view struct {
 	root, tree string
 	mounts     []pilot.Mount

@@ -9,11 +9,11 @@ import (
 	"net"
 	"os"
 	"path"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"gondola"
+	"gondola/internal/driver"
 	"gondola/internal/driver/drivertest/program"
 	"gondola/internal/pilot"
 )
@@ -102,7 +102,7 @@ func (r *runtime) Boot(ctx context.Context, spec pilot.Spec) (bool, error) {
 		r.box = box
 		return true, nil
 	}
-	if err := os.RemoveAll(filepath.Join(spec.Dir, "rootfs")); err != nil { // of a sandbox that died with its host
+	if err := driver.ClearRootfs(&spec); err != nil { // of a sandbox that died with its host
 		return false, err
 	}
 	r.box = &sandbox{spec: spec, gone: make(chan struct{}), containers: map[string]*container{}, streams: map[string]*streams{}}
@@ -130,7 +130,7 @@ func (r *runtime) Destroy(_ context.Context, spec pilot.Spec) error {
 		return nil
 	}
 	r.driver.discard(r.key)
-	return os.RemoveAll(filepath.Join(spec.Dir, "rootfs"))
+	return driver.ClearRootfs(&spec)
 }
 
 // Plumb implements pilot.Plumbing.
@@ -186,7 +186,7 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 	b := r.box
 	s := b.plumb(run)
 	c := &container{began: time.Now(), run: run, main: newProcess(run.TTY), execs: map[*process]bool{}, streams: s, view: &view{
-		root: filepath.Join(b.spec.Dir, "rootfs", name), tree: run.Container.Tree, mounts: run.Mounts, memory: filepath.Join(b.spec.Dir, "rootfs", ".memory")}}
+		root: driver.RunRootfs(&b.spec, &run.Container, run.Attempt), tree: run.Container.Tree, mounts: run.Mounts, memory: driver.Rootfs(&b.spec, ".memory")}}
 	if err := c.view.addFiles(run.Files); err != nil {
 		return err
 	}
@@ -365,7 +365,7 @@ func (r *runtime) Delete(_ context.Context, name string) error {
 		p.signal("SIGKILL")
 	}
 	delete(r.box.containers, name)
-	return os.RemoveAll(c.view.root)
+	return driver.RemoveRootfs(&r.box.spec, name)
 }
 
 func (r *runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {

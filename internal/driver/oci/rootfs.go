@@ -15,29 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/driver"
 	"gondola/internal/failpoint"
 	"gondola/internal/pilot"
 )
 
-// MakeRootfs mounts a fresh writable layer over the container's image, below base/<attempt>, writes the run's files into it and makes its mount
-// points. It returns the mounted directory. Where run mounts a part of a volume, it puts that very directory in the mount's place. What is
-// mounted stays below base, also after an error.
-func MakeRootfs(run *pilot.Run, base string, vs Volumes) (string, error) {
-	base = filepath.Join(base, strconv.Itoa(run.Attempt))
-	upper, work, merged := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "merged")
-	for _, dir := range []string{upper, work, merged} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return "", err
-		}
-	}
-	if err := copyMode(run.Container.Tree, upper); err != nil {
-		return "", fmt.Errorf("image %s: %w", run.Container.Image, err)
-	}
-	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
-		return "", fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
-	}
-	run.Mounts = slices.Clone(run.Mounts)
-	if err := holdParts(run.Mounts, base, vs); err != nil {
+// MakeRootfs mounts a writable layer over the container's image, a fresh one unless Spec.KeepsRootfs, writes the run's files into it and makes its
+// mount points. It returns the mounted directory. Where run mounts a part of a volume, it puts that very directory in the mount's place. What is
+// mounted stays below driver.Rootfs, also after an error.
+func MakeRootfs(spec *pilot.Spec, run *pilot.Run, vs Volumes) (string, error) {
+	merged, err := mountRootfs(spec, run, vs)
+	if err != nil {
 		return "", err
 	}
 	root, err := openRoot(merged)
@@ -56,18 +44,41 @@ func MakeRootfs(run *pilot.Run, base string, vs Volumes) (string, error) {
 }
 
 // RemakeRootfs mounts again what MakeRootfs has made for the same run, with all that was written since. SyncRootfs came before the unmounting.
-func RemakeRootfs(run *pilot.Run, base string, vs Volumes) error {
-	base = filepath.Join(base, strconv.Itoa(run.Attempt))
+func RemakeRootfs(spec *pilot.Spec, run *pilot.Run, vs Volumes) error {
+	_, err := mountRootfs(spec, run, vs)
+	return err
+}
+
+// mountRootfs mounts the layer of a run, which it makes if it is not there, and what the run mounts of volumes' parts.
+func mountRootfs(spec *pilot.Spec, run *pilot.Run, vs Volumes) (merged string, err error) {
+	base := driver.RunRootfs(spec, &run.Container, run.Attempt)
 	upper, work, merged := filepath.Join(base, "upper"), filepath.Join(base, "work"), filepath.Join(base, "merged")
 	// The kernel marks in work that "volatile" left its syncs to nobody, and refuses a second mount.
-	if err := errors.Join(os.RemoveAll(work), os.MkdirAll(work, 0o755)); err != nil {
-		return err
+	if err := errors.Join(os.RemoveAll(work), os.MkdirAll(work, 0o755), os.MkdirAll(merged, 0o755)); err != nil {
+		return "", err
 	}
-	if err := mountOverlay(run.Container.Tree, upper, work, merged); err != nil {
-		return fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
+	if _, err := os.Lstat(upper); errors.Is(err, os.ErrNotExist) {
+		if err := makeUpper(run.Container.Tree, upper); err != nil {
+			return "", fmt.Errorf("image %s: %w", run.Container.Image, err)
+		}
+	}
+	if err := mountOverlay(run.Container.Tree, upper, work, merged, !spec.KeepsRootfs(run.Container.Name)); err != nil {
+		return "", fmt.Errorf("mount a root file system over %s: %w", run.Container.Tree, err)
 	}
 	run.Mounts = slices.Clone(run.Mounts)
-	return holdParts(run.Mounts, base, vs)
+	return merged, holdParts(run.Mounts, base, vs)
+}
+
+// makeUpper makes the upper directory of a layer over a tree: after a crash it is there as it has to be, or not at all.
+func makeUpper(tree, upper string) error {
+	made := upper + ".new"
+	if err := os.MkdirAll(made, 0o755); err != nil {
+		return err
+	}
+	if err := copyMode(tree, made); err != nil {
+		return err
+	}
+	return os.Rename(made, upper)
 }
 
 // syncFew is how many files are synced one by one; with more, the file system that they are on is.
@@ -150,12 +161,15 @@ func holdPart(volume, part, held string, create bool, mode uint32) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
+	if err := os.Remove(held); err != nil && !errors.Is(err, os.ErrNotExist) { // of the run before, where it has the same layer
+		return err
+	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err = os.Mkdir(held, 0o755)
 	} else {
 		err = os.WriteFile(held, nil, 0o644)
 	}
-	if err != nil && !errors.Is(err, os.ErrExist) { // it is there where a root file system is made again
+	if err != nil {
 		return err
 	}
 	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), held, "", unix.MS_BIND, "")
@@ -193,15 +207,16 @@ func makeMountPoints(root *rootDir, mounts []pilot.Mount, vs Volumes) error {
 	return nil
 }
 
-// mountOverlay mounts a writable layer over a read-only tree. "volatile" spares the syncs: the layer never outlives its mount.
-func mountOverlay(lower, upper, work, merged string) error {
+// mountOverlay mounts a writable layer over a read-only tree. volatile spares the syncs, for a layer that never outlives its mount.
+func mountOverlay(lower, upper, work, merged string, volatile bool) error {
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace
 	options := "lowerdir=" + escape(lower) + ",upperdir=" + escape(upper) + ",workdir=" + escape(work)
-	err := unix.Mount("overlay", merged, "overlay", 0, options+",volatile")
-	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
-		err = unix.Mount("overlay", merged, "overlay", 0, options)
+	if volatile {
+		if err := unix.Mount("overlay", merged, "overlay", 0, options+",volatile"); !errors.Is(err, unix.EINVAL) { // before Linux 5.10
+			return err
+		}
 	}
-	return err
+	return unix.Mount("overlay", merged, "overlay", 0, options)
 }
 
 // copyMode gives to the mode and owner of from: the top directory of an overlay has those of its upper layer.
@@ -255,10 +270,34 @@ func (d *rootDir) mkdirAll(name string) error {
 	return unix.Mkdirat(parent, path.Base(name), 0o755)
 }
 
+// checkFile refuses what is there and is no regular file: an image, or a container whose layer is kept, may have put a device of the host or a FIFO
+// in its place.
+func (d *rootDir) checkFile(name string) error {
+	fd, err := d.open(name, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return gondola.Errorf(gondola.ErrPrecondition, "what is there is no regular file")
+	}
+	return nil
+}
+
 // touch makes an empty file if nothing is there.
 func (d *rootDir) touch(name string) error {
 	name = path.Clean("/" + name)
 	if err := d.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := d.checkFile(name); err != nil {
 		return err
 	}
 	fd, err := d.open(name, unix.O_CREAT|unix.O_WRONLY|unix.O_NONBLOCK, 0o644)
@@ -276,6 +315,9 @@ func (d *rootDir) write(f gondola.File) error {
 	}
 	name := path.Clean("/" + f.GuestPath)
 	if err := d.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := d.checkFile(name); err != nil {
 		return err
 	}
 	fd, err := d.open(name, unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, 0o600)

@@ -264,7 +264,7 @@ func (r *Runtime) restoreRoot(ctx context.Context, snapshot string) error {
 
 func (r *Runtime) restoreContainer(ctx context.Context, snapshot string, run pilot.Run, before func() error) error {
 	name := run.Container.Name
-	if err := oci.RemakeRootfs(&run, r.rootfs(name), r.volumes); err != nil {
+	if err := oci.RemakeRootfs(&r.spec, &run, r.volumes); err != nil {
 		return err
 	}
 	dir, err := r.restoreBundle(snapshot, name)

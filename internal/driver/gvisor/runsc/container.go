@@ -25,7 +25,7 @@ type process struct {
 	terminal *oci.Terminal // with a TTY that this pilot holds
 }
 
-// Start makes a fresh root file system and starts the container in the sandbox; see pilot.Runtime.
+// Start makes the root file system and starts the container in the sandbox; see pilot.Runtime.
 func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 	if _, err := r.booted(); err != nil {
 		return err
@@ -42,7 +42,7 @@ func (r *Runtime) Start(ctx context.Context, run pilot.Run) (err error) {
 			err = errors.Join(fmt.Errorf("start container %s: %w", name, err), r.remove(name))
 		}
 	}()
-	root, err := oci.MakeRootfs(&run, r.rootfs(name), r.volumes)
+	root, err := oci.MakeRootfs(&r.spec, &run, r.volumes)
 	if err != nil {
 		return err
 	}
@@ -222,5 +222,5 @@ func (r *Runtime) remove(name string) error {
 	if err := driver.UnmountBelow(r.rootfs(name)); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(r.rootfs(name)), os.RemoveAll(r.bundle(r.id(name))))
+	return errors.Join(driver.RemoveRootfs(&r.spec, name), os.RemoveAll(r.bundle(r.id(name))))
 }

@@ -190,7 +190,7 @@ func (r *Runtime) id(name string) string {
 }
 func (r *Runtime) stateDir() string          { return filepath.Join(r.spec.RunDir, "runsc") }
 func (r *Runtime) bundle(id string) string   { return filepath.Join(r.spec.RunDir, "bundles", id) }
-func (r *Runtime) rootfs(name string) string { return filepath.Join(r.spec.Dir, "rootfs", name) }
+func (r *Runtime) rootfs(name string) string { return driver.Rootfs(&r.spec, name) }
 func (r *Runtime) controllers(name string) string {
 	return filepath.Join(r.bundle(r.id(name)), "cgroups") // see guestControllers
 }

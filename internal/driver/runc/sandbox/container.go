@@ -24,7 +24,7 @@ type run struct {
 	exit  pilot.Exit
 }
 
-// Start makes a fresh root file system and starts the container in the sandbox; see pilot.Runtime.
+// Start makes the root file system and starts the container in the sandbox; see pilot.Runtime.
 func (r *Runtime) Start(ctx context.Context, start pilot.Run) (err error) {
 	pause, err := r.booted()
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *Runtime) Start(ctx context.Context, start pilot.Run) (err error) {
 			err = errors.Join(fmt.Errorf("start container %s: %w", name, err), r.remove(context.WithoutCancel(ctx), name))
 		}
 	}()
-	root, err := oci.MakeRootfs(&start, r.rootfs(name), r.volumes)
+	root, err := oci.MakeRootfs(&r.spec, &start, r.volumes)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (r *Runtime) remove(ctx context.Context, name string) error {
 	if err := driver.UnmountBelow(r.rootfs(name)); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(r.rootfs(name)), os.RemoveAll(filepath.Join(r.state(), r.id(name))), os.RemoveAll(r.bundle(name)))
+	return errors.Join(driver.RemoveRootfs(&r.spec, name), os.RemoveAll(filepath.Join(r.state(), r.id(name))), os.RemoveAll(r.bundle(name)))
 }
 
 // letEnd gives the monitor of a bundle a moment to end by itself, and ends it then.

@@ -119,7 +119,7 @@ func (r *Runtime) id(name string) string { return oci.ID(r.spec, name) }
 func (r *Runtime) bundle(name string) string {
 	return filepath.Join(r.spec.RunDir, "bundles", r.id(name))
 }
-func (r *Runtime) rootfs(name string) string   { return filepath.Join(r.spec.Dir, "rootfs", name) }
+func (r *Runtime) rootfs(name string) string   { return driver.Rootfs(&r.spec, name) }
 func (r *Runtime) shm() string                 { return filepath.Join(r.spec.RunDir, "volumes", ".shm") }
 func (r *Runtime) cgroup() string              { return filepath.Join(r.spec.Cgroup, "sandbox") }
 func (r *Runtime) cgroupOf(name string) string { return filepath.Join(r.cgroup(), r.id(name)) }
