@@ -148,11 +148,11 @@ type Static struct {
 	IndexDocument string `json:"index_document,omitempty"`
 }
 
-// Metrics says where the Machine serves Prometheus metrics.
+// Metrics says where the Machine serves metrics in Prometheus' text format: a Platform asks it when it is asked for them itself.
 type Metrics struct {
-	Port  int    `json:"port"`
-	Path  string `json:"path"`
-	HTTPS bool   `json:"https,omitempty"`
+	Port  int    `json:"port"`            // 1 to 65535, on all addresses or on loopback
+	Path  string `json:"path"`            // begins with "/"
+	HTTPS bool   `json:"https,omitempty"` // the certificate is not looked at
 }
 
 // Process is one of several main processes in a Machine of one image. Without exec, entrypoint and cmd it runs what the Config's init says.

@@ -150,3 +150,18 @@ func TestAppOfNamespace_NeverCollidesAndFits(t *testing.T) {
 		t.Errorf("AppOfNamespace = %q", got)
 	}
 }
+
+func TestMetrics_ErrorsNameFieldValueAndRange(t *testing.T) {
+	for want, m := range map[string]gondola.Metrics{
+		"":                                    {Port: 65535, Path: "/"},
+		`config.metrics.port 0: use 1 to`:     {Path: "/metrics"},
+		`config.metrics.port 65536: use 1 to`: {Port: 65536, Path: "/metrics"},
+		`config.metrics.path "": begin`:       {Port: 9091},
+		`config.metrics.path "m": begin`:      {Port: 9091, Path: "m"},
+	} {
+		err := (&gondola.Config{Image: "a", Metrics: &m}).Validate()
+		if want == "" && err != nil || want != "" && (!errors.Is(err, gondola.ErrInvalid) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("Validate of %+v = %v, want %q", m, err, want)
+		}
+	}
+}

@@ -144,6 +144,9 @@ func (c *Config) validateLife() error {
 	if m := c.Metrics; m != nil && (m.Port < 1 || m.Port > 65535) {
 		return Errorf(ErrInvalid, "config.metrics.port %d: use 1 to 65535", m.Port)
 	}
+	if m := c.Metrics; m != nil && !strings.HasPrefix(m.Path, "/") {
+		return Errorf(ErrInvalid, "config.metrics.path %q: begin it with /, such as /metrics", m.Path)
+	}
 	if _, err := c.Persistence(); err != nil {
 		return err
 	}

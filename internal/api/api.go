@@ -30,8 +30,8 @@ type Config struct {
 	Version string
 	// Observe hears of every answer of a route, "GET /v1/apps/{app}", and how long it took; streams count until they end. If nil, nobody does.
 	Observe func(route string, status int, took time.Duration)
-	// Metrics serves GET /metrics to those who may look at the platform; if nil, it is not there.
-	Metrics http.Handler
+	// Metrics serves GET /metrics to those who may look at the platform, MachineMetrics GET /metrics/machines; if nil, it is not there.
+	Metrics, MachineMetrics http.Handler
 	// Limits bound how often something may be asked for. If nil, nothing does.
 	Limits *Limits
 	// Info is further JSON for GET /v1/gondola; if nil, none.
@@ -78,8 +78,10 @@ func New(cfg Config) http.Handler {
 		a.version = "dev"
 	}
 	routes := a.routes()
-	if cfg.Metrics != nil {
-		routes = append(routes, route{"GET", "/metrics", looks, 0, func(c *call) error { cfg.Metrics.ServeHTTP(c.w, c.Request); return nil }})
+	for path, h := range map[string]http.Handler{"/metrics": cfg.Metrics, "/metrics/machines": cfg.MachineMetrics} {
+		if h != nil {
+			routes = append(routes, route{"GET", path, looks, 0, func(c *call) error { h.ServeHTTP(c.w, c.Request); return nil }})
+		}
 	}
 	for _, r := range routes {
 		a.mux.Handle(r.method+" "+r.path, a.guard(r))

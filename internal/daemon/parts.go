@@ -313,7 +313,7 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	}
 	p.served = true
 	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version, Limits: p.Config.RateLimits.limits(),
-		Observe: p.metrics.answered, Metrics: p.metrics.handler()})
+		Observe: p.metrics.answered, Metrics: p.metrics.handler(), MachineMetrics: (&scraper{machines: p.market, streams: p.market}).handler()})
 	handler = p.traced(handler)
 	h := serveHTTP(p.listener, handler)
 	g.start(h)

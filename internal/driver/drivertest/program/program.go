@@ -43,7 +43,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "serve-unix": serveUnix, "dial-unix": dialUnix, "write": write, "append": appendTo, "read": read,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "write": write, "append": appendTo, "read": read,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -296,6 +296,41 @@ func count(e *Env, args []string) int {
 		body := strconv.Itoa(n)
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 		c.Close()
+	}
+}
+
+// respond PORT HEAD BODY answers HTTP with this status ("200 OK", with lines of the header behind it) and body, whatever is asked; without HEAD it
+// never answers.
+func respond(e *Env, args []string) int {
+	l, err := e.Listen(number(args, 0))
+	if err != nil {
+		return e.fail(err)
+	}
+	fmt.Fprintln(e.Stdout, "listening")
+	go func() {
+		<-e.Done
+		l.Close()
+	}()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return 0
+		}
+		go func() {
+			in := bufio.NewReader(c)
+			for {
+				line, err := in.ReadString('\n')
+				if err != nil || strings.TrimSpace(line) == "" {
+					break
+				}
+			}
+			if len(args) > 1 {
+				fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", args[1], len(arg(args, 2)), arg(args, 2))
+			} else {
+				io.Copy(io.Discard, in)
+			}
+			c.Close()
+		}()
 	}
 }
 
