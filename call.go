@@ -8,6 +8,10 @@ type (
 	callerKey struct{}
 )
 
+// MachineHeader is the header by which a Machine's pilot tells a daemon whose request it brings: "app/id". Only on the listener for pilots does it
+// mean anything.
+const MachineHeader = "Gondola-Machine"
+
 // WithLease returns a context whose calls show the nonce of a Lease; an empty one changes nothing.
 func WithLease(ctx context.Context, nonce string) context.Context {
 	if nonce == "" {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"gondola"
 	"gondola/internal/auth"
@@ -19,6 +20,18 @@ func (a *API) known() auth.Apps {
 		return nil
 	}
 	return a.apps
+}
+
+// permitMetadata asks auth whether the caller may change these keys of the Machine's metadata.
+func (a *API) permitMetadata(c *call, values map[string]*string) error {
+	if !c.who.Itself() {
+		return nil
+	}
+	policies, err := a.policies.ListNetworkPolicies(c.ctx(), c.app())
+	for key := range values {
+		err = errors.Join(err, c.who.SetsMetadata(key, policies))
+	}
+	return err
 }
 
 // visible returns a filter of what the caller reaches of an organisation.

@@ -24,12 +24,14 @@ type server struct {
 	*gondolatest.Platform
 	t       *testing.T
 	headers http.Header // sent with every request
+	inside  string      // URL of the listener for pilots
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
 	s := &server{Platform: gondolatest.New(t, gondolatest.Options{}), t: t}
 	s.NewApp("shop")
+	s.inside = gondolatest.Serve(t, auth.FromMachines(s.Handler))
 	return s
 }
 

@@ -16,22 +16,24 @@ import (
 
 // who are the principals of the matrix, in the order of the columns of may. All but root, otherOrg and otherApp are narrowed within the organisation,
 // App and Machine that paths are filled with.
-var who = []string{"root", "org", "org read", "app", "app read", "machine", "machine read", "other org", "other app", "other machine"}
+var who = []string{"root", "org", "org read", "app", "app read", "machine", "machine read", "other org", "other app", "other machine", "itself", "another itself"}
 
 // may says, for each kind of route, which of them get through: + or -.
 var may = map[string]string{
-	"anyone":         "++++++++++",
-	"derive":         "++-+-+-+++", // a token that may only read makes and ends no tokens
-	"list":           "++++++++++", // what is in the list is another matter
-	"list app":       "+++++++--+", // likewise
-	"read app":       "+++++-----",
-	"change app":     "++-+------",
-	"read machine":   "+++++++---",
-	"change machine": "++-+-+----",
-	"make app":       "++--------",
-	"delete app":     "++--------",
-	"look":           "+---------",
-	"run":            "+---------",
+	"anyone":         "++++++++++--",
+	"derive":         "++-+-+-+++--", // a token that may only read makes and ends no tokens
+	"list":           "++++++++++--", // what is in the list is another matter
+	"list app":       "+++++++--+--", // likewise
+	"read app":       "+++++-------",
+	"change app":     "++-+--------",
+	"read machine":   "+++++++-----",
+	"change machine": "++-+-+------",
+	"ask itself":     "+++++++---+-", // by /.fly/api as well
+	"act on itself":  "++-+-+----+-",
+	"make app":       "++----------",
+	"delete app":     "++----------",
+	"look":           "+-----------",
+	"run":            "+-----------",
 }
 
 // matrix has every route of the API. It is written by hand, so that a route with another rule than it should have does not agree with it.
@@ -43,16 +45,16 @@ var matrix = map[string]string{
 
 	"GET /v1/apps/{app}/machines":                          "list app",
 	"POST /v1/apps/{app}/machines":                         "change app",
-	"GET /v1/apps/{app}/machines/{id}":                     "read machine",
+	"GET /v1/apps/{app}/machines/{id}":                     "ask itself",
 	"POST /v1/apps/{app}/machines/{id}":                    "change machine",
 	"DELETE /v1/apps/{app}/machines/{id}":                  "change machine",
 	"POST /v1/apps/{app}/machines/{id}/start":              "change machine",
-	"POST /v1/apps/{app}/machines/{id}/stop":               "change machine",
-	"POST /v1/apps/{app}/machines/{id}/restart":            "change machine",
+	"POST /v1/apps/{app}/machines/{id}/stop":               "act on itself",
+	"POST /v1/apps/{app}/machines/{id}/restart":            "act on itself",
 	"POST /v1/apps/{app}/machines/{id}/signal":             "change machine",
-	"POST /v1/apps/{app}/machines/{id}/suspend":            "change machine",
-	"GET /v1/apps/{app}/machines/{id}/wait":                "read machine",
-	"POST /v1/apps/{app}/machines/{id}/exec":               "change machine",
+	"POST /v1/apps/{app}/machines/{id}/suspend":            "act on itself",
+	"GET /v1/apps/{app}/machines/{id}/wait":                "ask itself",
+	"POST /v1/apps/{app}/machines/{id}/exec":               "act on itself",
 	"GET /v1/apps/{app}/machines/{id}/lease":               "change machine", // it tells the nonce
 	"POST /v1/apps/{app}/machines/{id}/lease":              "change machine",
 	"DELETE /v1/apps/{app}/machines/{id}/lease":            "change machine",
@@ -61,12 +63,12 @@ var matrix = map[string]string{
 	"GET /v1/apps/{app}/machines/{id}/versions":            "read machine",
 	"GET /v1/apps/{app}/machines/{id}/events":              "read machine",
 	"GET /v1/apps/{app}/machines/{id}/ps":                  "read machine",
-	"GET /v1/apps/{app}/machines/{id}/metadata":            "read machine",
-	"PUT /v1/apps/{app}/machines/{id}/metadata":            "change machine",
-	"PATCH /v1/apps/{app}/machines/{id}/metadata":          "change machine",
-	"GET /v1/apps/{app}/machines/{id}/metadata/{key}":      "read machine",
-	"POST /v1/apps/{app}/machines/{id}/metadata/{key}":     "change machine",
-	"DELETE /v1/apps/{app}/machines/{id}/metadata/{key}":   "change machine",
+	"GET /v1/apps/{app}/machines/{id}/metadata":            "ask itself",
+	"PUT /v1/apps/{app}/machines/{id}/metadata":            "act on itself",
+	"PATCH /v1/apps/{app}/machines/{id}/metadata":          "act on itself",
+	"GET /v1/apps/{app}/machines/{id}/metadata/{key}":      "ask itself",
+	"POST /v1/apps/{app}/machines/{id}/metadata/{key}":     "act on itself",
+	"DELETE /v1/apps/{app}/machines/{id}/metadata/{key}":   "act on itself",
 	"GET /v1/apps/{app}/machines/{id}/memory":              "change machine",
 	"PUT /v1/apps/{app}/machines/{id}/memory":              "change machine",
 	"POST /v1/apps/{app}/machines/{id}/memory/reclaim":     "change machine",
@@ -146,6 +148,9 @@ var bodies = map[string]string{
 	"POST /v1/apps": `{"name":"shop","org_slug":"personal"}`, // taken: nothing is made
 }
 
+// itself begins what stands in place of a token for a Machine that asks through its own socket.
+const itself = "machine "
+
 // tokens returns a token for each of who, and of those whom no route lets in.
 func (s *server) tokens(machine gondola.MachineID) (good, bad map[string]string) {
 	mint := func(c gondola.Caveats) string {
@@ -167,6 +172,8 @@ func (s *server) tokens(machine gondola.MachineID) (good, bad map[string]string)
 		"other org":     mint(gondola.Caveats{Org: "acme"}),
 		"other app":     mint(gondola.Caveats{Apps: []gondola.AppName{"blog"}}),
 		"other machine": mint(gondola.Caveats{Machines: []gondola.MachineID{"0123456789abcd"}}),
+
+		"itself": itself + "shop/" + string(machine), "another itself": itself + "shop/0123456789abcd",
 	}
 	revoked, err := s.CreateToken(s.t.Context(), gondola.NewToken{Name: "revoked"})
 	if err != nil {
@@ -191,11 +198,18 @@ func (s *server) status(token, method, path, body string) (int, string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
+	url := s.URL
+	name, inside := strings.CutPrefix(token, itself)
+	if inside {
+		url = s.inside
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if token != "" {
+	if inside {
+		req.Header.Set(gondola.MachineHeader, name)
+	} else if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
@@ -310,6 +324,62 @@ func TestAccess_ListsHoldOnlyWhatTheTokenReaches(t *testing.T) {
 	} {
 		if got := s.as(acme, "POST", "/v1/apps", body); got.status != 403 || !strings.Contains(got.body, want) {
 			t.Errorf("POST /v1/apps %s by a token of acme = %d %s, want 403 %s", body, got.status, got.body, want)
+		}
+	}
+}
+
+func TestAccess_AMachineIsItselfOnTheListenerForPilotsAlone(t *testing.T) {
+	s := newServer(t)
+	s.NewApp("blog")
+	id := s.started(app)
+	id = id[strings.LastIndex(id, "/")+1:]
+	s.headers = http.Header{gondola.MachineHeader: {"shop/" + id}}
+	for _, c := range []struct {
+		url, path, token string
+		want             int
+	}{
+		{s.inside, "/v1/apps/shop/machines/" + id, "", 200},
+		{s.inside, "/v1/apps/shop/machines/" + id, "no token", 200},
+		{s.inside, "/v1/apps/blog/machines/" + id, "", 403},
+		{s.inside, "/v1/apps/shop/machines", s.Auth.Root(), 403}, // a token is not looked at
+		{s.URL, "/v1/apps/shop/machines/" + id, "", 401},
+		{s.URL, "/v1/apps/shop/machines/" + id, s.Auth.Root(), 200},
+	} {
+		s.Platform.URL = c.url
+		if got := s.as(c.token, "GET", c.path, ""); got.status != c.want {
+			t.Errorf("GET %s%s with token %q = %d %s, want %d", c.url, c.path, c.token, got.status, got.body, c.want)
+		}
+	}
+	for _, name := range []string{"", "shop", "shop/", "/" + id} {
+		s.Platform.URL, s.headers = s.inside, http.Header{gondola.MachineHeader: {name}}
+		if got := s.call("GET", "/v1/apps/shop/machines/"+id, ""); got.status != 401 {
+			t.Errorf("a machine by the name of %q gets %d %s, want 401", name, got.status, got.body)
+		}
+	}
+}
+
+func TestAccess_AMachineByItselfStaysWhatOthersTakeItFor(t *testing.T) {
+	s := newServer(t)
+	id := s.started(`{"config":{"image":"test/app","metadata":{"role":"db","note":"old"}}}`)
+	id = id[strings.LastIndex(id, "/")+1:]
+	if _, err := s.PutNetworkPolicy(t.Context(), "shop", gondola.NetworkPolicy{Name: "closed", Selector: gondola.NetworkSelector{Metadata: map[string]string{"role": "db"}}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Platform.URL, s.headers = s.inside, http.Header{gondola.MachineHeader: {"shop/" + id}}
+	for _, c := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{"POST", "/note", `{"value":"new"}`, 204},
+		{"POST", "/role", `{"value":"web"}`, 403},
+		{"DELETE", "/role", "", 403},
+		{"PATCH", "", `{"metadata":{"note":"newer","kubernetes_uid":"another's"}}`, 403},
+		{"PUT", "", `{"metadata":{"note":"newest"}}`, 403}, // without the role
+		{"GET", "/note", "", 200},
+		{"DELETE", "/note", "", 204},
+	} {
+		if got := s.as("", c.method, "/v1/apps/shop/machines/"+id+"/metadata"+c.path, c.body); got.status != c.want {
+			t.Errorf("%s metadata%s %s = %d %s, want %d", c.method, c.path, c.body, got.status, got.body, c.want)
 		}
 	}
 }

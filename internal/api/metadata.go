@@ -88,6 +88,9 @@ func (a *API) deleteMetadataKey(c *call) error {
 }
 
 func (a *API) changeMetadata(c *call, version gondola.Version, values map[string]*string) error {
+	if err := a.permitMetadata(c, values); err != nil {
+		return err
+	}
 	if err := a.server.SetMetadata(c.ctx(), c.ref(), version, values); err != nil {
 		return err
 	}

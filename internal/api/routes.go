@@ -28,6 +28,8 @@ var (
 	listsApp  = auth.Access{Scope: auth.AppList}
 	reads     = auth.Access{Scope: auth.OneApp}
 	changes   = auth.Access{Scope: auth.OneApp, Write: true}
+	asks      = auth.Access{Scope: auth.OneApp, Itself: true}
+	acts      = auth.Access{Scope: auth.OneApp, Write: true, Itself: true}
 	looks     = auth.Access{Scope: auth.Platform}
 	runs      = auth.Access{Scope: auth.Platform, Write: true}
 )
@@ -49,16 +51,16 @@ func (a *API) publicRoutes() []route {
 
 		{"GET", app + "/machines", listsApp, 0, a.listMachines},
 		{"POST", app + "/machines", changes, large, a.createMachine},
-		{"GET", machine, reads, 0, a.getMachine},
+		{"GET", machine, asks, 0, a.getMachine},
 		{"POST", machine, changes, large, a.updateMachine},
 		{"DELETE", machine, changes, 0, a.destroyMachine},
 		{"POST", machine + "/start", changes, small, a.startMachine},
-		{"POST", machine + "/stop", changes, small, a.stopMachine},
-		{"POST", machine + "/restart", changes, small, a.restartMachine},
-		{"POST", machine + "/suspend", changes, small, a.suspendMachine},
+		{"POST", machine + "/stop", acts, small, a.stopMachine},
+		{"POST", machine + "/restart", acts, small, a.restartMachine},
+		{"POST", machine + "/suspend", acts, small, a.suspendMachine},
 		{"POST", machine + "/signal", changes, small, a.signalMachine},
-		{"GET", machine + "/wait", reads, 0, a.waitMachine},
-		{"POST", machine + "/exec", changes, large, a.execMachine},
+		{"GET", machine + "/wait", asks, 0, a.waitMachine},
+		{"POST", machine + "/exec", acts, large, a.execMachine},
 		{"GET", machine + "/lease", changes, 0, a.showLease}, // its nonce lets one change the Machine
 		{"POST", machine + "/lease", changes, small, a.acquireLease},
 		{"DELETE", machine + "/lease", changes, 0, a.releaseLease},
@@ -67,12 +69,12 @@ func (a *API) publicRoutes() []route {
 		{"GET", machine + "/versions", reads, 0, a.machineVersions},
 		{"GET", machine + "/events", reads, 0, a.machineEvents},
 		{"GET", machine + "/ps", reads, 0, a.machineProcesses},
-		{"GET", machine + "/metadata", reads, 0, a.getMetadata},
-		{"PUT", machine + "/metadata", changes, small, a.putMetadata},
-		{"PATCH", machine + "/metadata", changes, small, a.patchMetadata},
-		{"GET", machine + "/metadata/{key}", reads, 0, a.getMetadataKey},
-		{"POST", machine + "/metadata/{key}", changes, small, a.setMetadataKey},
-		{"DELETE", machine + "/metadata/{key}", changes, 0, a.deleteMetadataKey},
+		{"GET", machine + "/metadata", asks, 0, a.getMetadata},
+		{"PUT", machine + "/metadata", acts, small, a.putMetadata},
+		{"PATCH", machine + "/metadata", acts, small, a.patchMetadata},
+		{"GET", machine + "/metadata/{key}", asks, 0, a.getMetadataKey},
+		{"POST", machine + "/metadata/{key}", acts, small, a.setMetadataKey},
+		{"DELETE", machine + "/metadata/{key}", acts, 0, a.deleteMetadataKey},
 
 		{"GET", app + "/volumes", reads, 0, a.listVolumes},
 		{"POST", app + "/volumes", changes, small, a.createVolume},

@@ -13,6 +13,8 @@ import (
 type Access struct {
 	Scope Scope
 	Write bool // changes something, runs a command, or reads what only who may do so should
+	// Itself is what a Machine may do with itself without a token. What is not so is not for it, whatever the Scope.
+	Itself bool
 }
 
 // Scope is what a call is about.
@@ -44,7 +46,7 @@ const EveryOrg = "-"
 
 // Permit returns the one of p's principals that may do what a call wants, p itself first, or what p lacks: ErrForbidden, or ErrNotFound for an
 // App that is not there. It is the only place where access is decided; what it lets pass is narrowed only by Visible, Reaches and SeesMachine,
-// for lists and for Apps that a body names.
+// for lists and for Apps that a body names, and by SetsMetadata.
 func (p Principal) Permit(ctx context.Context, want Access, on Target, apps Apps) (Principal, error) {
 	var first error
 	for _, one := range p.All() {
@@ -62,6 +64,9 @@ func (p Principal) Permit(ctx context.Context, want Access, on Target, apps Apps
 func (p Principal) permit(ctx context.Context, want Access, on Target, apps Apps) error {
 	if want.Write && p.ReadOnly {
 		return gondola.Errorf(gondola.ErrForbidden, "this token may only read")
+	}
+	if p.itself && !want.Itself {
+		return gondola.Errorf(gondola.ErrForbidden, "without a token a machine may only get, stop, suspend and restart itself, wait for itself, run commands in itself and read and write its metadata")
 	}
 	switch want.Scope {
 	case Anyone, Listing:

@@ -15,8 +15,11 @@ const maxTokens = 32
 
 // Authenticate returns who sent a request: a server by its verified client certificate, or the holder of a token, sent as
 // "Authorization: Bearer <token>" or "Authorization: FlyV1 <token>,<token>". Tokens of others in the list are passed over, and each that is
-// ours counts: Permit takes the one that may. ErrUnauthorized otherwise.
+// ours counts: Permit takes the one that may. Of a request that came through FromMachines it is the Machine. ErrUnauthorized otherwise.
 func (a *Authority) Authenticate(r *http.Request) (Principal, error) {
+	if fromMachine(r) {
+		return itself(r.Header.Get(gondola.MachineHeader))
+	}
 	if p, ok := certified(r); ok {
 		return p, nil
 	}

@@ -3,7 +3,8 @@
 // A token is opaque to its holder and is not a Fly.io macaroon. It is an id, any number of caveats that narrow it, and a signature that is a
 // chain of HMACs over these, so that whoever holds a token can attenuate it further without asking, and nobody can widen one. The root token,
 // kept in a file that only its owner reads, is both the widest token and the key that all others are checked with. Between server and workers
-// identity is a client certificate of the platform's own CA. docs/rfd/0011-tokens.md has the reasons.
+// identity is a client certificate of the platform's own CA. What a Machine asks by itself, its pilot brings to a listener that is for pilots alone.
+// docs/rfd/0011-tokens.md has the reasons.
 package auth
 
 import (

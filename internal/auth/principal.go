@@ -19,6 +19,7 @@ type Principal struct {
 	limited   bool
 	machines  []gondola.MachineID // allowed ones; meaningful where pinned
 	pinned    bool
+	itself    bool                // a Machine that speaks through its own socket
 	sources   []gondola.MachineID // of every caveat that named one; each must have sent the request
 	expires   time.Time           // the earliest; zero: never
 	others    []Principal         // of further tokens that came with the request

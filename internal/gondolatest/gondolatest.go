@@ -54,7 +54,8 @@ type Options struct {
 type Platform struct {
 	*client.Client // over HTTP, with the root token
 
-	URL     string // of the API
+	URL     string       // of the API
+	Handler http.Handler // the API itself
 	Auth    *auth.Authority
 	Dir     string // holds every file of it
 	Store   *store.Server
@@ -122,7 +123,8 @@ func New(t testing.TB, o Options) *Platform {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the market has not read its workers after 30 s")
 	}
-	p.URL = Serve(t, api.New(api.Config{Server: p.Market, Auth: p.Auth, Limits: o.Limits, Log: o.Log, Version: "test"}))
+	p.Handler = api.New(api.Config{Server: p.Market, Auth: p.Auth, Limits: o.Limits, Log: o.Log, Version: "test"})
+	p.URL = Serve(t, p.Handler)
 	p.Client = Client(t, p.URL, p.Auth.Root())
 	return p
 }
