@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,18 @@ func (p *platform) listen() (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// listenMachines takes the socket to which pilots bring what their Machines ask, from a daemon that was killed too.
+func listenMachines(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listen for machines: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for machines: %w", err)
+	}
+	return l, os.Chmod(path, 0o600)
 }
 
 // tryCluster tries the addresses of Kubernetes, which this host need not have yet.

@@ -315,6 +315,11 @@ func (p *platform) startAPI(ctx context.Context, g *group) error {
 	handler := api.New(api.Config{Server: p.market, Auth: p.authority, Log: p.log, Version: p.Version, Limits: p.Config.RateLimits.limits(),
 		Observe: p.metrics.answered, Metrics: p.metrics.handler(), MachineMetrics: (&scraper{machines: p.market, streams: p.market}).handler()})
 	handler = p.traced(handler)
+	inside, err := listenMachines(p.host.API())
+	if err != nil {
+		return err
+	}
+	g.start(serveHTTP(inside, auth.FromMachines(handler)))
 	h := serveHTTP(p.listener, handler)
 	g.start(h)
 	if err := p.startRemote(g, handler); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -455,4 +456,46 @@ func TestUp_WithAClusterThatFails(t *testing.T) {
 		t.Errorf("the platform had served by then, and is gone: %v", err)
 	}
 	_ = h.start(order{}).end(syscall.SIGINT)
+}
+
+// asMachine is what the daemon answers a pilot that brings a request of a Machine.
+func (h *host) asMachine(name, path string) (status int) {
+	h.t.Helper()
+	instance, err := os.ReadFile(filepath.Join(h.data, "instance"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	socket := filepath.Join("/run/gondola", strings.TrimSpace(string(instance)), "api")
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		h.t.Errorf("%s: %v, %v, want a socket that only root can use", socket, info, err)
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(h.t.Context(), "GET", "http://gondola"+path, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set(gondola.MachineHeader, name)
+	resp, err := c.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestUp_TakesWhatPilotsBring(t *testing.T) {
+	h := newHost(t)
+	for _, end := range []os.Signal{syscall.SIGKILL, os.Interrupt} { // the first leaves its socket behind
+		u := h.start(order{})
+		if got := h.asMachine("shop/0123456789abcd", "/v1/apps/shop/machines/0123456789abcd"); got != 404 {
+			t.Errorf("GET of a machine that is not there, by itself = %d, want 404", got)
+		}
+		if got := h.asMachine("shop/0123456789abcd", "/v1/apps"); got != 403 {
+			t.Errorf("GET of all apps by a machine = %d, want 403", got)
+		}
+		_ = u.end(end)
+	}
 }

@@ -38,6 +38,8 @@ type Options struct {
 	// Disk is the room for Volumes of each worker of a region, in bytes; if zero, 1 TiB.
 	Disk   map[gondola.Region]int64
 	Images map[string]worker.Image
+	// API is the socket that /.fly/api in Machines leads to; whoever wants an answer there serves Platform.Handler on it. If empty, Machines have none.
+	API string
 	// AskDeadline is the market's. If zero, 5 s: a busy machine shall fail no test.
 	AskDeadline time.Duration
 	// Limits of the API. If nil, none.
@@ -147,7 +149,7 @@ func (p *Platform) AddWorker(name gondola.WorkerName, region gondola.Region) *Wo
 	}
 	dir := filepath.Join(p.Dir, "worker", string(name))
 	w := &Worker{Name: name, Region: region, platform: p, Driver: fake.NewDriver(),
-		Host: fake.NewHost(fake.HostConfig{Dir: filepath.Join(dir, "host"), Total: p.opt.Total, Disk: p.opt.Disk[region], Worker: member.Number, Images: p.opt.Images})}
+		Host: fake.NewHost(fake.HostConfig{Dir: filepath.Join(dir, "host"), Total: p.opt.Total, Disk: p.opt.Disk[region], Worker: member.Number, Images: p.opt.Images, API: p.opt.API})}
 	w.config = worker.Config{Name: name, Region: region, Number: member.Number, Instance: "test", Dir: dir, Host: w.Host,
 		Drivers: map[string]driver.Driver{"fake": w.Driver}, Log: p.opt.Log, PullBackoff: gondola.Backoff{First: 50 * time.Millisecond, Max: time.Second}}
 	if p.opt.Worker != nil {

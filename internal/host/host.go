@@ -90,6 +90,9 @@ func Open(cfg Config) (*Host, error) {
 // Total is what all Machines of this host together may use.
 func (h *Host) Total() gondola.Resources { return total(h.reserve) }
 
+// API is the socket on which the daemon is to take what pilots bring of their Machines. Its directory is root's alone.
+func (h *Host) API() string { return h.places.api() }
+
 // WarmDir is where sandboxes that stand ready for no Machine yet have their things.
 func (h *Host) WarmDir() string { return filepath.Join(h.places.sockets, "warm") }
 
@@ -232,7 +235,7 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 	}
 	return worker.Prepared{
 		NetNS: a.NetNS, Addresses: a.Addresses, Paths: paths, Hosts: hosts,
-		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID),
+		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID), API: p.api(),
 	}, nil
 }
 

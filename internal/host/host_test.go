@@ -153,7 +153,7 @@ func TestPrepare_MakesThePlacesOfAMachineAndKeepsThemWhenDoneAgain(t *testing.T)
 	defer w.Release(context.Background(), "aa01", true)
 	want := worker.Prepared{
 		NetNS: "/run/netns/x-aa01", Addresses: p.Addresses,
-		Dir: b.dir + "/machines/aa01", RunDir: b.dir + "/machines/aa01/run", Socket: b.run + "/test0001/aa01.sock", Cgroup: "gondola/test0001/aa01",
+		Dir: b.dir + "/machines/aa01", RunDir: b.dir + "/machines/aa01/run", Socket: b.run + "/test0001/aa01.sock", Cgroup: "gondola/test0001/aa01", API: b.run + "/test0001/api",
 	}
 	if fmt.Sprint(p) != fmt.Sprint(want) || len(p.Addresses) != 1 {
 		t.Errorf("Prepare = %+v, want %+v", p, want)

@@ -45,6 +45,10 @@ func (p places) runDir(id gondola.MachineID) string { return filepath.Join(p.dir
 func (p places) socket(id gondola.MachineID) string {
 	return filepath.Join(p.sockets, string(id)+".sock")
 }
+
+// api has no ending that a Machine's socket has.
+func (p places) api() string { return filepath.Join(p.sockets, "api") }
+
 func (p places) cgroup(id gondola.MachineID) string {
 	return filepath.Join("gondola", p.instance, string(id))
 }

@@ -111,7 +111,8 @@ func volumeDir(spec Spec, v Volume) string {
 	return ""
 }
 
-// mounts returns what is mounted into a container: its volumes, the files of /etc, and the file for its last words, which it makes.
+// mounts returns what is mounted into a container: its volumes, the files of /etc, the directory of /.fly/api, and the file for its last words, which it
+// makes.
 // vars are the variables that a sub-path may name.
 func mounts(spec *Spec, c *Container, run int, vars map[string]string) ([]Mount, error) {
 	var out []Mount
@@ -128,6 +129,9 @@ func mounts(spec *Spec, c *Container, run int, vars map[string]string) ([]Mount,
 		if !taken[f.path] {
 			out = append(out, Mount{Source: f.source, Path: f.path})
 		}
+	}
+	if spec.API != "" && !taken[doorPath] {
+		out = append(out, Mount{Source: doorDir(spec), Path: doorPath, ReadOnly: true})
 	}
 	source := terminationFile(spec, c.Name, run)
 	if err := os.MkdirAll(filepath.Dir(source), 0o755); err != nil {

@@ -24,6 +24,8 @@ type Spec struct {
 	Dir    string `json:"dir"`     // on disk, kept for the Machine's life: journal, logs, upper directories of root file systems, disk volumes
 	RunDir string `json:"run_dir"` // tmpfs, lost at a reboot: payload, bundles, the runtime's own state. Mode 0700
 	Socket string `json:"socket"`  // where a pilot process serves its API
+	// API is the socket on which the daemon takes what pilots bring of their Machines. If empty, there is no /.fly/api in the Machine.
+	API string `json:"api,omitempty"`
 
 	NetNS string `json:"netns,omitempty"` // path of the network namespace; if empty, none of its own (fake)
 	// HostNetwork says that NetNS is shared with others: its addresses must stay in it.

@@ -37,6 +37,7 @@ type Supervisor struct {
 	final    func()
 	prober   *prober
 	disk     DiskMeter
+	door     *door // of Run; nil: the Machine has none
 
 	opened  chan struct{} // closed when the ledger is there and tells the present
 	opening sync.Once
@@ -83,6 +84,12 @@ var errLost = errors.New("the sandbox has died")
 // error: the containers run on, and a later Supervisor takes them over.
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer close(s.done)
+	door, err := openDoor(&s.spec)
+	if err != nil {
+		return err
+	}
+	defer door.close()
+	s.door = door
 	adopted, err := s.boot(ctx)
 	if err != nil {
 		return err
@@ -124,6 +131,7 @@ func (s *Supervisor) superviseAll(ctx context.Context, adopted bool) error {
 	select {
 	case <-ended:
 	case <-s.suspending:
+		s.door.rest(ctx) // while logs are still read
 		cancel(errSuspend)
 		<-ended
 	case <-s.rt.Gone():

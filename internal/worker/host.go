@@ -91,6 +91,7 @@ type Prepared struct {
 	Addresses           []netip.Addr // IPv4 first, then 6PN
 	Dir, RunDir, Socket string       // as in pilot.Spec
 	Cgroup              string
+	API                 string // as in pilot.Spec
 
 	Paths map[string]string // volume → where its path is held on the host
 	Hosts string            // with HostNetwork: what the gateway has as /etc/hosts

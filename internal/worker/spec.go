@@ -58,6 +58,9 @@ func buildSpec(in specInput) (pilot.Spec, error) {
 	}
 	persistence, _ := c.Persistence() // validate has seen it
 	s.KeepRootfs = persistence != gondola.PersistNever
+	if !isPod(c) {
+		s.API = p.API
+	}
 	s.Checks = c.AllChecks()
 	s.Hosts, s.Resolv = hostsFile(in, s.Hostname), resolvConf(c.DNS, in.dns)
 	for _, v := range c.Volumes {

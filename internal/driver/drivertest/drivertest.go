@@ -100,6 +100,8 @@ func cases() []testCase {
 		{"Rootfs_IsKeptWhereTheSpecSaysSo", nil, keptRootfs},
 		{"Sysctl_IsTheMachinesOwn", needs(sysctls), ownSysctl},
 		{"Dial_ReachesLoopback", needs(forward), dialLoopback},
+		{"API_IsReachedByItsSocket", needs(multi), apiSocket},
+		{"API_OutlivesDaemonAndPilot", needs(adoption), apiOutlives},
 		{"Probe_ExecMakesReady", nil, probeExec},
 		{"Probe_LivenessRestarts", nil, probeLiveness},
 		{"Crash_WorkerFindsMachine", nil, workerCrash},
@@ -113,6 +115,7 @@ func cases() []testCase {
 		{"Suspend_DamagedSnapshotStartsFromTheBeginning", needs(suspends, forward), damagedSnapshot},
 		{"Suspend_OtherVersionStartsFromTheBeginning", needs(suspends, forward), otherVersion},
 		{"Suspend_RunsOnWhereItCannotBeWritten", needs(suspends, forward), cannotSuspend},
+		{"Suspend_OfOneselfIsAnswered", needs(suspends, forward), suspendsItself},
 		{"Suspend_EndsCommands", needs(suspends, forward), commandEndsWithSuspend},
 		{"Kill_LeavesNothingRunning", nil, killAll},
 	}

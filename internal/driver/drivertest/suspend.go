@@ -30,12 +30,18 @@ func (m *machine) count(port int) string {
 	return n
 }
 
-// suspend suspends the Machine and waits until nothing of it runs.
+// suspend suspends the Machine.
 func (m *machine) suspend() pilot.Status {
 	m.t.Helper()
 	if err := m.api.Suspend(m.t.Context()); err != nil {
 		m.t.Fatalf("Suspend = %v", err)
 	}
+	return m.suspended()
+}
+
+// suspended waits until nothing of a Machine runs that is being suspended.
+func (m *machine) suspended() pilot.Status {
+	m.t.Helper()
 	s := m.await("the suspension", func(s pilot.Status) bool { return s.Phase == pilot.Suspended })
 	if alive, err := m.driver.Alive(m.t.Context(), m.spec); alive || err != nil {
 		m.t.Fatalf("Alive = %t, %v of a suspended machine", alive, err)

@@ -25,6 +25,7 @@ type HostConfig struct {
 	Total  gondola.Resources // If zero, 8 CPUs and 16 GB.
 	Worker uint16            // number of the worker, from 1: the basis of addresses. If zero, 1.
 	Disk   int64             // bytes for Volumes; if zero, 1 TiB
+	API    string            // as in pilot.Spec; if empty, Machines have no /.fly/api
 	// Images are those that exist, by reference. Beside them every reference that begins with "gondola.local/" or "test/" is an image
 	// whose program is drivertest/program.
 	Images map[string]worker.Image
@@ -244,7 +245,7 @@ func (h *Host) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (w
 	h.mu.Lock()
 	h.machines[m.ID] = true
 	h.mu.Unlock()
-	p := worker.Prepared{Dir: dir, RunDir: run, Addresses: h.addresses(m), Paths: map[string]string{}}
+	p := worker.Prepared{Dir: dir, RunDir: run, Addresses: h.addresses(m), API: h.cfg.API, Paths: map[string]string{}}
 	if m.HostNetwork {
 		p.Addresses = h.IPs()
 	}

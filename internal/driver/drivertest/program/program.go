@@ -43,7 +43,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "write": write, "append": appendTo, "read": read,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "read": read,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -364,6 +364,32 @@ func dialUnix(e *Env, args []string) int {
 		return e.fail(err)
 	}
 	fmt.Fprint(e.Stdout, answer)
+	return 0
+}
+
+// ask PATH METHOD URL HEADER… sends an HTTP request to a unix socket, and prints status and body of the answer, a line.
+func ask(e *Env, args []string) int {
+	c, err := net.Dial("unix", e.Path(arg(args, 0)))
+	if err != nil {
+		return e.fail(err)
+	}
+	defer c.Close()
+	header := "Host: anything\r\n"
+	for _, line := range args[min(3, len(args)):] {
+		header += line + "\r\n"
+	}
+	fmt.Fprintf(c, "%s %s HTTP/1.0\r\n%s\r\n", arg(args, 1), arg(args, 2), header)
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		return e.fail(err)
+	}
+	head, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+	_, status, _ := strings.Cut(head, " ")
+	status, _, _ = strings.Cut(status, " ")
+	if status == "" {
+		return e.fail(errors.New("no answer"))
+	}
+	fmt.Fprintln(e.Stdout, status, strings.TrimSpace(body))
 	return 0
 }
 

@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	sentryconfig "gvisor.dev/gvisor/runsc/boot/filter/config"
+	"gvisor.dev/gvisor/runsc/config"
 	goferconfig "gvisor.dev/gvisor/runsc/fsgofer/filter/config"
 )
 
@@ -40,9 +41,9 @@ func filterCases(t *testing.T) []filterCase {
 		rules, deny := sentryconfig.Rules(o)
 		cases = append(cases, filterCase{"sentry", o.ConfigKey(), o.Vars(), build(rules, deny, sentryconfig.SeccompOptions(o))})
 	}
-	for _, uds := range []bool{false, true} {
+	for _, uds := range []config.HostUDS{config.HostUDSNone, config.HostUDSOpen, config.HostUDSAll} {
 		for _, lisafs := range []bool{false, true} {
-			o := goferconfig.Options{UDSOpenEnabled: uds, UDSCreateEnabled: uds, DirectFS: true, LisafsNeeded: lisafs}
+			o := goferconfig.Options{UDSOpenEnabled: uds.AllowOpen(), UDSCreateEnabled: uds.AllowCreate(), DirectFS: true, LisafsNeeded: lisafs}
 			rules, deny := goferconfig.Rules(o)
 			cases = append(cases, filterCase{"gofer", o.ConfigKey(), o.Vars(), build(rules, deny, seccomp.ProgramOptions{})})
 		}

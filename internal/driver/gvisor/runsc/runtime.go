@@ -170,9 +170,13 @@ func (r *Runtime) flags() []string {
 		}
 		flags = append(flags, "--network="+network, "--gofer-network-namespace="+r.spec.NetNS)
 	}
-	if r.volumes.Binds() {
+	switch { // of containers' gofers alone, so that a sandbox that stands ready suits both
+	case r.volumes.Binds():
 		// Without it a unix socket in a bind exists for the container alone that made it.
 		flags = append(flags, "--host-uds=all")
+	case r.spec.API != "":
+		// To connect to /.fly/api. Nothing else that a container has mounted has a socket of the host in it.
+		flags = append(flags, "--host-uds=open")
 	}
 	if r.cfg.Debug {
 		flags = append(flags, "--debug", "--debug-log="+filepath.Join(r.spec.Dir, "runsc")+"/")
