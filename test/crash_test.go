@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -153,6 +154,18 @@ func (h *host) account(t *testing.T, acknowledged map[gondola.MachineID]bool) st
 // isGateway says whether a namespace or the description of a link is a virtual node's.
 func isGateway(name string) bool { return strings.Contains(name, "-gateway.") }
 
+// isCopy says whether a process has just been forked and is about to become another program: until then it looks like its parent.
+func isCopy(proc string, cmdline []byte) bool {
+	stat, _ := os.ReadFile(proc + "/stat")
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest) // state, parent
+	if len(fields) < 2 {
+		return true // it is gone
+	}
+	parent, err := os.ReadFile("/proc/" + fields[1] + "/cmdline")
+	return err == nil && len(cmdline) > 0 && bytes.Equal(parent, cmdline)
+}
+
 // leftoverIDs are the Machines of which the host has something, by kind of thing.
 func (h *host) leftoverIDs(t *testing.T) map[string][]gondola.MachineID {
 	t.Helper()
@@ -183,6 +196,9 @@ func (h *host) leftoverIDs(t *testing.T) map[string][]gondola.MachineID {
 			continue
 		}
 		b, _ := os.ReadFile(p + "/cmdline")
+		if isCopy(p, b) {
+			continue
+		}
 		args := strings.Split(strings.Trim(string(b), "\x00"), "\x00")
 		kind := ""
 		switch {

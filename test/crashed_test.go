@@ -190,11 +190,8 @@ func (c *crashed) processes(m gondola.Machine) string {
 		want = 1
 	}
 	ids := c.running(m.ID)
-	if twice(ids) != "" {
-		pause(100 * time.Millisecond) // a process that has just been forked looks like its parent
-		if what := twice(c.running(m.ID)); what != "" {
-			c.doubled = "there are two " + what + " of machine " + string(m.ID)
-		}
+	if what := twice(ids); what != "" {
+		c.doubled = "there are two " + what + " of machine " + string(m.ID)
 	}
 	for _, kind := range []string{"pilots", "sandboxes"} {
 		if got := ids[kind]; len(got) != want || want == 1 && got[0] != m.ID {

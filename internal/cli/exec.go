@@ -69,7 +69,11 @@ func (e *env) execCommand() *cobra.Command {
 		Use: "exec MACHINE COMMAND...", Short: "Run a command in a Machine", Example: "  gondola exec -it 3d8d9e1f0a2b4c sh",
 		Args: minArgs("a Machine", "a command"), ValidArgsFunction: e.completeMachine,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.exec(cmd.Context(), args[0], gondola.ExecOptions{Container: container, Command: args[1:], TTY: tty, Stdin: stdin})
+			command := args[1:]
+			if command[0] == "--" && len(command) > 1 { // as kubectl wants it
+				command = command[1:]
+			}
+			return e.exec(cmd.Context(), args[0], gondola.ExecOptions{Container: container, Command: command, TTY: tty, Stdin: stdin})
 		},
 	}
 	f := cmd.Flags()
