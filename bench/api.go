@@ -99,7 +99,7 @@ func (b *bench) fleet(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	for _, row := range []struct{ benchmark, what string }{
-		{"API/get", "API with 10,000 Machines on driver/fake, GET of one, 8 connections"},
+		{"API/get", "API with 10,000 Machines on driver/fake, of which 5,000 run, GET of one, 8 connections"},
 		{"API/list", "the same, GET of all 10,000"},
 		{"API/summary", "the same, GET of all 10,000 with summary=true"},
 		{"API/page", "the same, GET of the first 100"},

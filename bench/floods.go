@@ -17,6 +17,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gondola"
@@ -300,7 +301,11 @@ func (b *bench) tooMany(ctx context.Context, n *neighbour) error {
 	began = time.Now()
 	err = b.during(ctx, "their deletion", n, func() error {
 		o := metav1.ListOptions{LabelSelector: "bench=overload,many=yes"}
-		if err := b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, o); err != nil {
+		err := b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, o)
+		for apierrors.IsTimeout(err) { // after a minute the API server answers, whatever is left
+			err = b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, o)
+		}
+		if err != nil {
 			return err
 		}
 		defer func() { gone = time.Since(began) }()

@@ -64,6 +64,7 @@ func (c *Cluster) apiServerFlags() []string {
 		// The backend of an aggregated API or webhook is asked at its own address: it is routed, and there is no detour over a virtual one.
 		"--enable-aggregator-routing=true",
 		"--profiling=false",
+		"--delete-collection-workers=8", // writes that come together share a sync of the disk
 	}
 }
 
