@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -49,13 +50,19 @@ func (p *machines) tells(text string) gondola.Machine {
 // listens waits until a Machine does.
 func (p *machines) listens(m gondola.Machine) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
 		c, err := p.Market.Dial(p.t.Context(), m.Ref(), 9091)
 		if err == nil {
 			c.Close()
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			p.t.Fatalf("machine %s does not listen: %v", m.ID, err)
 		}
 	}

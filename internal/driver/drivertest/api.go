@@ -90,9 +90,6 @@ func apiOutlives(t *testing.T, f Fixture) {
 		stop()
 		m.asks("main", none, "GET", "/")
 	}
-	if f.KillPilot == nil {
-		t.Skip("the pilot cannot be killed here")
-	}
 	f.KillPilot(t, spec)
 	m.launch(nil)
 	m.running("main")

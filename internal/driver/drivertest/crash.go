@@ -65,9 +65,6 @@ func workerCrash(t *testing.T, f Fixture) {
 }
 
 func pilotCrash(t *testing.T, f Fixture) {
-	if f.KillPilot == nil {
-		t.Skip("the fixture cannot kill a pilot")
-	}
 	m := launch(t, f, nil, container("main", "ticks"))
 	m.awaitLog("main", "tick 5\n")
 	before := m.running("main")
@@ -99,9 +96,6 @@ func pilotCrash(t *testing.T, f Fixture) {
 }
 
 func sandboxCrash(t *testing.T, f Fixture) {
-	if f.KillSandbox == nil {
-		t.Skip("the fixture cannot kill a sandbox")
-	}
 	setup := initContainer("setup", "append", "/v/runs", "x")
 	setup = mount(setup, "v", "/v")
 	main := mount(container("main", "read", "/v/runs", ";", "run"), "v", "/v")

@@ -29,7 +29,7 @@ type Fixture struct {
 	Renew func(t *testing.T, spec pilot.Spec)
 	// Reopen returns the Driver of a worker that was started anew. If nil, Driver goes on.
 	Reopen func(t *testing.T) driver.Driver
-	// KillSandbox and KillPilot are kill -9. If nil, the tests that need them are skipped.
+	// KillSandbox and KillPilot are kill -9.
 	KillSandbox, KillPilot func(t *testing.T, spec pilot.Spec)
 	// Patience is how long a wait may take. If zero, 15 s.
 	Patience time.Duration

@@ -89,9 +89,6 @@ func ephemeralProcesses(t *testing.T, f Fixture) {
 }
 
 func ephemeralCrash(t *testing.T, f Fixture) {
-	if f.KillPilot == nil || f.KillSandbox == nil {
-		t.Skip("the fixture cannot kill a pilot or a sandbox")
-	}
 	main := container("main", "run")
 	main.Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartAlways}
 	m := launch(t, f, nil, main)

@@ -44,9 +44,6 @@ func freshRootfs(t *testing.T, f Fixture) {
 // keptRootfs: what a container has written is there after a restart in place, the death of the sandbox, a suspension, and a stop and start, until
 // it has another image or the Spec does not want it any more.
 func keptRootfs(t *testing.T, f Fixture) {
-	if f.KillSandbox == nil {
-		t.Skip("the fixture cannot kill a sandbox")
-	}
 	m := rootfsMachine(t, f, true)
 	runs := func(when, want string) {
 		t.Helper()

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gondola"
@@ -234,13 +235,13 @@ func (e *Env) serve(l net.Listener) int {
 	}
 }
 
-// serveHTTP PORT FILE answers HTTP requests on 127.0.0.1:PORT: 200 while FILE does not exist or is not named, else 500.
-func serveHTTP(e *Env, args []string) int {
-	l, err := e.Listen(number(args, 0))
+// answer listens on 127.0.0.1:port, says so, and has every HTTP request answered once its head is read.
+func (e *Env) answer(port int, says string, reply func(c net.Conn, rest io.Reader)) int {
+	l, err := e.Listen(port)
 	if err != nil {
 		return e.fail(err)
 	}
-	fmt.Fprintln(e.Stdout, "listening")
+	fmt.Fprintln(e.Stdout, says)
 	go func() {
 		<-e.Done
 		l.Close()
@@ -259,79 +260,47 @@ func serveHTTP(e *Env, args []string) int {
 					break
 				}
 			}
-			status := "200 OK"
-			if len(args) > 1 {
-				if _, err := os.Stat(e.Path(args[1])); err == nil {
-					status = "500 Internal Server Error"
-				}
-			}
-			fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", status)
+			reply(c, in)
 		}()
 	}
 }
 
-// count PORT answers HTTP with how often it was asked, which it keeps in memory.
-func count(e *Env, args []string) int {
-	l, err := e.Listen(number(args, 0))
-	if err != nil {
-		return e.fail(err)
-	}
-	fmt.Fprintln(e.Stdout, "counting")
-	go func() {
-		<-e.Done
-		l.Close()
-	}()
-	for n := 1; ; n++ {
-		c, err := l.Accept()
-		if err != nil {
-			return 0
-		}
-		in := bufio.NewReader(c)
-		for {
-			line, err := in.ReadString('\n')
-			if err != nil || strings.TrimSpace(line) == "" {
-				break
+// writeAnswer writes an answer with this status and body, and ends the connection.
+func writeAnswer(c net.Conn, status, body string) {
+	fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
+}
+
+// serveHTTP PORT FILE answers HTTP requests on 127.0.0.1:PORT: 200 while FILE does not exist or is not named, else 500.
+func serveHTTP(e *Env, args []string) int {
+	return e.answer(number(args, 0), "listening", func(c net.Conn, _ io.Reader) {
+		status := "200 OK"
+		if len(args) > 1 {
+			if _, err := os.Stat(e.Path(args[1])); err == nil {
+				status = "500 Internal Server Error"
 			}
 		}
-		body := strconv.Itoa(n)
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-		c.Close()
-	}
+		writeAnswer(c, status, "ok")
+	})
+}
+
+// count PORT answers HTTP with how often it was asked, which it keeps in memory.
+func count(e *Env, args []string) int {
+	var n atomic.Int64
+	return e.answer(number(args, 0), "counting", func(c net.Conn, _ io.Reader) {
+		writeAnswer(c, "200 OK", strconv.FormatInt(n.Add(1), 10))
+	})
 }
 
 // respond PORT HEAD BODY answers HTTP with this status ("200 OK", with lines of the header behind it) and body, whatever is asked; without HEAD it
 // never answers.
 func respond(e *Env, args []string) int {
-	l, err := e.Listen(number(args, 0))
-	if err != nil {
-		return e.fail(err)
-	}
-	fmt.Fprintln(e.Stdout, "listening")
-	go func() {
-		<-e.Done
-		l.Close()
-	}()
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return 0
+	return e.answer(number(args, 0), "listening", func(c net.Conn, rest io.Reader) {
+		if len(args) > 1 {
+			writeAnswer(c, args[1], arg(args, 2))
+		} else {
+			io.Copy(io.Discard, rest)
 		}
-		go func() {
-			in := bufio.NewReader(c)
-			for {
-				line, err := in.ReadString('\n')
-				if err != nil || strings.TrimSpace(line) == "" {
-					break
-				}
-			}
-			if len(args) > 1 {
-				fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", args[1], len(arg(args, 2)), arg(args, 2))
-			} else {
-				io.Copy(io.Discard, in)
-			}
-			c.Close()
-		}()
-	}
+	})
 }
 
 // serve-unix PATH answers like listen on a unix socket.
