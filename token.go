@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Caveats narrow a token; zero fields do not. Caveats add up: what one forbids, no other allows.
@@ -124,7 +127,6 @@ type OrgInfo struct {
 
 var (
 	tokenIDRE   = regexp.MustCompile(`^tok_[0-9a-f]{24}$`)
-	tokenNameRE = regexp.MustCompile(`^[\p{L}\p{N}\p{P}\p{S} ]{0,64}$`)
 	machineIDRE = regexp.MustCompile(`^[0-9a-f]{14}$`)
 )
 
@@ -138,10 +140,17 @@ func (id TokenID) Validate() error {
 
 // Validate returns an ErrInvalid that names the field, what it has and what it may have, or nil. now is the present.
 func (n NewToken) Validate(now time.Time) error {
-	if !tokenNameRE.MatchString(n.Name) {
-		return Errorf(ErrInvalid, "name %q: use at most 64 printable characters", clip(n.Name))
+	if utf8.RuneCountInString(n.Name) > maxTokenName || strings.ContainsFunc(n.Name, unprintable) {
+		return Errorf(ErrInvalid, "name %q: use at most %d printable characters", clip(n.Name), maxTokenName)
 	}
 	return n.Caveats.Validate(now)
+}
+
+const maxTokenName = 64 // characters
+
+// unprintable says whether r is no letter, number, sign or blank.
+func unprintable(r rune) bool {
+	return r != ' ' && !unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S)
 }
 
 // Validate returns an ErrInvalid that names the field, what it has and what it may have, or nil. now is the present.
