@@ -29,6 +29,9 @@ func (w *Worker) Suspend(ctx context.Context, ref gondola.Ref) error {
 		if !gondola.CanMove(m.rec.State, gondola.Suspending) {
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to suspend machine from current state: '%s'", m.rec.State)
 		}
+		if m.outcome != nil { // the record does not say so yet
+			return gondola.Errorf(gondola.ErrPrecondition, "unable to suspend machine %s: it has ended and is about to be '%s'", m.id, m.outcome.state)
+		}
 		if why := cannotSuspend(m.rec.Config, m.runs, m.driver().Capabilities()); why != "" {
 			return gondola.Errorf(gondola.ErrPrecondition, "unable to suspend machine %s: %s", m.id, why)
 		}
