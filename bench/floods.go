@@ -17,7 +17,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gondola"
@@ -300,12 +299,7 @@ func (b *bench) tooMany(ctx context.Context, n *neighbour) error {
 	}
 	began = time.Now()
 	err = b.during(ctx, "their deletion", n, func() error {
-		o := metav1.ListOptions{LabelSelector: "bench=overload,many=yes"}
-		err := b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, o)
-		for apierrors.IsTimeout(err) { // after a minute the API server answers, whatever is left
-			err = b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, o)
-		}
-		if err != nil {
+		if err := b.deleteMany(ctx); err != nil {
 			return err
 		}
 		defer func() { gone = time.Since(began) }()
@@ -340,6 +334,17 @@ func (b *bench) createMany(ctx context.Context, count int) error {
 	}
 	makers.Wait()
 	return errors.Join(errs...)
+}
+
+// deleteMany deletes them as one collection. After a minute the API server ends the request, in one way or another, whatever is left.
+func (b *bench) deleteMany(ctx context.Context) error {
+	for {
+		asked := time.Now()
+		err := b.host.kube.CoreV1().Pods(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "bench=overload,many=yes"})
+		if err == nil || time.Since(asked) < time.Minute {
+			return err
+		}
+	}
 }
 
 // refused says whether a Pod waits, and is told by the market why.

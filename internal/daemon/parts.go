@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -283,11 +284,21 @@ func (p *platform) startWorkers(ctx context.Context, g *group) error {
 			return err
 		}
 	}
+	g.start(p.host.Guard(p.memory))
 	if p.warm != nil {
 		g.start(p.warm)
 	}
 	removeOldPilots(p.Config.Data, p.pilot, p.log)
 	return nil
+}
+
+// memory is how many bytes the Machines of all workers asked for.
+func (p *platform) memory() map[gondola.MachineID]int64 {
+	all := map[gondola.MachineID]int64{}
+	for _, w := range p.workers {
+		maps.Copy(all, w.Memory())
+	}
+	return all
 }
 
 // startAPI serves the market of all workers.

@@ -97,9 +97,9 @@ func (l Lives) live(t *testing.T, rt *rapid.T) {
 		f.begin(gondola.Created) // until its worker comes to it
 	}
 	actions := map[string]func(*rapid.T){
-		"":      f.look,
-		"start": func(*rapid.T) { f.start() },
-		"stop":  func(*rapid.T) { f.stop() },
+		"":        f.look,
+		"start":   func(*rapid.T) { f.start() },
+		"stop":    func(*rapid.T) { f.stop() },
 		"suspend": func(*rapid.T) { f.suspend() },
 		"restart": func(*rapid.T) { f.restart() },
 		"update":  func(rt *rapid.T) { f.update(drawKind(rt), rapid.Bool().Draw(rt, "skip_launch")) },

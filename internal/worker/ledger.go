@@ -72,6 +72,17 @@ func (l *ledger) holds(id gondola.MachineID) gondola.Resources {
 	return l.held[id]
 }
 
+// memory returns the bytes of memory that Machines hold.
+func (l *ledger) memory() map[gondola.MachineID]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[gondola.MachineID]int64, len(l.held))
+	for id, r := range l.held {
+		out[id] = r.MemoryBytes
+	}
+	return out
+}
+
 // number gives a Machine a free number, zero if there is none.
 func (l *ledger) number(id gondola.MachineID) uint16 {
 	l.mu.Lock()

@@ -239,6 +239,9 @@ func (w *Worker) awaitRun(ctx context.Context) error {
 	}
 }
 
+// Memory returns how many bytes of memory its Machines hold, which is what they asked for.
+func (w *Worker) Memory() map[gondola.MachineID]int64 { return w.ledger.memory() }
+
 // CordonWorker says whether the worker takes no new Machines. It is remembered.
 func (w *Worker) CordonWorker(ctx context.Context, on bool) error {
 	if err := w.store.SetSetting(ctx, "cordoned", fmt.Sprint(on)); err != nil {

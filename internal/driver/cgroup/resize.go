@@ -22,7 +22,7 @@ func (t Tree) Resize(group string, l Limits) error {
 		memory = l.MemoryBytes
 	}
 	at := func(controller, file string) string { return filepath.Join(t.root, controller, group, file) }
-	if err := t.resizeMemory(at("memory", "memory.limit_in_bytes"), at("memory", "memory.memsw.limit_in_bytes"), strconv.FormatInt(memory, 10)); err != nil {
+	if err := t.resizeMemory(group, strconv.FormatInt(memory, 10)); err != nil {
 		return fmt.Errorf("resize cgroup: %w", err)
 	}
 	if err := write(at("cpu", "cpu.cfs_quota_us"), strconv.FormatInt(quota, 10)); err != nil {
@@ -36,9 +36,10 @@ func (t Tree) Resize(group string, l Limits) error {
 	return nil
 }
 
-// resizeMemory writes the limits of memory and of memory with swap, of which the first must never be the larger: going up, the second has to
-// be written first.
-func (t Tree) resizeMemory(memory, swap, value string) error {
+// resizeMemory writes v1's limits of memory and of memory with swap, of which the first must never be the larger: going up, the second has to be
+// written first.
+func (t Tree) resizeMemory(group, value string) error {
+	memory, swap := filepath.Join(t.root, "memory", group, "memory.limit_in_bytes"), filepath.Join(t.root, "memory", group, "memory.memsw.limit_in_bytes")
 	with := func() error {
 		if err := write(swap, value); err != nil && !errors.Is(err, os.ErrNotExist) { // not every kernel counts swap
 			return err

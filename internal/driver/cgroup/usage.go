@@ -12,6 +12,7 @@ type Usage struct {
 	CPUNanos   int64 // since the group was made
 	Memory     int64 // bytes: all that is counted, caches of files too
 	WorkingSet int64 // Memory without cached files that are idle
+	Kept       int64 // Memory without cached files: what the kernel cannot take back
 	RSS        int64 // memory of programs; what they share is counted as cache by the kernel, but not here
 	PIDs       int64 // threads too, as Linux counts them; zero where they are not counted
 }
@@ -35,12 +36,33 @@ func (t Tree) Usage(group string) (u Usage) {
 		if n, ok := number("pids.current"); ok {
 			u.PIDs = n
 		}
-		stat := filepath.Join(dir, "memory.stat")
 		if n, ok := number("memory.current"); ok { // v2
-			u.Memory, u.WorkingSet, u.RSS = n, max(0, n-field(stat, "inactive_file")), field(stat, "anon")+field(stat, "shmem")
+			u.memory(n, stat(dir), "", "anon")
 		} else if n, ok := number("memory.usage_in_bytes"); ok { // v1
-			u.Memory, u.WorkingSet, u.RSS = n, max(0, n-field(stat, "total_inactive_file")), field(stat, "total_rss")+field(stat, "total_shmem")
+			u.memory(n, stat(dir), "total_", "total_rss")
 		}
 	}
 	return u
+}
+
+// memory takes in what a group has of memory, by its memory.stat, whose keys for a group and those below it begin with below.
+func (u *Usage) memory(all int64, stat map[string]int64, below, programs string) {
+	idle := stat[below+"inactive_file"]
+	u.Memory, u.WorkingSet, u.Kept = all, max(0, all-idle), max(0, all-idle-stat[below+"active_file"])
+	u.RSS = stat[programs] + stat[below+"shmem"]
+}
+
+// stat reads the file memory.stat of a group's directory.
+func stat(dir string) map[string]int64 {
+	b, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		return nil
+	}
+	out := map[string]int64{}
+	for line := range strings.Lines(string(b)) {
+		if k, value, _ := strings.Cut(strings.TrimSpace(line), " "); k != "" {
+			out[k], _ = strconv.ParseInt(value, 10, 64)
+		}
+	}
+	return out
 }
