@@ -94,18 +94,51 @@ func TestLimit_OneHierarchyPerController(t *testing.T) {
 func TestUsageAndOOMKills(t *testing.T) {
 	for name, root := range map[string]string{
 		"v2": tree(t, map[string]string{"cgroup.controllers": "", "a/cgroup.procs": "", "a/cpu.stat": "usage_usec 7\n", "a/pids.current": "3\n", "a/memory.current": "1000\n",
-			"a/memory.stat": "anon 600\ninactive_file 300\nshmem 50\n", "a/memory.events": "oom 1\noom_kill 2\n"}),
+			"a/memory.stat": "anon 600\ninactive_file 300\nactive_file 200\nshmem 50\n", "a/memory.events": "oom 1\noom_kill 2\n"}),
 		"v1": tree(t, map[string]string{"cpuacct/a/cgroup.procs": "", "cpuacct/a/cpuacct.usage": "7000\n", "pids/a/cgroup.procs": "", "pids/a/pids.current": "3\n",
-			"memory/a/cgroup.procs": "", "memory/a/memory.usage_in_bytes": "1000\n", "memory/a/memory.stat": "total_rss 600\ntotal_inactive_file 300\ntotal_shmem 50\n",
+			"memory/a/cgroup.procs": "", "memory/a/memory.usage_in_bytes": "1000\n", "memory/a/memory.stat": "total_rss 600\ntotal_inactive_file 300\ntotal_active_file 200\ntotal_shmem 50\n",
 			"memory/a/memory.oom_control": "oom_kill_disable 0\noom_kill 2\n"}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			want := cgroup.Usage{CPUNanos: 7000, Memory: 1000, WorkingSet: 700, RSS: 650, PIDs: 3}
+			want := cgroup.Usage{CPUNanos: 7000, Memory: 1000, WorkingSet: 700, Kept: 500, RSS: 650, PIDs: 3}
 			if got := cgroup.At(root).Usage("a"); got != want {
 				t.Errorf("Usage = %+v, want %+v", got, want)
 			}
 			if got := cgroup.At(root).OOMKills("a"); got != 2 {
 				t.Errorf("OOMKills = %d, want 2", got)
+			}
+		})
+	}
+}
+
+func TestHoldMemory_AndWhatMemorySaysOfIt(t *testing.T) {
+	for _, tc := range []struct{ name, used, limit, swap, none string }{
+		{"v2", "a/memory.current", "a/memory.max", "", "max"},
+		{"v1", "memory/a/memory.usage_in_bytes", "memory/a/memory.limit_in_bytes", "memory/a/memory.memsw.limit_in_bytes", "-1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			files := map[string]string{tc.used: "1000\n", tc.limit: ""}
+			if tc.swap == "" {
+				files["cgroup.controllers"] = "memory"
+			} else {
+				files[tc.swap] = ""
+			}
+			root := tree(t, files)
+			for bytes, want := range map[int64]string{0: tc.none, 67108864: "67108864"} {
+				if err := errors.Join(os.WriteFile(filepath.Join(root, tc.limit), nil, 0o644), cgroup.At(root).HoldMemory("a", bytes)); err != nil {
+					t.Fatal(err)
+				}
+				if got := content(t, root, tc.limit); got != want {
+					t.Errorf("held at %d: limit %q, want %q", bytes, got, want)
+				}
+			}
+			for text, want := range map[string]int64{"max\n": 0, "9223372036854771712\n": 0, "67108864\n": 67108864} {
+				if err := os.WriteFile(filepath.Join(root, tc.limit), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if used, limit := cgroup.At(root).Memory("a"); used != 1000 || limit != want {
+					t.Errorf("with a limit of %q: Memory = %d, %d, want 1000, %d", text, used, limit, want)
+				}
 			}
 		})
 	}
