@@ -118,7 +118,9 @@ func TestGuard_EndsWhoTakesAllMemoryAndNobodyElse(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	g := h.Guard(func() map[gondola.MachineID]int64 { return map[gondola.MachineID]int64{hog: 25 << 20, neighbour: 128 << 20} })
+	g := h.Guard(func() map[gondola.MachineID]int64 {
+		return map[gondola.MachineID]int64{hog: 25 << 20, neighbour: 128 << 20}
+	})
 	go func() { defer close(done); g.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	<-g.Ready()
