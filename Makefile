@@ -67,7 +67,7 @@ drivers: apt
 	GONDOLA_DRIVERS_REPORT=yes go test -count 1 -timeout 15m -v -run 'TestReport' ./internal/driver/drivertest
 
 # Every failpoint in every operation that reaches it, at its first hits and as three seeds choose: the table of docs/crash-safety.md. It takes
-# an hour and a quarter; where it was ended, crash-on goes on.
+# An hour and a half to two hours; where it was ended, crash-on goes on.
 crash: apt build
 	rm -f bin/crash.jsonl
 	$(MAKE) crash-on
