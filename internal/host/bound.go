@@ -35,16 +35,10 @@ func (h *Host) MaxProcesses() int64 {
 
 // forMachines is how much memory Machines can still have; false where they are not bounded.
 func (h *Host) forMachines() (int64, bool) {
-	for _, dir := range cgroupDirs(h.group()) {
-		limit := cgroupLimit(dir).MemoryBytes
-		if limit > memTotal() {
-			continue
-		}
-		used, ok := number(dir, "memory.current", 0)
-		if !ok {
-			used, _ = number(dir, "memory.usage_in_bytes", 0)
-		}
-		return max(limit-used+idleFiles(dir), 0), true
+	tree := cgroup.Host()
+	_, limit := tree.Memory(h.group())
+	if limit == 0 || limit > memTotal() {
+		return 0, false
 	}
-	return 0, false
+	return max(limit-tree.Usage(h.group()).WorkingSet, 0), true
 }
