@@ -39,20 +39,6 @@ type Auction struct {
 	Refusals []Refusal `json:"refusals"`
 }
 
-// Offer is a Worker's standing offer, published on its watch stream: what it could take right now.
-type Offer struct {
-	Worker       WorkerName `json:"worker"`
-	Region       Region     `json:"region"`
-	Capacity     Resources  `json:"capacity"`
-	Free         Resources  `json:"free"`
-	LargestFit   Resources  `json:"largest_fit"` // largest single Machine
-	FreeMachines int        `json:"free_machines"`
-	Cordoned     bool       `json:"cordoned,omitempty"`
-	Images       []string   `json:"images,omitempty"`    // references in its store
-	Host         *HostInfo  `json:"host,omitempty"`      // nil from a worker that does not tell
-	DiskFree     int64      `json:"disk_free,omitempty"` // bytes that new Volumes may take
-}
-
 // PlacementsRequest is the read-only auction of the public API (POST /v1/platform/placements).
 type PlacementsRequest struct {
 	Org             string         `json:"org_slug"`

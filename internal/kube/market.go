@@ -206,26 +206,11 @@ func lessPending(offers []gondola.Offer, wants []gondola.Resources) []gondola.Of
 func roomiest(offers []gondola.Offer, wants gondola.Resources) int {
 	best := -1
 	for i := range offers {
-		if best < 0 || price(&offers[i], wants) < price(&offers[best], wants) {
+		if best < 0 || offers[i].Price(wants) < offers[best].Price(wants) {
 			best = i
 		}
 	}
 	return best
-}
-
-// price is the share of a worker in use after taking wants, of whichever resource is scarcer; above 1 it does not fit. Never for who takes none.
-func price(o *gondola.Offer, wants gondola.Resources) float64 {
-	if o.Cordoned || o.FreeMachines < 1 {
-		return 1e9
-	}
-	used := o.Capacity.Sub(o.Free).Add(wants)
-	share := func(used, capacity int64) float64 { return float64(used) / float64(max(capacity, 1)) }
-	return max(share(used.CPUMillis, o.Capacity.CPUMillis), share(used.MemoryBytes, o.Capacity.MemoryBytes))
-}
-
-// takes says whether a worker would bid.
-func takes(o *gondola.Offer, wants gondola.Resources) bool {
-	return !o.Cordoned && o.FreeMachines > 0 && wants.Fits(o.Free)
 }
 
 // verdict says whether a worker of a region can take wants, and if none can, why not: in the words in which the market refuses.
@@ -234,7 +219,7 @@ func verdict(region gondola.Region, offers []gondola.Offer, wants gondola.Resour
 	if i < 0 {
 		return string(region) + ": no worker answers", false
 	}
-	if slices.ContainsFunc(offers, func(o gondola.Offer) bool { return takes(&o, wants) }) {
+	if slices.ContainsFunc(offers, func(o gondola.Offer) bool { return o.Takes(wants) }) {
 		return "", true
 	}
 	o := offers[i]
@@ -251,41 +236,14 @@ func verdict(region gondola.Region, offers []gondola.Offer, wants gondola.Resour
 func attraction(offers []gondola.Offer, wants gondola.Resources, images []string) int64 {
 	best := 0.0
 	for i := range offers {
-		if !takes(&offers[i], wants) {
+		if !offers[i].Takes(wants) {
 			continue
 		}
-		score := 80 * (1 - price(&offers[i], wants))
-		if hasImages(&offers[i], images) {
+		score := 80 * (1 - offers[i].Price(wants))
+		if offers[i].HasImages(images...) {
 			score += 20
 		}
 		best = max(best, score)
 	}
 	return int64(best)
-}
-
-func hasImages(o *gondola.Offer, images []string) bool {
-	for _, want := range images {
-		if !slices.ContainsFunc(o.Images, func(have string) bool { return canonicalImage(have) == canonicalImage(want) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// canonicalImage fills in what a short image reference leaves out.
-func canonicalImage(ref string) string {
-	host, rest, ok := strings.Cut(ref, "/")
-	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		host, rest = "docker.io", ref
-	}
-	if host == "index.docker.io" {
-		host = "docker.io"
-	}
-	if host == "docker.io" && !strings.Contains(rest, "/") {
-		rest = "library/" + rest
-	}
-	if !strings.Contains(rest, "@") && !strings.Contains(rest[strings.LastIndexByte(rest, '/')+1:], ":") {
-		rest += ":latest"
-	}
-	return host + "/" + rest
 }

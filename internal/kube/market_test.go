@@ -109,18 +109,3 @@ func TestMarket_CountsPlacedPodsUntilTheOfferShowsThem(t *testing.T) {
 		t.Errorf("offers of a lost worker = %v, %v; want none, known", offers, known)
 	}
 }
-
-func TestCanonicalImage(t *testing.T) {
-	for in, want := range map[string]string{
-		"nginx":                       "docker.io/library/nginx:latest",
-		"nginx:1.27":                  "docker.io/library/nginx:1.27",
-		"me/app":                      "docker.io/me/app:latest",
-		"localhost/app":               "localhost/app:latest",
-		"127.0.0.1:5000/app@sha256:a": "127.0.0.1:5000/app@sha256:a",
-		"gondola.local/hello":         "gondola.local/hello:latest",
-	} {
-		if got := canonicalImage(in); got != want {
-			t.Errorf("canonicalImage(%q) = %q, want %q", in, got, want)
-		}
-	}
-}

@@ -83,7 +83,7 @@ collect:
 	for i, w := range ws {
 		if !answered[i] {
 			out.Refusals = append(out.Refusals, gondola.Refusal{Worker: w.Name, Region: w.Region,
-				Reason: fmt.Sprintf("did not answer within %d ms", m.deadline.Milliseconds())})
+				Reason: fmt.Sprintf("did not answer within %d ms", within.Milliseconds())})
 		}
 	}
 	rank(out.Bids, prefer)

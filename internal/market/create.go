@@ -67,6 +67,7 @@ type purchase struct {
 	wanted map[gondola.Region]int
 	ask    gondola.Ask
 	begin  time.Time
+	left   []Worker // eligible, and not asked yet
 }
 
 // existing returns the row that the request's id or name has already.
@@ -109,13 +110,35 @@ func (p *purchase) again(ctx context.Context, e store.Entry) (gondola.Machine, e
 	return p.sell(ctx, e, err)
 }
 
-// buy holds the auction and reserves the row for a Machine that nobody has heard of.
-func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
+// auction asks the most promising of those that may take it and, if none of them bids, the others: in all within the deadline.
+func (p *purchase) auction(ctx context.Context) (gondola.Auction, error) {
 	ws, err := p.eligible(ctx)
 	if err != nil {
-		return gondola.Machine{}, err
+		return gondola.Auction{}, err
 	}
-	a, err := p.m.auction(ctx, ws, p.ask, p.wanted, p.m.deadline)
+	var first []Worker
+	if first, p.left = p.m.shortlist(ws, p.ask, p.wanted); len(first) == 0 {
+		return p.others(ctx, p.m.deadline)
+	}
+	a, err := p.m.auction(ctx, first, p.ask, p.wanted, p.m.deadline/2)
+	if err != nil || len(a.Bids) > 0 {
+		return a, err
+	}
+	b, err := p.others(ctx, p.m.deadline/2)
+	b.Refusals = append(a.Refusals, b.Refusals...)
+	return b, err
+}
+
+// others asks those that have not been asked yet.
+func (p *purchase) others(ctx context.Context, within time.Duration) (gondola.Auction, error) {
+	ws := p.left
+	p.left = nil
+	return p.m.auction(ctx, ws, p.ask, p.wanted, within)
+}
+
+// buy holds the auction and reserves the row for a Machine that nobody has heard of.
+func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
+	a, err := p.auction(ctx)
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -146,11 +169,7 @@ func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
 
 // sell finds another place for a row whose worker refused.
 func (p *purchase) sell(ctx context.Context, e store.Entry, refused error) (gondola.Machine, error) {
-	ws, err := p.eligible(ctx)
-	if err != nil {
-		return gondola.Machine{}, err
-	}
-	a, err := p.m.auction(ctx, ws, p.ask, p.wanted, p.m.deadline)
+	a, err := p.auction(ctx)
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -162,9 +181,23 @@ func (p *purchase) sell(ctx context.Context, e store.Entry, refused error) (gond
 	return p.offer(ctx, e, bids, refusals)
 }
 
-// offer tries the Bids in hand, one after the other, until a worker takes the Machine.
+// offer tries the Bids in hand, one after the other, until a worker takes the Machine, and then those of the workers that were not asked before.
 func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid, refusals []gondola.Refusal) (gondola.Machine, error) {
-	for _, b := range bids {
+	for {
+		if len(bids) == 0 && len(p.left) > 0 {
+			a, err := p.others(ctx, p.m.deadline/2)
+			if err != nil {
+				p.forget(ctx, e)
+				return gondola.Machine{}, err
+			}
+			bids, refusals = a.Bids, append(refusals, a.Refusals...)
+		}
+		if len(bids) == 0 {
+			p.forget(ctx, e)
+			return gondola.Machine{}, p.refusal(ctx, refusals)
+		}
+		b := bids[0]
+		bids = bids[1:]
 		w, err := p.m.worker(b.Worker)
 		if err != nil {
 			continue // it has left since it bid
@@ -188,8 +221,6 @@ func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid,
 			return gondola.Machine{}, err
 		}
 	}
-	p.forget(ctx, e)
-	return gondola.Machine{}, p.refusal(ctx, refusals)
 }
 
 // forget drops the row of a Machine that no worker has. It must not depend on a caller's patience.

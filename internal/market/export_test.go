@@ -5,4 +5,8 @@ var (
 	Rank         = rank
 	ParseRegions = parseRegions
 	Refusal      = refusal
+	Shortlist    = shortlist
 )
+
+// Offers are what workers said last of what they could take.
+type Offers = offers

@@ -1,7 +1,8 @@
 // Package market finds places for Machines and routes every call about one to the worker that has it.
 //
-// An Ask goes to all workers of the wanted regions at once, under one deadline; their Bids are ranked by a pure function; the best is taken, or
-// the request fails at once and says what would have worked. It never goes to a region that was not named, never waits and never tries again.
+// An Ask goes to the workers of the wanted regions at once, under one deadline; their Bids are ranked by a pure function; the best is taken, or
+// the request fails at once and says what would have worked. Where the workers are many, those are asked first that by their standing offers have
+// room, and the others only if none of these takes it. An Ask never goes to a region that was not named, never waits and never tries again.
 // The workers hold the truth: the index here only says which worker to ask, and is made to agree with what they say (Run).
 package market
 
@@ -84,6 +85,7 @@ type Market struct {
 	services map[string][]gondola.VirtualService
 	policies map[policyKey]gondola.PolicySet
 	seen     map[gondola.MachineID]gondola.Machine // what workers last said, in short; kept by Run
+	offers   offers                                // kept by Run
 }
 
 var _ gondola.Server = (*Market)(nil)
@@ -91,7 +93,7 @@ var _ gondola.Server = (*Market)(nil)
 // New returns a Market. Run keeps its index in step with the workers.
 func New(cfg Config) *Market {
 	m := &Market{index: cfg.Index, key: cfg.Key, deadline: cfg.Deadline, observe: cfg.Observe, log: cfg.Log, workers: slices.Clone(cfg.Workers), changed: make(chan struct{}),
-		services: map[string][]gondola.VirtualService{}, policies: map[policyKey]gondola.PolicySet{}, seen: map[gondola.MachineID]gondola.Machine{}}
+		services: map[string][]gondola.VirtualService{}, policies: map[policyKey]gondola.PolicySet{}, seen: map[gondola.MachineID]gondola.Machine{}, offers: offers{}}
 	m.ready = make(chan struct{})
 	m.readOnce = sync.OnceFunc(func() { close(m.ready) })
 	if m.deadline == 0 {

@@ -25,9 +25,11 @@ type spoiled struct {
 	down    bool
 	cut     context.CancelFunc // ends the watches that are open
 	creates atomic.Int64
+	asks    atomic.Int64
 }
 
 func (s *spoiled) Ask(ctx context.Context, ask gondola.Ask) (gondola.Auction, error) {
+	s.asks.Add(1)
 	if s.ask != nil {
 		if err := s.ask(ctx); err != nil {
 			return gondola.Auction{}, err
@@ -99,14 +101,22 @@ type fleet struct {
 	workers map[gondola.WorkerName]*spoiled
 }
 
+// newFleet has one worker in each region.
 func newFleet(t *testing.T, deadline time.Duration, regions ...gondola.Region) *fleet {
 	t.Helper()
+	return newFleetOf(t, gondolatest.Options{Regions: regions, AskDeadline: deadline})
+}
+
+// newFleetOf has workers of 4 CPUs and 8 GB.
+func newFleetOf(t *testing.T, o gondolatest.Options) *fleet {
+	t.Helper()
 	f := &fleet{workers: map[gondola.WorkerName]*spoiled{}}
-	f.Platform = gondolatest.New(t, gondolatest.Options{Regions: regions, AskDeadline: deadline, Total: gondola.Resources{CPUMillis: 4000, MemoryBytes: 8 << 30},
-		Reach: func(w *gondolatest.Worker) gondola.Platform {
-			f.workers[w.Name] = &spoiled{Platform: w.Worker}
-			return f.workers[w.Name]
-		}})
+	o.Total = gondola.Resources{CPUMillis: 4000, MemoryBytes: 8 << 30}
+	o.Reach = func(w *gondolatest.Worker) gondola.Platform {
+		f.workers[w.Name] = &spoiled{Platform: w.Worker}
+		return f.workers[w.Name]
+	}
+	f.Platform = gondolatest.New(t, o)
 	f.NewApp("shop")
 	return f
 }

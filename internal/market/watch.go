@@ -124,7 +124,7 @@ func (m *Market) Run(ctx context.Context) error {
 		m.readOnce()
 	}
 	m.recallNetworkPolicies(ctx)
-	m.followAll(ctx, gondola.WatchRequest{}, r.change)
+	m.followAll(ctx, gondola.WatchRequest{Offers: true}, r.change)
 	return nil
 }
 
@@ -168,7 +168,10 @@ func (r *reconciler) change(w Worker, begun time.Time, ch gondola.Change) {
 	switch {
 	case ch.Lost:
 		r.m.log.Warn("worker does not answer", "worker", w.Name)
+		r.m.heard(w.Name, nil)
 		r.read(w.Name)
+	case ch.Offer != nil:
+		r.m.heard(w.Name, ch.Offer)
 	case ch.Machine != nil:
 		r.machine(w, begun, *ch.Machine)
 	case ch.Synced:
