@@ -61,7 +61,7 @@ type Volume struct {
 	BlocksAvail       uint64      `json:"blocks_avail"`
 	BytesTotal        uint64      `json:"bytes_total"`
 	BytesUsed         uint64      `json:"bytes_used"`
-	FSType            string      `json:"fstype"`             // "ext4"
+	FSType            string      `json:"fstype"`             // VolumeFSType, VolumeFSRaw or VolumeFSDirectory
 	SnapshotRetention int         `json:"snapshot_retention"` // days, 1 to 60
 	AutoBackup        bool        `json:"auto_backup_enabled"`
 	HostStatus        string      `json:"host_status,omitempty"` // "ok", "unreachable"
@@ -94,7 +94,7 @@ type CreateVolumeRequest struct {
 	UniqueZoneAppWide bool     `json:"unique_zone_app_wide,omitempty"`
 	SnapshotRetention *int     `json:"snapshot_retention,omitempty"` // days, 1 to 60; if nil, 5
 	AutoBackup        *bool    `json:"auto_backup_enabled,omitempty"`
-	FSType            string   `json:"fstype,omitempty"`           // "ext4" (default)
+	FSType            string   `json:"fstype,omitempty"`           // "ext4" or "raw"; if empty, that of what it is a copy of, else "ext4"
 	SnapshotID        string   `json:"snapshot_id,omitempty"`      // restore from
 	SourceVolume      VolumeID `json:"source_volume_id,omitempty"` // fork from
 	Compute           *Guest   `json:"compute,omitempty"`          // place it where such a Machine has room
@@ -111,6 +111,7 @@ const (
 	maxRetention      = 60
 	VolumeKept        = 24 * time.Hour // that a deleted Volume can be recovered, unless its room is wanted before
 	VolumeFSType      = "ext4"
+	VolumeFSRaw       = "raw"       // no file system: a Machine finds one file of the Volume's size in the place of the mount
 	VolumeFSDirectory = "directory" // of a host that has no loop devices: nothing but the platform's count holds the size down
 )
 
@@ -121,8 +122,8 @@ func (r *CreateVolumeRequest) Validate() error {
 		return Errorf(ErrInvalid, "volume name %q: use 1 to 63 letters, digits, dashes and underscores", r.Name)
 	case r.SizeGB < 0 || r.SizeGB > MaxVolumeGB:
 		return Errorf(ErrInvalid, "size_gb %d: use 1 to %d", r.SizeGB, MaxVolumeGB)
-	case r.FSType != "" && r.FSType != VolumeFSType:
-		return Errorf(ErrUnsupported, "fstype %q: volumes are %s", r.FSType, VolumeFSType)
+	case r.FSType != "" && r.FSType != VolumeFSType && r.FSType != VolumeFSRaw:
+		return Errorf(ErrInvalid, "fstype %q: use %s or %s", r.FSType, VolumeFSType, VolumeFSRaw)
 	case r.SnapshotID != "" && r.SourceVolume != "":
 		return Errorf(ErrInvalid, "snapshot_id and source_volume_id: a volume begins as one of them, not both")
 	case r.SnapshotID != "" && !IsSnapshotID(r.SnapshotID):

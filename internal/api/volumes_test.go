@@ -48,7 +48,8 @@ func TestVolumes_AsTheWireHasThem(t *testing.T) {
 	s.wants("POST", "/v1/gondola/apps/shop/volumes/"+string(v.ID)+"/recover", "", 200, `"state":"created"`)
 	s.wants("DELETE", "/v1/gondola/apps/shop/volumes/"+string(v.ID), "", 200, `"state":"destroying"`)
 	s.wants("GET", volumes+"/"+string(v.ID), "", 404, `not_found`)
-	s.wants("POST", volumes, `{"name":"raw","fstype":"raw"}`, 501, `fstype .*raw`)
+	s.wants("POST", volumes, `{"name":"raw","fstype":"raw"}`, 200, `"state":"created".*"fstype":"raw"`)
+	s.wants("POST", volumes, `{"name":"other","fstype":"xfs"}`, 422, `fstype .*xfs.*: use ext4 or raw`)
 	s.wants("GET", volumes+"?limit=1", "", 200, `^\[\{[^[]*\}\]$`)
-	s.wants("GET", "/v1/apps/shop", "", 200, `"volume_count":3`)
+	s.wants("GET", "/v1/apps/shop", "", 200, `"volume_count":4`)
 }

@@ -62,7 +62,7 @@ func findVolume(ctx context.Context, c *client.Client, arg string) (gondola.Volu
 func refOf(v gondola.Volume) gondola.VolumeRef { return gondola.VolumeRef{App: v.App, ID: v.ID} }
 
 func (e *env) volumeCreate() *cobra.Command {
-	var app, region, snapshot, source string
+	var app, region, snapshot, source, fsType string
 	var size, retention int
 	var unique, backup bool
 	cmd := &cobra.Command{
@@ -74,7 +74,7 @@ func (e *env) volumeCreate() *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			req := gondola.CreateVolumeRequest{Name: args[0], Region: region, SizeGB: size, SnapshotID: snapshot, RequireUniqueZone: &unique, AutoBackup: &backup}
+			req := gondola.CreateVolumeRequest{Name: args[0], Region: region, SizeGB: size, SnapshotID: snapshot, FSType: fsType, RequireUniqueZone: &unique, AutoBackup: &backup}
 			if retention > 0 {
 				req.SnapshotRetention = &retention
 			}
@@ -102,6 +102,7 @@ func (e *env) volumeCreate() *cobra.Command {
 	f.IntVarP(&size, "size", "s", 0, "size in GB (default: 3, or that of what it is a copy of)")
 	f.StringVar(&snapshot, "snapshot", "", "id of a snapshot to begin with")
 	f.StringVar(&source, "from", "", "Volume to copy")
+	f.StringVar(&fsType, "fstype", "", "ext4, or raw for one file of the Volume's size in the place of the mount (default: ext4, or that of what it is a copy of)")
 	f.IntVar(&retention, "snapshot-retention", 0, "days that snapshots are kept (default: 5)")
 	f.BoolVar(&unique, "require-unique-zone", false, "on another host than the App's Volumes of this name")
 	f.BoolVar(&backup, "auto-backup", false, "make a snapshot every day")

@@ -25,6 +25,7 @@ var volumes = []struct {
 	{"VolumeFollowsUpdates", (*suite).volumeUpdates},
 	{"VolumeExtends", (*suite).volumeExtends},
 	{"VolumeSnapshots", (*suite).volumeSnapshots},
+	{"VolumeWithoutAFileSystem", (*suite).volumeRaw},
 }
 
 func runVolumes(t *testing.T, open func(t *testing.T) gondola.Platform) {
@@ -124,7 +125,7 @@ func (s *suite) volumeLife() {
 func (s *suite) volumeRefuses() {
 	days := 61
 	for what, req := range map[string]gondola.CreateVolumeRequest{"no name": {}, "a name with a slash": {Name: "a/b"}, "a negative size": {Name: "a", SizeGB: -1},
-		"too large": {Name: "a", SizeGB: 501}, "61 days": {Name: "a", SnapshotRetention: &days}, "two sources": {Name: "a", SnapshotID: gondola.NewSnapshotID(), SourceVolume: gondola.NewVolumeID()}} {
+		"too large": {Name: "a", SizeGB: 501}, "61 days": {Name: "a", SnapshotRetention: &days}, "no such fstype": {Name: "a", FSType: "ntfs"}, "two sources": {Name: "a", SnapshotID: gondola.NewSnapshotID(), SourceVolume: gondola.NewVolumeID()}} {
 		_, err := s.p.CreateVolume(s.Context(), suiteApp, req)
 		s.wants(err, gondola.ErrInvalid, "CreateVolume with "+what)
 	}
@@ -408,4 +409,42 @@ func (s *suite) volumeGivesRoom() {
 	}
 	_, err = s.p.CreateVolume(s.Context(), suiteApp, gondola.CreateVolumeRequest{Name: "more", SizeGB: 200})
 	s.wants(err, gondola.ErrCapacity, "CreateVolume beyond what deleted ones give back")
+}
+
+func (s *suite) volumeRaw() {
+	v := s.volume(gondola.CreateVolumeRequest{Name: "disk", SizeGB: 1, FSType: "raw"})
+	if v.FSType != "raw" || v.BytesTotal != 1<<30 || v.BytesUsed > 1<<20 {
+		s.Errorf("a raw volume is %+v", v)
+	}
+	m := s.started(mounting(v))
+	holds := func(m gondola.Machine, want string) {
+		s.Helper()
+		if got := s.run(m, "", "disk", "/data"); got != want+"\n" {
+			s.Errorf("the disk of machine %s is %s, want %s", m.ID, got, want)
+		}
+	}
+	holds(m, `1073741824 "\x00\x00\x00\x00"`)
+	s.run(m, "", "disk", "/data", "kept")
+	snap, err := s.p.SnapshotVolume(s.Context(), volumeRef(v), "")
+	s.no(err, "SnapshotVolume")
+	s.run(m, "", "disk", "/data", "late")
+	if _, err := s.p.ExtendVolume(s.Context(), volumeRef(v), 2); err != nil {
+		s.Errorf("ExtendVolume = %v", err)
+	}
+	holds(m, `2147483648 "\x00\x00\x00\x00"`)
+	for want, source := range map[string]gondola.CreateVolumeRequest{
+		`1073741824 "kept"`:             {Name: "restored", SnapshotID: snap.ID},
+		`2147483648 "\x00\x00\x00\x00"`: {Name: "fork", SourceVolume: v.ID, FSType: "raw"},
+	} {
+		of := s.volume(source)
+		if of.FSType != "raw" {
+			s.Errorf("a copy of a raw volume is %q", of.FSType)
+		}
+		holds(s.started(mounting(of)), want)
+	}
+	_, err = s.p.CreateVolume(s.Context(), suiteApp, gondola.CreateVolumeRequest{Name: "other", SnapshotID: snap.ID, FSType: "ext4"})
+	s.wants(err, gondola.ErrInvalid, "CreateVolume with ext4 as a copy of a raw one")
+	if all, err := s.p.ListVolumes(s.Context(), suiteApp); err != nil || len(all) != 3 {
+		s.Errorf("after a create that was refused there are %d volumes, %v, want 3", len(all), err)
+	}
 }

@@ -15,8 +15,8 @@ func (h *Host) DiskRoom() (free, total int64, err error) { return h.volumes.Room
 func (h *Host) VolumeKind() (kind volume.Kind, why string) { return h.volumes.Kind() }
 
 // CreateVolume implements worker.VolumeHost.
-func (w *WorkerHost) CreateVolume(ctx context.Context, id gondola.VolumeID, bytes int64, source string) error {
-	return w.volumes.Create(ctx, volume.New{ID: string(id), Owner: w.name, Size: bytes, Source: source})
+func (w *WorkerHost) CreateVolume(ctx context.Context, v worker.NewVolume) error {
+	return w.volumes.Create(ctx, volume.New{ID: string(v.ID), Owner: w.name, Size: v.Bytes, Source: v.Source, FSType: v.FSType})
 }
 
 // MountVolume implements worker.VolumeHost.

@@ -19,6 +19,7 @@ type New struct {
 	Owner  string // the worker whose it is
 	Size   int64  // bytes
 	Source string // a snapshot or volume of which it is a copy; if empty, it is empty
+	FSType string // gondola.VolumeFSRaw or VolumeFSType; if empty, that of the source, else VolumeFSType
 }
 
 // Create makes a volume, or finds it made. ErrCapacity if the disk has no room for it.
@@ -35,31 +36,38 @@ func (s *Store) Create(ctx context.Context, v New) error {
 	if _, err := s.read(v.ID); !errors.Is(err, gondola.ErrNotFound) {
 		return err // it is there
 	}
-	kind := s.kind
+	m := meta{Owner: v.Owner, Kind: s.kind, Size: v.Size, Raw: v.FSType == gondola.VolumeFSRaw}
 	if v.Source != "" {
 		of, err := s.read(v.Source)
 		if err != nil {
 			return err
 		}
-		if kind = of.Kind; kind == Directory {
+		if of.Kind == Directory {
 			return errDirectory
 		}
-		v.Size = max(v.Size, of.Size)
+		if v.FSType != "" && v.FSType != of.fsType() {
+			return gondola.Errorf(gondola.ErrInvalid, "fstype %s: %s, of which it is to be a copy, is %s", v.FSType, v.Source, of.fsType())
+		}
+		m.Kind, m.Size, m.Raw = of.Kind, max(v.Size, of.Size), of.Raw
 	}
 	dir, err := os.MkdirTemp(s.dir, unfinished)
 	if err != nil {
 		return err
 	}
 	defer removeAll(dir) // nothing once it has its name
-	if kind == Directory {
-		err = os.Mkdir(filepath.Join(dir, "mnt"), 0o777)
-		err = errors.Join(err, os.Chmod(filepath.Join(dir, "mnt"), 0o777)) // past the umask
+	if m.Kind == Directory {
+		mnt := filepath.Join(dir, "mnt")
+		err = os.Mkdir(mnt, 0o777)
+		err = errors.Join(err, os.Chmod(mnt, 0o777)) // past the umask
+		if err == nil && m.Raw {
+			err = enlargeRaw(mnt, m.Size)
+		}
 	} else {
-		err = s.fill(ctx, dir, v)
+		err = s.fill(ctx, dir, v.Source, m)
 	}
 	if err == nil {
 		failpoint.Hit("volume.create.filled")
-		err = s.keep(dir, v.ID, meta{Owner: v.Owner, Kind: kind, Size: v.Size})
+		err = s.keep(dir, v.ID, m)
 		failpoint.Hit("volume.create.kept")
 	}
 	if err != nil {
@@ -69,16 +77,16 @@ func (s *Store) Create(ctx context.Context, v New) error {
 }
 
 // fill makes the image of a new volume in dir.
-func (s *Store) fill(ctx context.Context, dir string, v New) error {
+func (s *Store) fill(ctx context.Context, dir, source string, m meta) error {
 	image, mnt := filepath.Join(dir, "disk"), filepath.Join(dir, "mnt")
-	if v.Source == "" {
-		if err := format(ctx, image, v.Size); err != nil {
+	if source == "" {
+		if err := format(ctx, image, m); err != nil {
 			return err
 		}
-	} else if _, err := s.copyWhole(ctx, v.Source, image); err != nil {
+	} else if _, err := s.copyWhole(ctx, source, image); err != nil {
 		return err
 	}
-	if err := enlargeImage(image, v.Size); err != nil {
+	if err := enlargeImage(image, m.imageSize()); err != nil {
 		return err
 	}
 	failpoint.Hit("volume.create.formatted")
@@ -87,8 +95,13 @@ func (s *Store) fill(ctx context.Context, dir string, v New) error {
 	}
 	failpoint.Hit("volume.create.mounted")
 	defer unmount(mnt)
-	if v.Source == "" {
+	if source == "" {
 		if err := settle(mnt); err != nil {
+			return err
+		}
+	}
+	if m.Raw {
+		if err := enlargeRaw(mnt, m.Size); err != nil {
 			return err
 		}
 	}
@@ -145,8 +158,8 @@ type Mount struct {
 	OnMismatch bool
 }
 
-// Mount makes the contents of a volume visible at the directory that it returns. What is mounted already stays.
-func (s *Store) Mount(ctx context.Context, id string, how Mount) (dir string, err error) {
+// Mount makes the contents of a volume visible at the path that it returns: a directory, or the file that a raw volume is. What is mounted already stays.
+func (s *Store) Mount(ctx context.Context, id string, how Mount) (path string, err error) {
 	unlock, err := s.lock(ctx, id)
 	if err != nil {
 		return "", err
@@ -156,22 +169,26 @@ func (s *Store) Mount(ctx context.Context, id string, how Mount) (dir string, er
 	if err != nil {
 		return "", err
 	}
-	dir = s.content(id)
+	path = s.content(id)
 	if m.Kind == Image {
-		err = enlargeImage(s.image(id), m.Size) // an extension that was cut short
+		err = enlargeImage(s.image(id), m.imageSize()) // an extension that was cut short
 		if err == nil {
 			failpoint.Hit("volume.mount.begun")
-			err = mountWhole(ctx, s.image(id), dir)
+			err = mountWhole(ctx, s.image(id), path)
 			failpoint.Hit("volume.mount.mounted")
 		}
 	}
+	if err == nil && m.Raw {
+		err = enlargeRaw(path, m.Size)
+		path = rawFile(path)
+	}
 	if err == nil && how.Group != nil {
-		err = give(dir, *how.Group, how.OnMismatch)
+		err = give(path, *how.Group, how.OnMismatch)
 	}
 	if err != nil {
 		return "", fmt.Errorf("mount volume %s: %w", id, err)
 	}
-	return dir, nil
+	return path, nil
 }
 
 // Unmount undoes Mount. What was written is on the disk when it returns.
@@ -201,19 +218,25 @@ func (s *Store) Extend(ctx context.Context, id string, size int64) (later bool, 
 			return false, err
 		}
 	}
-	if m.Kind == Directory {
-		return false, nil
-	}
 	dir := s.content(id)
+	if m.Kind == Directory {
+		if m.Raw {
+			err = enlargeRaw(dir, m.Size)
+		}
+		return false, err
+	}
 	mounted, err := isMounted(dir)
 	if err == nil {
 		failpoint.Hit("volume.extend.recorded")
-		err = enlargeImage(s.image(id), m.Size)
+		err = enlargeImage(s.image(id), m.imageSize())
 		failpoint.Hit("volume.extend.enlarged")
 	}
 	if err == nil && mounted {
 		if err = growMounted(s.image(id), dir); errors.Is(err, unix.EPERM) {
 			return true, nil
+		}
+		if err == nil && m.Raw {
+			err = enlargeRaw(dir, m.Size)
 		}
 	}
 	if err != nil {
@@ -241,6 +264,9 @@ func (s *Store) Usage(id string) (Usage, error) {
 	m, err := s.read(id)
 	if err != nil {
 		return Usage{}, err
+	}
+	if m.Raw {
+		return s.rawUsage(id, m)
 	}
 	if m.Kind == Directory {
 		return Usage{FSType: gondola.VolumeFSDirectory, BlockSize: 4096, Blocks: m.Size / 4096, TotalBytes: m.Size}, nil

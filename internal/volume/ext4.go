@@ -23,17 +23,21 @@ const (
 	ext4ResizeFS = 0x40086610 // EXT4_IOC_RESIZE_FS
 )
 
-// format makes an image of a size, all of it a hole, with an empty ext4 in it.
-func format(ctx context.Context, image string, size int64) error {
+// format makes the image of a volume, all of it a hole, with an empty ext4 in it.
+func format(ctx context.Context, image string, m meta) error {
 	f, err := os.OpenFile(image, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+	if err := errors.Join(f.Truncate(m.imageSize()), f.Close()); err != nil {
 		return err
 	}
 	// No blocks kept for root: the volume is its user's. Inode tables are filled in as they are used, so that the file stays sparse.
-	if err := program(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", image); err != nil {
+	args := []string{"-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"}
+	if m.Raw {
+		args = append(args, "-i", bytesPerFile)
+	}
+	if err := program(ctx, "mkfs.ext4", append(args, image)...); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
 			return gondola.Errorf(gondola.ErrUnsupported, "mkfs.ext4 is not installed: apt-get install e2fsprogs")
 		}

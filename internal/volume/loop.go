@@ -266,7 +266,7 @@ func tryImages(dir string) error {
 	}
 	defer removeAll(tmp)
 	image, mnt := filepath.Join(tmp, "disk"), filepath.Join(tmp, "mnt")
-	if err := format(context.Background(), image, 8<<20); err != nil {
+	if err := format(context.Background(), image, meta{Size: 8 << 20}); err != nil {
 		return err
 	}
 	if err := mountImage(context.Background(), image, mnt); err != nil {

@@ -1,7 +1,7 @@
 // Package volume keeps the volumes of one host: disks of a fixed size that outlive the Machines that use them.
 //
 // A volume is a sparse file with an ext4 in it, mounted by way of a loop device while somebody uses it (Image); on a host that has no loop
-// devices it is a plain directory, whose size nothing enforces (Directory). Everything of a volume lies in <dir>/<id>, of a snapshot in
+// devices it is a plain directory, whose size nothing enforces (Directory). A raw volume is one file in such an ext4 or directory. Everything of a volume lies in <dir>/<id>, of a snapshot in
 // <dir>/<snapshot>, so that it is found again with or without a record. Every method can be done again after a crash; what was fsynced in a
 // volume is on the host's disk. The package knows no Machines and keeps no record of its own but the size.
 package volume
@@ -58,6 +58,15 @@ type meta struct {
 	Owner string `json:"owner"` // the worker whose it is
 	Kind  Kind   `json:"kind"`
 	Size  int64  `json:"size"` // bytes
+	Raw   bool   `json:"raw,omitempty"`
+}
+
+// imageSize is how large the image of a volume is: that of a raw one has room for the file and for what ext4 keeps beside it.
+func (m meta) imageSize() int64 {
+	if !m.Raw {
+		return m.Size
+	}
+	return m.Size + m.Size/64 + rawSpare
 }
 
 // Usage is how full a volume is.
@@ -125,6 +134,9 @@ func removeAll(dir string) error {
 func (s *Store) path(id string) string    { return filepath.Join(s.dir, id) }
 func (s *Store) image(id string) string   { return filepath.Join(s.dir, id, "disk") }
 func (s *Store) content(id string) string { return filepath.Join(s.dir, id, "mnt") }
+
+// rawFile is the file that a raw volume is, in its contents.
+func rawFile(content string) string { return filepath.Join(content, "raw") }
 
 // checkID keeps ids from leading anywhere but to a volume's own place.
 func checkID(id string) error {

@@ -83,7 +83,7 @@ func (w *Worker) volumeTwin(ctx context.Context, app gondola.AppName, id gondola
 // newVolume fills in what the request leaves open.
 func (w *Worker) newVolume(ctx context.Context, app gondola.AppName, req gondola.CreateVolumeRequest) (store.Volume, error) {
 	v := store.Volume{Volume: gondola.Volume{ID: req.ID, Name: req.Name, State: gondola.VolumeCreating, SizeGB: req.SizeGB, Region: w.cfg.Region, App: app,
-		CreatedAt: time.Now().UTC(), SnapshotRetention: gondola.DefaultRetention}}
+		CreatedAt: time.Now().UTC(), SnapshotRetention: gondola.DefaultRetention, FSType: req.FSType}}
 	if v.ID == "" {
 		v.ID = gondola.NewVolumeID()
 	}
@@ -174,7 +174,7 @@ func (w *Worker) finishVolume(ctx context.Context, v *disk) error {
 		if err := w.makeRoom(ctx, int64(rec.SizeGB)*gib, rec.Source); err != nil {
 			return err
 		}
-		if err := w.cfg.Host.CreateVolume(ctx, rec.ID, int64(rec.SizeGB)*gib, rec.Source); err != nil {
+		if err := w.cfg.Host.CreateVolume(ctx, NewVolume{ID: rec.ID, Bytes: int64(rec.SizeGB) * gib, Source: rec.Source, FSType: rec.FSType}); err != nil {
 			return w.diskError(err)
 		}
 		failpoint.Hit("worker.volume.create.made")

@@ -1,14 +1,17 @@
 package fake
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"gondola"
 	"gondola/internal/worker"
@@ -55,24 +58,52 @@ func (h *Host) DiskRoom() (free, total int64, err error) {
 }
 
 // CreateVolume implements worker.VolumeHost.
-func (h *Host) CreateVolume(ctx context.Context, id gondola.VolumeID, bytes int64, source string) error {
-	if err := h.failed(ctx, "CreateVolume", gondola.MachineID(id)); err != nil {
+func (h *Host) CreateVolume(ctx context.Context, v worker.NewVolume) error {
+	if err := h.failed(ctx, "CreateVolume", gondola.MachineID(v.ID)); err != nil {
 		return err
 	}
-	if _, err := h.volumeSize(string(id)); err == nil {
+	id := string(v.ID)
+	if _, err := h.volumeSize(id); err == nil {
 		return nil
 	}
-	if free, total, err := h.DiskRoom(); err != nil || bytes > free {
-		return errors.Join(err, gondola.Errorf(gondola.ErrCapacity, "%d bytes wanted, %d free of %d", bytes, free, total))
+	if free, total, err := h.DiskRoom(); err != nil || v.Bytes > free {
+		return errors.Join(err, gondola.Errorf(gondola.ErrCapacity, "%d bytes wanted, %d free of %d", v.Bytes, free, total))
 	}
-	if source == "" {
-		if err := os.MkdirAll(filepath.Join(h.volumeDir(string(id)), "data"), 0o700); err != nil {
+	if v.Source == "" {
+		if err := os.MkdirAll(filepath.Join(h.volumeDir(id), "data"), 0o700); err != nil {
 			return err
 		}
-	} else if err := h.copyVolume(source, string(id)); err != nil {
+		if v.FSType == gondola.VolumeFSRaw {
+			if err := os.WriteFile(h.rawFile(id), nil, 0o600); err != nil {
+				return err
+			}
+		}
+	} else if v.FSType != "" && v.FSType != h.fsType(v.Source) {
+		return gondola.Errorf(gondola.ErrInvalid, "fstype %s: its source is %s", v.FSType, h.fsType(v.Source))
+	} else if err := h.copyVolume(v.Source, id); err != nil {
 		return err
 	}
-	return h.setVolumeSize(string(id), bytes)
+	return h.enlarge(id, v.Bytes)
+}
+
+// rawFile is the file that a raw Volume is; another has none.
+func (h *Host) rawFile(id string) string { return filepath.Join(h.volumeDir(id), "data", ".raw") }
+
+func (h *Host) fsType(id string) string {
+	if _, err := os.Lstat(h.rawFile(id)); err == nil {
+		return gondola.VolumeFSRaw
+	}
+	return gondola.VolumeFSType
+}
+
+// enlarge makes a Volume as large as bytes.
+func (h *Host) enlarge(id string, bytes int64) error {
+	if h.fsType(id) == gondola.VolumeFSRaw {
+		if err := os.Truncate(h.rawFile(id), bytes); err != nil {
+			return err
+		}
+	}
+	return h.setVolumeSize(id, bytes)
 }
 
 func (h *Host) copyVolume(from, to string) error {
@@ -82,7 +113,44 @@ func (h *Host) copyVolume(from, to string) error {
 	if err := os.RemoveAll(h.volumeDir(to)); err != nil {
 		return err
 	}
-	return os.CopyFS(filepath.Join(h.volumeDir(to), "data"), os.DirFS(filepath.Join(h.volumeDir(from), "data")))
+	return copySparse(filepath.Join(h.volumeDir(from), "data"), filepath.Join(h.volumeDir(to), "data"))
+}
+
+// copySparse copies a tree of files and directories, and what is zero in a file as a hole.
+func copySparse(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		at := filepath.Join(to, strings.TrimPrefix(path, from))
+		if d.IsDir() {
+			return os.MkdirAll(at, 0o777)
+		}
+		src, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer src.Close()
+		dst, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o666)
+		if err != nil {
+			return err
+		}
+		defer dst.Close()
+		zero, buf, size := make([]byte, 1<<20), make([]byte, 1<<20), int64(0)
+		for {
+			n, err := src.Read(buf)
+			if err == io.EOF {
+				return dst.Truncate(size)
+			}
+			if err == nil && !bytes.Equal(buf[:n], zero[:n]) {
+				_, err = dst.WriteAt(buf[:n], size)
+			}
+			if err != nil {
+				return err
+			}
+			size += int64(n)
+		}
+	})
 }
 
 // MountVolume implements worker.VolumeHost.
@@ -96,6 +164,9 @@ func (h *Host) MountVolume(ctx context.Context, id gondola.VolumeID, _ gondola.V
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mounted[id] = true
+	if h.fsType(string(id)) == gondola.VolumeFSRaw {
+		return h.rawFile(string(id)), nil
+	}
 	return filepath.Join(h.volumeDir(string(id)), "data"), nil
 }
 
@@ -130,7 +201,7 @@ func (h *Host) ExtendVolume(ctx context.Context, id gondola.VolumeID, bytes int6
 	if err != nil || have >= bytes {
 		return false, err
 	}
-	return false, h.setVolumeSize(string(id), bytes)
+	return false, h.enlarge(string(id), bytes)
 }
 
 // VolumeUsage implements worker.VolumeHost.
@@ -143,14 +214,14 @@ func (h *Host) VolumeUsage(id gondola.VolumeID) (worker.VolumeUsage, error) {
 	err = filepath.WalkDir(filepath.Join(h.volumeDir(string(id)), "data"), func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if st, err := d.Info(); err == nil {
-				used += uint64(st.Size())
+				used += uint64(min(st.Size(), st.Sys().(*syscall.Stat_t).Blocks*512)) // a raw one has holes
 			}
 		}
 		return nil
 	})
 	blocks, free := uint64(n)/4096, (uint64(n)-used)/4096
 	return worker.VolumeUsage{BlockSize: 4096, Blocks: blocks, BlocksFree: free, BlocksAvail: free, TotalBytes: uint64(n), UsedBytes: used,
-		FSType: gondola.VolumeFSType}, err
+		FSType: h.fsType(string(id))}, err
 }
 
 // SnapshotVolume implements worker.VolumeHost.

@@ -44,7 +44,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "read": read,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "read": read, "disk": disk,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -390,6 +390,29 @@ func read(e *Env, args []string) int {
 		return e.fail(err)
 	}
 	e.Stdout.Write(data)
+	return 0
+}
+
+// disk PATH TEXT writes TEXT over the end of a file, as of a disk. Without TEXT it prints how long the file is, and its last four bytes.
+func disk(e *Env, args []string) int {
+	f, err := os.OpenFile(e.Path(arg(args, 0)), os.O_RDWR, 0)
+	if err != nil {
+		return e.fail(err)
+	}
+	defer f.Close()
+	text := []byte(arg(args, 1))
+	at, err := f.Seek(-int64(max(len(text), 4)), io.SeekEnd)
+	if err == nil && len(text) > 0 {
+		_, err = f.WriteAt(text, at)
+		err = errors.Join(err, f.Sync())
+	} else if err == nil {
+		text = make([]byte, 4)
+		_, err = f.ReadAt(text, at)
+		fmt.Fprintf(e.Stdout, "%d %q\n", at+4, text)
+	}
+	if err != nil {
+		return e.fail(err)
+	}
 	return 0
 }
 
