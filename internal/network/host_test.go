@@ -10,7 +10,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,7 +69,34 @@ func open(t *testing.T) *network.Network {
 	t.Helper()
 	n, err := network.Open(config())
 	check(t, err)
+	t.Cleanup(func() { listable(t) })
 	return n
+}
+
+// listable lists all rules of the host and of its gateways by the program that others keep their firewalls with: they must be able to.
+func listable(t *testing.T) {
+	t.Helper()
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Log("the program nft is not installed (apt-get install nftables): nobody lists the rules")
+		return
+	}
+	hosts := [][]string{{nft}}
+	names, _ := filepath.Glob("/run/netns/*")
+	for _, ns := range names {
+		hosts = append(hosts, []string{"nsenter", "--net=" + ns, nft})
+	}
+	for _, by := range hosts { // those that are left of namespaces are skipped
+		if len(by) > 1 && exec.Command(by[0], by[1], "true").Run() != nil {
+			continue
+		}
+		for _, how := range []string{"-s", "-j"} {
+			list := append(slices.Clone(by), how, "list", "ruleset")
+			if out, err := exec.Command(list[0], list[1:]...).CombinedOutput(); err != nil || bytes.Contains(out, []byte("netlink: Error")) {
+				t.Errorf("%s: %v\n%s", list, err, out)
+			}
+		}
+	}
 }
 
 func config() network.Config {

@@ -42,7 +42,7 @@ func (n *Network) memberChanges(index uint32, m member) []change {
 	one := func(name string, f family, key ...[]byte) change {
 		return change{n.set(name, f), []nftables.SetElement{{Key: slices.Concat(key...)}}}
 	}
-	changes := []change{{n.set(setNetworks, family{}), []nftables.SetElement{{Key: link, Val: m.network[:]}}}}
+	changes := []change{{n.set(setLinks, family{}), []nftables.SetElement{{Key: link, Val: linkValue(m.network)}}}}
 	for _, a := range []netip.Addr{m.v4, m.v6} {
 		if !a.IsValid() {
 			continue
@@ -52,6 +52,9 @@ func (n *Network) memberChanges(index uint32, m member) []change {
 	}
 	return changes
 }
+
+// linkValue is what setLinks has for a link of the network.
+func linkValue(k networkKey) []byte { return append(make([]byte, 4), k[:]...) }
 
 // admit lets a Machine's packets through.
 func (n *Network) admit(link int, m member) error {
@@ -128,12 +131,12 @@ func (n *Network) deleteMember(c *nftables.Conn, index uint32, m member) error {
 // loadMembersLocked reads what an earlier process admitted, and dismisses the links that are gone.
 func (n *Network) loadMembersLocked() error {
 	members := map[uint32]member{}
-	elements, err := reading().GetSetElements(n.set(setNetworks, family{}))
+	elements, err := reading().GetSetElements(n.set(setLinks, family{}))
 	if err != nil {
 		return err
 	}
 	for _, e := range elements {
-		members[binary.NativeEndian.Uint32(e.Key)] = member{network: networkKey(e.Val)}
+		members[binary.NativeEndian.Uint32(e.Key)] = member{network: networkKey(e.Val[4:])}
 	}
 	for _, f := range families() {
 		elements, err := reading().GetSetElements(n.set(setSources, f))

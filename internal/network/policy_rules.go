@@ -111,9 +111,9 @@ func policyRules(input bool) [][]expr.Any {
 			rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix)}, accept()))
 			rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), in("gateways" + f.suffix)}, accept())) // as what the host itself sends
 		}
-		rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), vmap(verdictMap(false, f))}))
+		rules = append(rules, match(isFamily(f), []expr.Any{saddr(0, f), vmap(0, verdictMap(false, f))}))
 		if !input {
-			rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), vmap(verdictMap(true, f))}))
+			rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), vmap(0, verdictMap(true, f))}))
 		}
 	}
 	return rules

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -76,16 +77,49 @@ func saddr(r uint32, f family) expr.Any { return header(r, f.saddr, 4*f.words) }
 func daddr(r uint32, f family) expr.Any { return header(r, f.daddr, 4*f.words) }
 
 // in looks up the key that begins in register 0.
-func in(set string) expr.Any { return &expr.Lookup{SourceRegister: reg(0), SetName: set} }
+func in(set string) expr.Any { return inAt(0, set) }
+
+// inAt looks up the key that begins in register at.
+func inAt(at uint32, set string) expr.Any { return &expr.Lookup{SourceRegister: reg(at), SetName: set} }
+
+// key begins a key, or the data of an element, of so many registers, in register at, of which a map is to give a part. Whoever lists rules with the program nft or its library, as
+// keepers of firewalls do, would find it ended by an assertion otherwise, in all versions up to now: it asks what wrote a key's registers for their
+// lengths, and what a map gave has none for it (netlink_delinearize.c). Here these constants answer, which are overwritten from their second
+// register on, and in the first by a map that began one register before.
+func key(at, registers uint32, begin ...byte) (constants []expr.Any) {
+	const most = 16 // bytes of a constant
+	for data := append(begin, make([]byte, int(4*registers)-len(begin))...); len(data) > 0; at += most / 4 {
+		n := min(len(data), most)
+		constants = append(constants, &expr.Immediate{Register: reg(at), Data: data[:n]})
+		data = data[n:]
+	}
+	return constants
+}
+
+// moved copies so many registers from register from on to those from to on, as a whole, so that what was a constant for nft is one there.
+func moved(from, to, registers uint32) (all []expr.Any) {
+	const most = 4 // registers at once
+	for ; registers > 0; from, to = from+most, to+most {
+		n := min(registers, most)
+		all = append(all, &expr.Bitwise{SourceRegister: reg(from), DestRegister: reg(to), Len: 4 * n, Mask: bytes.Repeat([]byte{0xff}, int(4*n)), Xor: make([]byte, 4*n)})
+		registers -= n
+	}
+	return all
+}
+
+// networkOfLink begins a key in register 1 with the network of the incoming link. It is to have more registers behind those two.
+func (n *Network) networkOfLink(more uint32) []expr.Any {
+	return append(key(1, 2+more), iif(0), lookup(n.set(setLinks, family{}), 0, 0))
+}
 
 // lookup puts what a map has for the key in register from into registers from to on.
 func lookup(m *nftables.Set, from, to uint32) expr.Any {
 	return &expr.Lookup{SourceRegister: reg(from), DestRegister: reg(to), IsDestRegSet: true, SetName: m.Name, SetID: m.ID}
 }
 
-// vmap goes where a verdict map has it for the key in register 0.
-func vmap(name string) expr.Any {
-	return &expr.Lookup{SourceRegister: reg(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name}
+// vmap goes where a verdict map has it for the key that begins in register at.
+func vmap(at uint32, name string) expr.Any {
+	return &expr.Lookup{SourceRegister: reg(at), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name}
 }
 
 // within matches an address that begins at offset and is, or is not, in the prefix.

@@ -283,14 +283,16 @@ func (n *Network) writeTarget(c *nftables.Conn, t target, clients []nftables.Set
 	if len(t.backends) == 0 {
 		return nil
 	}
-	const at = 4 // the register where the backend is put: behind a client's address, and behind a network
-	any, err := n.anyBackend(c, t, at)
+	// Registers: a client's address from 0 on, the backend's address and port from backendAt on, what comes before those for nft's sake (key)
+	// in the one before; what is looked up in between from spareAt on.
+	begin := append(key(backendAt, t.family.words), key(backendAt+t.family.words, 1)...)
+	any, err := n.anyBackend(c, t)
 	if err != nil {
 		return err
 	}
-	translate := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.family.nfproto), RegAddrMin: reg(at), RegProtoMin: reg(at + t.family.words)}}
+	translate := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.family.nfproto), RegAddrMin: reg(backendAt), RegProtoMin: reg(backendAt + t.family.words)}}
 	if t.public {
-		translate = match(n.comeIn(t, at), translate)
+		translate = match(n.comeIn(t), translate)
 	}
 	if t.affinity > 0 {
 		sticky := n.stickySet(t.chain, t.family, t.affinity)
@@ -301,32 +303,38 @@ func (n *Network) writeTarget(c *nftables.Conn, t target, clients []nftables.Set
 			return err
 		}
 		const update = unix.NFT_DYNSET_OP_UPDATE
-		remember := &expr.Dynset{SrcRegKey: reg(0), SrcRegData: reg(at), SetName: sticky.Name, SetID: sticky.ID, Operation: update, Timeout: t.affinity}
+		remember := &expr.Dynset{SrcRegKey: reg(0), SrcRegData: reg(backendAt), SetName: sticky.Name, SetID: sticky.ID, Operation: update, Timeout: t.affinity}
 		client := saddr(0, t.family)
-		add([]expr.Any{client, lookup(sticky, 0, at), remember}, translate)
-		add([]expr.Any{client}, any, []expr.Any{remember}, translate)
+		known := append(key(spareAt, t.family.words+2), client, lookup(sticky, 0, spareAt+1))
+		add(begin, known, moved(spareAt, backendAt-1, t.family.words+2), []expr.Any{remember}, translate)
+		add(begin, []expr.Any{client}, any, []expr.Any{remember}, translate)
 		// Only when the map is full:
-		if any, err = n.anyBackend(c, t, at); err != nil {
+		if any, err = n.anyBackend(c, t); err != nil {
 			return err
 		}
 	}
-	add(any, translate)
+	add(begin, any, translate)
 	return nil
 }
 
-// comeIn lets a packet in to a backend in the registers from at on, if that is a Machine of the network whose port it is.
-func (n *Network) comeIn(t target, at uint32) []expr.Any {
+// Registers of writeTarget.
+const (
+	backendAt = 5
+	spareAt   = 10
+)
+
+// comeIn lets a packet in to the backend in registers backendAt and on, if that is a Machine of the network whose port it is.
+func (n *Network) comeIn(t target) []expr.Any {
 	bits := markPublic
 	if !t.keepSource {
 		bits |= markMasquerade
 	}
-	return []expr.Any{
-		&expr.Immediate{Register: reg(at - 2), Data: t.network[:]},
-		&expr.Lookup{SourceRegister: reg(at - 2), SetName: n.set(setMembers, t.family).Name},
+	member := match(key(spareAt, 2+t.family.words, t.network[:]...), moved(backendAt, spareAt+2, t.family.words))
+	return append(member,
+		inAt(spareAt, n.set(setMembers, t.family).Name),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
 		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: native32(^bits), Xor: native32(bits)},
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0), SourceRegister: true},
-	}
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0), SourceRegister: true})
 }
 
 // notFrom matches clients that are not among the sources of the target.
@@ -365,17 +373,18 @@ func intervals(prefixes []netip.Prefix) (e []nftables.SetElement) {
 	return e
 }
 
-// anyBackend puts a random backend of the target into the registers from at on.
-func (n *Network) anyBackend(c *nftables.Conn, t target, at uint32) ([]expr.Any, error) {
+// anyBackend puts a random backend of the target into registers backendAt and on.
+func (n *Network) anyBackend(c *nftables.Conn, t target) ([]expr.Any, error) {
 	if len(t.backends) == 1 {
-		b := backendData(t.backends[0])
-		port := 4 * t.family.words
-		return []expr.Any{&expr.Immediate{Register: reg(at), Data: b[:port]}, &expr.Immediate{Register: reg(at + t.family.words), Data: b[port:]}}, nil
+		b := t.backends[0]
+		return []expr.Any{&expr.Immediate{Register: reg(backendAt), Data: b.Addr().AsSlice()},
+			&expr.Immediate{Register: reg(backendAt + t.family.words), Data: binary.BigEndian.AppendUint16(nil, b.Port())}}, nil
 	}
-	m := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: t.family.endpoint()}
+	m := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger,
+		DataType: nftables.MustConcatSetType(nftables.TypeMark, t.family.addr, nftables.TypeInetService)}
 	elements := make([]nftables.SetElement, len(t.backends))
 	for i, b := range t.backends {
-		elements[i] = nftables.SetElement{Key: native32(uint32(i)), Val: backendData(b)}
+		elements[i] = nftables.SetElement{Key: native32(uint32(i)), Val: append(make([]byte, 4), backendData(b)...)}
 	}
 	const first = 300 // the rest goes in pieces that fit a netlink attribute of 64 KiB
 	if err := c.AddSet(m, elements[:min(first, len(elements))]); err != nil {
@@ -384,8 +393,8 @@ func (n *Network) anyBackend(c *nftables.Conn, t target, at uint32) ([]expr.Any,
 	if err := inPieces(elements[min(first, len(elements)):], func(e []nftables.SetElement) error { return n.addAnonymous(c, m, e) }); err != nil {
 		return nil, err
 	}
-	random := &expr.Numgen{Register: reg(at), Modulus: uint32(len(t.backends)), Type: unix.NFT_NG_RANDOM}
-	return []expr.Any{random, lookup(m, at, at)}, nil
+	random := &expr.Numgen{Register: reg(backendAt - 1), Modulus: uint32(len(t.backends)), Type: unix.NFT_NG_RANDOM}
+	return []expr.Any{random, lookup(m, backendAt-1, backendAt-1)}, nil
 }
 
 // addAnonymous adds to an anonymous set of the same transaction, which the library allows only for named ones.

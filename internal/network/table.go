@@ -16,7 +16,8 @@ import (
 
 // Sets and maps of the table; those with %s are there for each family, with its suffix.
 const (
-	setNetworks = "networks"       // link → network
+	setLinks    = "links"          // link → zero . network
+	setNetworks = "networks"       // link → network; of a release before, read and removed
 	setSources  = "sources%s"      // link . address: what a Machine may send from
 	setMembers  = "members%s"      // network . address: what a Machine of the network may reach
 	setSelf     = "self%s"         // address . the same address: a Machine that reached itself through a virtual service
@@ -48,6 +49,8 @@ func (n *Network) set(name string, f family) *nftables.Set {
 	s := &nftables.Set{Table: n.table, Name: strings.Replace(name, "%s", f.suffix, 1)}
 	mark := nftables.TypeMark
 	switch name {
+	case setLinks:
+		s.KeyType, s.IsMap, s.DataType = nftables.TypeIFIndex, true, nftables.MustConcatSetType(mark, mark, mark)
 	case setNetworks:
 		s.KeyType, s.IsMap, s.DataType = nftables.TypeIFIndex, true, nftables.MustConcatSetType(mark, mark)
 	case setSources:
@@ -70,7 +73,7 @@ func (n *Network) set(name string, f family) *nftables.Set {
 }
 
 func (n *Network) sets() []*nftables.Set {
-	sets := []*nftables.Set{n.set(setNetworks, family{})}
+	sets := []*nftables.Set{n.set(setLinks, family{})}
 	for _, f := range families() {
 		for _, name := range []string{setSources, setMembers, setSelf, setHosts, setRanges, setVIPs, setVIPAddrs, setIngress, setEgress, setPooled, setGateways} {
 			sets = append(sets, n.set(name, f))
@@ -90,7 +93,13 @@ func (n *Network) openTable() error {
 	if err != nil {
 		return err
 	}
-	err = n.transact(n.writeTable)
+	var before []nftables.SetElement
+	if found {
+		if before, err = n.networksBefore(); err != nil {
+			return err
+		}
+	}
+	err = n.transact(func(c *nftables.Conn) error { return errors.Join(n.writeTable(c), n.writeLinks(c, before)) })
 	if err != nil && found {
 		n.log.Warn("firewall table does not fit this version, making it anew", "table", n.table.Name, "error", err)
 		if err := n.deleteTable(); err != nil {
@@ -114,6 +123,31 @@ func (n *Network) openTable() error {
 		return fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
 	}
 	return n.dropStalePortsLocked()
+}
+
+// networksBefore reads the map of a release that had no links yet: nil if there is none.
+func (n *Network) networksBefore() ([]nftables.SetElement, error) {
+	if !n.hasSet(setNetworks) {
+		return nil, nil
+	}
+	elements, err := reading().GetSetElements(n.set(setNetworks, family{}))
+	if err != nil {
+		return nil, fmt.Errorf("read nftables table %s: %w", n.table.Name, err)
+	}
+	return append([]nftables.SetElement{}, elements...), nil
+}
+
+// writeLinks puts links in the place of the map of a release before, unless there is none.
+func (n *Network) writeLinks(c *nftables.Conn, before []nftables.SetElement) error {
+	if before == nil {
+		return nil
+	}
+	var links []nftables.SetElement
+	for _, e := range before {
+		links = append(links, nftables.SetElement{Key: e.Key, Val: linkValue(networkKey(e.Val))})
+	}
+	c.DelSet(n.set(setNetworks, family{}))
+	return addElements(c, n.set(setLinks, family{}), links)
 }
 
 func (n *Network) deleteTable() error {
@@ -258,7 +292,7 @@ func (n *Network) machineRules() [][]expr.Any {
 	// would leave without being translated back or masqueraded.
 	rules := [][]expr.Any{match(ctHas(expr.CtKeySTATE, expr.CtStateBitINVALID), drop())}
 	for _, f := range families() {
-		rules = append(rules, match(isFamily(f), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f), in("members" + f.suffix)}, accept()))
+		rules = append(rules, match(isFamily(f), n.networkOfLink(f.words), []expr.Any{daddr(3, f), inAt(1, "members"+f.suffix)}, accept()))
 	}
 	// Those who came by a public port are Machines of other networks here; they have their host's address where they come out.
 	rules = append(rules, match(marked(markPublic), accept()), match(translated(), ctHas(expr.CtKeySTATUS, ipsSrcNAT), accept()))
@@ -309,15 +343,15 @@ func refuseServices(when []expr.Any) (rules [][]expr.Any) {
 // serviceRules find the chain of a virtual port, for what comes from a Machine or from the host itself.
 func (n *Network) serviceRules(machines bool) (rules [][]expr.Any) {
 	for _, f := range families() {
-		network := []expr.Any{&expr.Immediate{Register: reg(0), Data: make([]byte, 8)}}
+		network := []expr.Any{&expr.Immediate{Register: reg(1), Data: make([]byte, 8)}}
 		if machines {
-			network = match(link(expr.MetaKeyIIFNAME, linkPrefix(n.instance), expr.CmpOpEq), []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0)})
+			network = match(link(expr.MetaKeyIIFNAME, linkPrefix(n.instance), expr.CmpOpEq), n.networkOfLink(f.words+2))
 		}
 		port := []expr.Any{
-			daddr(2, f),
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
-			&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			vmap("vips" + f.suffix),
+			daddr(3, f),
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(3 + f.words)},
+			&expr.Payload{DestRegister: reg(4 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			vmap(1, "vips"+f.suffix),
 		}
 		rules = append(rules, match(isFamily(f), network, port))
 	}
@@ -335,7 +369,7 @@ func (n *Network) publicRules() (rules [][]expr.Any) {
 					addr,
 					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(2 + f.words)},
 					&expr.Payload{DestRegister: reg(3 + f.words), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-					vmap("vips" + f.suffix),
+					vmap(0, "vips"+f.suffix),
 				}))
 			}
 		}
@@ -368,8 +402,7 @@ func (n *Network) postroutingRules() (rules [][]expr.Any) {
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg(0)}}
 		toMachine := match(isFamily(f), link(expr.MetaKeyOIFNAME, prefix, expr.CmpOpEq))
 		self := []expr.Any{saddr(0, f), daddr(f.words, f), in("self" + f.suffix)}
-		foreign := []expr.Any{iif(0), lookup(n.set(setNetworks, f), 0, 0), daddr(2, f),
-			&expr.Lookup{SourceRegister: reg(0), SetName: n.set(setMembers, f).Name, Invert: true}}
+		foreign := match(n.networkOfLink(f.words), []expr.Any{daddr(3, f), &expr.Lookup{SourceRegister: reg(1), SetName: n.set(setMembers, f).Name, Invert: true}})
 		outside := match(within(f.saddr, own, expr.CmpOpEq), within(f.daddr, own, expr.CmpOpNeq))
 		rules = append(rules,
 			match(toMachine, translated(), self, byGateway),

@@ -116,7 +116,8 @@ func newTarget(k vipKey, backends []netip.AddrPort, m manner) target {
 		affinity, t.affinity = 0, 0
 	}
 	h := sha256.New()
-	if affinity > 0 { // remembers clients, so it is one virtual port's own
+	fmt.Fprintln(h, "2") // the number of the rules' form: a chain whose name stays is not written anew
+	if affinity > 0 {    // remembers clients, so it is one virtual port's own
 		fmt.Fprintln(h, k.network, k.addr, k.proto, k.port, affinity)
 	}
 	fmt.Fprintln(h, t.family.suffix, t.backends)
