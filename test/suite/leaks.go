@@ -108,16 +108,31 @@ func (h *host) processes(out inventory) {
 }
 
 func (h *host) cgroups(out inventory) {
-	for _, pattern := range []string{"/sys/fs/cgroup/gondola/" + h.instance, "/sys/fs/cgroup/*/gondola/" + h.instance} {
-		roots, _ := filepath.Glob(pattern)
-		for _, root := range roots {
-			_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					out["cgroup "+path]++
-				}
-				return nil // it may go meanwhile
-			})
-		}
+	for _, hierarchy := range hierarchies() {
+		_ = filepath.WalkDir(h.cgroup(hierarchy), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				out["cgroup "+path]++
+			}
+			return nil // it may go meanwhile
+		})
+	}
+}
+
+// hierarchies are where cgroups may be: of v2, and of every controller of v1.
+func hierarchies() []string {
+	all, _ := filepath.Glob("/sys/fs/cgroup/*")
+	return append(all, "/sys/fs/cgroup")
+}
+
+// cgroup is the installation's own one.
+func (h *host) cgroup(hierarchy string) string {
+	return filepath.Join(hierarchy, "gondola", h.instance)
+}
+
+// mayHave takes for what was there before the installation's own cgroups, which come to a hierarchy with the first Machine that needs it.
+func (h *host) mayHave(before inventory) {
+	for _, hierarchy := range hierarchies() {
+		before["cgroup "+h.cgroup(hierarchy)] = 1
 	}
 }
 

@@ -40,6 +40,7 @@ func (h *host) runs(ctx context.Context, o options, first *progress, bin string,
 	if err != nil {
 		return nil, err
 	}
+	h.mayHave(before)
 	var done []*results
 	for i, name := range o.names() {
 		p := first
