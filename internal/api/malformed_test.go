@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,7 +113,7 @@ func mutate(r *rand.Rand, body string) string {
 	return string(b)
 }
 
-// spoil puts an odd value somewhere into v.
+// spoil returns v with an odd value somewhere in it.
 func spoil(r *rand.Rand, v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -121,6 +126,7 @@ func spoil(r *rand.Rand, v any) any {
 		}
 		slices.Sort(keys)
 		k := keys[r.IntN(len(keys))]
+		v = maps.Clone(v)
 		v[k] = spoil(r, v[k])
 		return v
 	case []any:
@@ -128,6 +134,7 @@ func spoil(r *rand.Rand, v any) any {
 			break
 		}
 		i := r.IntN(len(v))
+		v = slices.Clone(v)
 		v[i] = spoil(r, v[i])
 		return v
 	}
@@ -146,8 +153,42 @@ func bodyOf(method, path string) string {
 	return wellFormed[best]
 }
 
-// TestMalformed_NothingBreaksTheServer sends each route requests with something wrong in path, query, header or body. Some are right by chance:
-// those may do what they say.
+// badRequest makes a request of a route with something wrong in path, query, header or body. Some are right by chance.
+func badRequest(r *rand.Rand, method, pattern string, id gondola.MachineID) (req *http.Request, sent string) {
+	path := parameterRE.ReplaceAllStringFunc(pattern, func(name string) string {
+		switch odd := r.IntN(6) == 0; {
+		case odd:
+			return url.PathEscape(oddTexts[1+r.IntN(len(oddTexts)-1)])
+		case name == "{app}":
+			return "shop"
+		case name == "{id}":
+			return string(id)
+		}
+		return "none"
+	})
+	q := url.Values{}
+	for range r.IntN(3) {
+		q.Add(oddNames[r.IntN(len(oddNames))], oddTexts[r.IntN(len(oddTexts))])
+	}
+	query := q.Encode()
+	if r.IntN(20) == 0 {
+		query = "%zz&;=&" + query
+	}
+	if method != "GET" {
+		sent = mutate(r, bodyOf(method, pattern))
+	}
+	req = httptest.NewRequest(method, "http://gondola/", strings.NewReader(sent))
+	req.URL.RawPath, req.URL.RawQuery = path, query
+	req.URL.Path, _ = url.PathUnescape(path)
+	if r.IntN(8) == 0 {
+		req.Header.Set("fly-machine-lease-nonce", oddTexts[r.IntN(len(oddTexts))])
+	}
+	return req, sent
+}
+
+var parameterRE = regexp.MustCompile(`\{\w+\}`)
+
+// TestMalformed_NothingBreaksTheServer sends each route requests with something wrong, many at once. Those that are right may do what they say.
 func TestMalformed_NothingBreaksTheServer(t *testing.T) {
 	p := gondolatest.New(t, gondolatest.Options{Total: gondola.Resources{CPUMillis: 1000, MemoryBytes: 1 << 30}})
 	p.NewApp("shop")
@@ -156,65 +197,45 @@ func TestMalformed_NothingBreaksTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := api.New(api.Config{Server: p.Market, Auth: p.Auth, Version: "test", Log: discard})
-	parameter := regexp.MustCompile(`\{\w+\}`)
-	random := rand.New(rand.NewPCG(*seed, 7))
 	idle := runtime.NumGoroutine()
+	var mu sync.Mutex
 	statuses := map[int]int{}
-	for _, r := range api.RouteTable() {
+	send := func(route, n int, method, pattern string) {
+		req, sent := badRequest(rand.New(rand.NewPCG(*seed, uint64(route)<<32|uint64(n))), method, pattern, m.ID)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		req.Header.Set("Authorization", "Bearer "+p.Auth.Root())
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req.WithContext(ctx))
+		mu.Lock()
+		statuses[w.Code]++
+		mu.Unlock()
+		about := fmt.Sprintf("request %d of %s %s: %.200s %.2000s = %d %.2000s", n, method, pattern, req.URL, sent, w.Code, w.Body)
+		switch {
+		case w.Code >= 500 && w.Code != 501:
+			t.Error(about)
+		case w.Code >= 400 && w.Body.Len() > 4096:
+			t.Errorf("a refusal of %d bytes: %s", w.Body.Len(), about)
+		case w.Code >= 400 && !json.Valid(w.Body.Bytes()):
+			t.Errorf("a refusal that is not JSON: %s", about)
+		}
+	}
+	const atOnce = 16 // most of the time is that of requests that wait for what does not come
+	for route, r := range api.RouteTable() {
 		method, pattern := r[0], r[1]
 		if method == "DELETE" && pattern == "/v1/apps/{app}" {
 			continue // it would work; its path is tried as GET
 		}
-		body := bodyOf(method, pattern)
-		for n := range *malformed {
-			path := parameter.ReplaceAllStringFunc(pattern, func(name string) string {
-				switch odd := random.IntN(6) == 0; {
-				case odd:
-					return url.PathEscape(oddTexts[1+random.IntN(len(oddTexts)-1)])
-				case name == "{app}":
-					return "shop"
-				case name == "{id}":
-					return string(m.ID)
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range atOnce {
+			wg.Go(func() {
+				for n := int(next.Add(1)) - 1; n < *malformed && !t.Failed(); n = int(next.Add(1)) - 1 {
+					send(route, n, method, pattern)
 				}
-				return "none"
 			})
-			q := url.Values{}
-			for range random.IntN(3) {
-				q.Add(oddNames[random.IntN(len(oddNames))], oddTexts[random.IntN(len(oddTexts))])
-			}
-			query := q.Encode()
-			if random.IntN(20) == 0 {
-				query = "%zz&;=&" + query
-			}
-			sent := ""
-			if method != "GET" {
-				sent = mutate(random, body)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			req := httptest.NewRequestWithContext(ctx, method, "http://gondola/", strings.NewReader(sent))
-			u, err := url.Parse(path)
-			if err != nil {
-				t.Fatalf("%s: %v", path, err)
-			}
-			req.URL.Path, req.URL.RawPath, req.URL.RawQuery = u.Path, u.RawPath, query
-			req.Header.Set("Authorization", "Bearer "+p.Auth.Root())
-			if random.IntN(8) == 0 {
-				req.Header.Set("fly-machine-lease-nonce", oddTexts[random.IntN(len(oddTexts))])
-			}
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, req)
-			cancel()
-			statuses[w.Code]++
-			if w.Code >= 500 && w.Code != 501 {
-				t.Fatalf("request %d of %s %s: %s?%s %.2000s\n= %d %s", n, method, pattern, path, query, sent, w.Code, w.Body)
-			}
-			if w.Code >= 400 && w.Body.Len() > 4096 {
-				t.Errorf("%s %s?%.200s %.300s: a refusal of %d bytes", method, path, query, sent, w.Body.Len())
-			}
-			if w.Code >= 400 && !json.Valid(w.Body.Bytes()) {
-				t.Fatalf("%s %s: a refusal that is not JSON: %s", method, path, w.Body)
-			}
 		}
+		wg.Wait()
 	}
 	if statuses[400]+statuses[422] < statuses[200] {
 		t.Errorf("answers by status = %v: too few of the requests were bad", statuses)

@@ -90,9 +90,18 @@ func (f *file) change(ctx context.Context, do func(tx *sql.Tx) error) error {
 	}
 	defer tx.Rollback()
 	if err := do(tx); err != nil {
-		return f.fault(err)
+		return f.fault(takenBack(ctx, err))
 	}
-	return f.fault(tx.Commit())
+	return f.fault(takenBack(ctx, tx.Commit()))
+}
+
+// takenBack gives the reason why a transaction is over before its time: database/sql takes it back when its context ends, and says of what comes then
+// only that it is too late.
+func takenBack(ctx context.Context, err error) error {
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // snapshot runs reads that see one moment.
@@ -102,7 +111,7 @@ func (f *file) snapshot(ctx context.Context, do func(tx *sql.Tx) error) error {
 		return f.fault(err)
 	}
 	defer tx.Rollback()
-	return f.fault(do(tx))
+	return f.fault(takenBack(ctx, do(tx)))
 }
 
 // exec runs one statement that changes something.

@@ -126,7 +126,7 @@ func (w *Worker) signed(infos []gondola.ImageInfo) []gondola.ImageInfo {
 	return out
 }
 
-// PruneImages removes the images that no Machine uses, stopped ones included. ErrUnavailable while images are being pulled.
+// PruneImages removes the images that no Machine uses, stopped ones included. ErrConflict while images are being pulled.
 func (w *Worker) PruneImages(ctx context.Context) (int64, error) {
 	freed, err := w.pins.prune(func(inUse map[string]bool) (int64, error) {
 		rows, err := w.store.Machines(ctx)
@@ -145,7 +145,7 @@ func (w *Worker) PruneImages(ctx context.Context) (int64, error) {
 		return w.cfg.Host.PruneImages(ctx, inUse)
 	})
 	if errors.Is(err, errPulling) {
-		return 0, gondola.Errorf(gondola.ErrUnavailable, "images of worker %s are being pulled: try again when that is done", w.cfg.Name)
+		return 0, gondola.Errorf(gondola.ErrConflict, "images of worker %s are being pulled: try again when that is done", w.cfg.Name)
 	}
 	w.imagesChanged(ctx)
 	return freed, err
