@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -43,7 +44,7 @@ func named(worker gondola.WorkerName, err error) error {
 	if errors.As(err, &e) {
 		return &gondola.Error{Kind: e.Kind, Message: "worker " + string(worker) + ": " + err.Error(), Refusals: e.Refusals}
 	}
-	return errors.New("worker " + string(worker) + ": " + err.Error())
+	return fmt.Errorf("worker %s: %w", worker, err)
 }
 
 // SetServices implements gondola.Services: on all workers at once. One that does not answer gets them when it does again (Run).
