@@ -104,3 +104,24 @@ func TestSidecar_StopEndsItLastWithinTheSameGrace(t *testing.T) {
 		}
 	})
 }
+
+func TestStop_EachContainerOfAPodHasTwoSecondsFromItsOwnSignal(t *testing.T) {
+	grace := gondola.Duration(2 * time.Second)
+	main := named("main", restarting("always", "/program", "ignore"))
+	side := sidecar("side", "/program", "trap", ";", "sleep", "1", ";", "exit", "3")
+	stubborn := sidecar("stubborn", "/program", "ignore")
+	simulate(t, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, stubborn, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(time.Second)
+		if err := api.Stop(t.Context(), gondola.StopRequest{Timeout: &grace}); err != nil {
+			t.Fatal(err)
+		}
+		pass(4500 * time.Millisecond) // 2 s for main, which ends with the grace period, 2 s for stubborn after it
+		if s := now(t, api); s.Containers[1].State.ExitCode != 137 || s.Containers[0].State.Kind != gondola.ContainerRunning {
+			t.Errorf("states = %v, want stubborn killed and side being asked", kinds(s))
+		}
+		pass(time.Second)
+		if s := now(t, api); s.Phase != pilot.Ended || s.Containers[0].State.ExitCode != 3 {
+			t.Errorf("side = %+v, want it to have had the second that it needs", s.Containers[0].State)
+		}
+	})
+}

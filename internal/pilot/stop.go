@@ -70,6 +70,10 @@ func (s *Supervisor) deadline(c *Container, k kill, began time.Time) time.Time {
 	return asked
 }
 
+// leastGrace is how long a container of a Pod has from its stop signal, however little of the Pod's grace period is left: as with a kubelet
+// (minimumGracePeriodInSeconds in its kuberuntime package). A sidecar's turn may come when nothing is.
+const leastGrace = 2 * time.Second
+
 // terminate ends a container: pre-stop hook, stop signal, and SIGKILL when its time is over.
 func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits <-chan Exit) (Exit, bool) {
 	if k.note != "" {
@@ -91,8 +95,12 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 		s.log.Warn("a container cannot be asked to end", "container", c.Name, "err", err)
 	}
 	failpoint.Hit("pilot.stop.signalled")
+	var least time.Time
+	if s.kubernetes() {
+		least = time.Now().Add(leastGrace)
+	}
 	for {
-		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return s.deadline(c, k, began) }); ended || ctx.Err() != nil {
+		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return later(s.deadline(c, k, began), least) }); ended || ctx.Err() != nil {
 			return exit, ended
 		}
 		err := s.signal(ctx, c, "SIGKILL", true, signalTime)
@@ -107,6 +115,13 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 			return exit, ended
 		}
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // signal sends a signal; context.DeadlineExceeded if the sandbox does not take it in time.
