@@ -210,6 +210,8 @@ type ContainerState struct {
 	Signal     int           `json:"signal,omitempty"`
 	StartedAt  time.Time     `json:"started_at,omitzero"`  // running, ended
 	FinishedAt time.Time     `json:"finished_at,omitzero"` // ended
+	// ContainerID is the id of the run that ended; empty while there is none, or where it never began.
+	ContainerID string `json:"container_id,omitempty"`
 }
 
 // ContainerKind is one of waiting, running, exited.

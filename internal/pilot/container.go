@@ -89,9 +89,8 @@ func (s *Supervisor) awaitBackoff(ctx context.Context, c *Container) bool {
 		if r.Status.State.Kind != gondola.ContainerExited {
 			return false
 		}
-		r.Status.Last = &last
-		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CrashLoopBackOff",
-			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, c.Name, s.spec.label())}
+		r.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CrashLoopBackOff",
+			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, c.Name, s.spec.label())})
 		return true
 	}, gondola.Note{Warning: true, Reason: "BackOff",
 		Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, s.spec.label())})
@@ -113,9 +112,7 @@ func (s *Supervisor) giveUp(ctx context.Context, c *Container) {
 	}
 	s.ledger.change(c.Name, true, func(r *containerRecord) bool {
 		r.Done = true
-		if r.Status.State.Kind == gondola.ContainerWaiting && r.Status.Last != nil {
-			r.Status.State, r.Status.Last = *r.Status.Last, nil
-		}
+		r.rest()
 		return true
 	})
 }
@@ -130,13 +127,9 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 		return
 	}
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
-		if r.Status.State.Kind == gondola.ContainerExited {
-			last := r.Status.State
-			r.Status.Last = &last
-		}
+		r.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
 		r.Runs, r.Starts, r.Begun, r.Hooked = r.Runs+1, r.Starts+1, true, false
 		r.Status.RestartCount = r.Starts - 1
-		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
 		r.Status.ContainerID = fmt.Sprintf("gondola://%s/%s/%d", s.spec.Machine, c.Name, n)
 		r.Status.Ready, r.Status.Started = false, false
 		return true
@@ -165,7 +158,7 @@ func (s *Supervisor) start(ctx context.Context, c *Container) {
 	con.started()
 	hooked := c.Config.Gondola != nil && c.Config.Gondola.PostStart != nil
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
-		r.Status.State = gondola.ContainerState{Kind: gondola.ContainerRunning, StartedAt: time.Now()}
+		r.Status.State, r.Earlier = gondola.ContainerState{Kind: gondola.ContainerRunning, StartedAt: time.Now()}, nil
 		r.Status.Size = &size
 		if !hooked && !has(c, startupProbe) { // in one step with the news that it runs
 			r.Status.Started, r.Status.Ready = true, !has(c, readinessProbe)
@@ -242,12 +235,7 @@ func (s *Supervisor) cannotConfigure(ctx context.Context, c *Container, err erro
 		return
 	}
 	s.ledger.change(c.Name, false, func(r *containerRecord) bool {
-		state := gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CreateContainerConfigError", Message: err.Error()}
-		if r.Status.State.Kind == gondola.ContainerExited {
-			last := r.Status.State
-			r.Status.Last = &last
-		}
-		r.Status.State = state
+		r.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "CreateContainerConfigError", Message: err.Error()})
 		return true
 	})
 	s.ledger.note(true, c.Name, "Failed", "Error: "+err.Error())
@@ -365,11 +353,13 @@ func (s *Supervisor) ended(c *Container, state gondola.ContainerState) {
 				r.Failed = append(within(r.Failed, s.backoff().Forget, state.FinishedAt), state.FinishedAt)
 			}
 		}
-		r.Begun = false
+		if r.Begun {
+			state.ContainerID = r.Status.ContainerID
+		}
+		r.Begun, r.Earlier = false, nil
 		r.Status.State = state
 		if !r.Done && again { // nobody is to take its end for the container's
-			r.Status.Last = &state
-			r.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+			r.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
 		}
 		r.Status.Ready, r.Status.Started = r.Done && isInit(c) && good, false
 		return true

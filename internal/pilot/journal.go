@@ -61,6 +61,9 @@ type containerRecord struct {
 	Hooked bool                    `json:"hooked"`          // the post-start hook of the present run is through
 	Again  bool                    `json:"again,omitempty"` // the present run is to be ended, and another one begun whatever the policy says
 
+	// Earlier is how the run before that of Status.Last ended, while Status.Last is how the last one did because the container waits.
+	Earlier *gondola.ContainerState `json:"earlier,omitempty"`
+
 	// Failed are the ends that led to restarts within the window of the backoff, where restarts are counted that way.
 	Failed []time.Time `json:"failed,omitempty"`
 }
@@ -77,6 +80,22 @@ func (c *containerRecord) retries(window time.Duration, now time.Time, kubernete
 // within returns the times that are less than window before now.
 func within(times []time.Time, window time.Duration, now time.Time) []time.Time {
 	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return now.Sub(t) >= window })
+}
+
+// wait shows that the container waits for its next run: how the last one ended is past then.
+func (c *containerRecord) wait(state gondola.ContainerState) {
+	if c.Status.State.Kind == gondola.ContainerExited {
+		ended := c.Status.State
+		c.Earlier, c.Status.Last = c.Status.Last, &ended
+	}
+	c.Status.State = state
+}
+
+// rest shows that the container waits for no next run: its state is how the last one ended.
+func (c *containerRecord) rest() {
+	if c.Status.State.Kind == gondola.ContainerWaiting && c.Status.Last != nil {
+		c.Status.State, c.Status.Last, c.Earlier = *c.Status.Last, c.Earlier, nil
+	}
 }
 
 // run is the number of the present or last run.

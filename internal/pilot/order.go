@@ -179,21 +179,20 @@ func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 	case c.Begun && state.Kind != gondola.ContainerRunning: // it did not get as far as running: the next start is still the same one
 		c.Starts = max(c.Starts-1, 0)
 	case c.Begun:
-		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now,
+		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now, ContainerID: c.Status.ContainerID,
 			Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
 		if oom {
 			state.Reason = "OOMKilled"
 			state.Message = "The sandbox has used more memory than its limit."
 		}
 	}
-	if state.Kind == gondola.ContainerExited {
-		c.Status.Last = &state
-	}
-	c.Status.State = gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"}
+	c.Status.State = state
+	c.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
 	c.Status.Ready, c.Status.Started = false, false
 	c.Begun, c.Done, c.Hooked, c.Row, c.Again, c.Failed = false, false, false, 0, false, nil
 	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
-		c.Status.State, c.Status.Last, c.Done = *c.Status.Last, nil, true
+		c.Done = true
+		c.rest()
 	}
 	return c
 }

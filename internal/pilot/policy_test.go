@@ -26,7 +26,9 @@ func simulate(t *testing.T, spec pilot.Spec, test func(t *testing.T, d *fake.Dri
 func simulateWith(t *testing.T, check fake.Program, spec pilot.Spec, test func(t *testing.T, d *fake.Driver, api pilot.API)) {
 	t.Helper()
 	spec.Machine, spec.Version = "m1", "01"
-	spec.Dir, spec.RunDir = t.TempDir(), t.TempDir()
+	if spec.Dir == "" {
+		spec.Dir, spec.RunDir = t.TempDir(), t.TempDir()
+	}
 	synctest.Test(t, func(t *testing.T) {
 		d := fake.NewDriver()
 		d.Programs["hang"] = func(e program.Env) int { <-e.Done; return 0 }
@@ -399,6 +401,32 @@ func TestWatch_EndsWithTheFinalStatusOrThePilot(t *testing.T) {
 		}
 		if _, err := api.Watch(t.Context()); err != pilot.ErrGone {
 			t.Errorf("Watch of a dead pilot = %v, want ErrGone", err)
+		}
+	})
+}
+
+func TestRestart_EndsCarryTheirContainersIDAndTheRunBeforeStaysKnown(t *testing.T) {
+	spec := pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{restarting("always", "/program", "exit", "1")}}
+	spec.Machine, spec.Version, spec.Dir, spec.RunDir = "m1", "01", t.TempDir(), t.TempDir()
+	simulate(t, spec, func(t *testing.T, d *fake.Driver, api pilot.API) {
+		pass(11 * time.Second) // three runs, of which the third ended a second ago
+		c := now(t, api).Containers[0]
+		if c.State.Reason != "CrashLoopBackOff" || c.Last == nil || c.Last.ContainerID != c.ContainerID || c.ContainerID != "gondola://m1/app/2" {
+			t.Fatalf("in back-off: %+v, last %+v, want the last run's end with its id", c, c.Last)
+		}
+		if err := d.KillPilot("m1"); err != nil {
+			t.Fatal(err)
+		}
+		api, err := d.Launch(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		c = now(t, api).Containers[0]
+		if c.State.ContainerID != "gondola://m1/app/2" || c.Last == nil || c.Last.ContainerID != "gondola://m1/app/1" {
+			t.Errorf("stopped in back-off by the next pilot: state %+v, last %+v, want those of the runs 2 and 1", c.State, c.Last)
 		}
 	})
 }
