@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -50,6 +53,12 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 		out = append(out, st)
 	}
 	return out
+}
+
+// byName sorts statuses as a kubelet does all but those of init containers, which keep the spec's order.
+func byName(list []corev1.ContainerStatus) []corev1.ContainerStatus {
+	slices.SortFunc(list, func(a, b corev1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 func find(m *gondola.Machine, name string) *gondola.ContainerStatus {
@@ -105,13 +114,13 @@ func isInit(pod *corev1.Pod, name string) bool {
 func fill(st *corev1.ContainerStatus, c *gondola.ContainerStatus) {
 	st.RestartCount, st.ImageID, st.ContainerID, st.Ready = int32(c.RestartCount), c.ImageID, c.ContainerID, c.Ready
 	st.Started = ptr(c.Started)
-	st.State = state(c.State, c.ContainerID)
+	st.State = state(c.State)
 	if c.Last != nil {
-		st.LastTerminationState = state(*c.Last, c.ContainerID)
+		st.LastTerminationState = state(*c.Last)
 	}
 }
 
-func state(s gondola.ContainerState, id string) corev1.ContainerState {
+func state(s gondola.ContainerState) corev1.ContainerState {
 	switch s.Kind {
 	case gondola.ContainerRunning:
 		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(s.StartedAt).Rfc3339Copy()}}
@@ -125,7 +134,7 @@ func state(s gondola.ContainerState, id string) corev1.ContainerState {
 		}
 		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			ExitCode: int32(s.ExitCode), Signal: int32(s.Signal), Reason: reason, Message: s.Message,
-			StartedAt: metav1.NewTime(s.StartedAt).Rfc3339Copy(), FinishedAt: metav1.NewTime(s.FinishedAt).Rfc3339Copy(), ContainerID: id,
+			StartedAt: metav1.NewTime(s.StartedAt).Rfc3339Copy(), FinishedAt: metav1.NewTime(s.FinishedAt).Rfc3339Copy(), ContainerID: s.ContainerID,
 		}}
 	default:
 		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: s.Reason, Message: s.Message}}

@@ -38,6 +38,7 @@ func ephemeralStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed) []corev1
 		case observed != nil && observed.Ephemeral:
 			fill(&st, observed)
 			st.Ready, st.Started = false, nil
+			st.Resources = &corev1.ResourceRequirements{} // as a kubelet has it: it can have none
 		case refused != "":
 			now := metav1.NewTime(o.Now).Rfc3339Copy()
 			st.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 128, Reason: "Unsupported", Message: refused, StartedAt: now, FinishedAt: now}

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -206,13 +207,20 @@ func restartRules(c *corev1.Container) (out []gondola.RestartRule) {
 	return out
 }
 
-// podResources returns what the scheduler reckons with, and the Pod's limits; a limit that a container lacks is none of the Pod.
+// podResources returns what the scheduler reckons with, and the Pod's limits; a limit that a container lacks, an init
+// container too, is none of the Pod, as of the cgroup that a kubelet would make for it.
 func podResources(pod *corev1.Pod) (gondola.Resources, *gondola.Resources) {
-	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
-	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	for i := range pod.Spec.Containers {
+	requests, limits := podLists(pod)
+	r := gondola.Resources{CPUMillis: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value()}
+	return r, amount(limits)
+}
+
+func podLists(pod *corev1.Pod) (requests, limits corev1.ResourceList) {
+	requests = resource.PodRequests(pod, resource.PodResourcesOptions{})
+	limits = resource.PodLimits(pod, resource.PodResourcesOptions{})
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			_, limited := pod.Spec.Containers[i].Resources.Limits[name]
+			_, limited := c.Resources.Limits[name]
 			if whole := pod.Spec.Resources; whole != nil && !limited {
 				_, limited = whole.Limits[name]
 			}
@@ -221,8 +229,7 @@ func podResources(pod *corev1.Pod) (gondola.Resources, *gondola.Resources) {
 			}
 		}
 	}
-	r := gondola.Resources{CPUMillis: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value()}
-	return r, amount(limits)
+	return requests, limits
 }
 
 func amount(l corev1.ResourceList) *gondola.Resources {

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	sums "k8s.io/component-helpers/resource"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"gondola"
@@ -117,17 +118,22 @@ func withAmount(l corev1.ResourceList, r gondola.Resources) corev1.ResourceList 
 	return out
 }
 
-// podLevel writes what is allocated to the Pod as a whole, and what it has, for a Pod that says so itself.
-func podLevel(pod *corev1.Pod, s *corev1.PodStatus, m *gondola.Machine) {
-	if pod.Spec.Resources == nil || !hasSandbox(m) {
+// podLevel writes what is allocated to the Pod as a whole, and what it has: the sums of its containers, where the Pod itself says nothing. While a
+// resize is on its way, what was stays. A kubelet reads the limits of a Pod that runs from its cgroup, which has one where all containers have.
+func podLevel(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine) {
+	if Resized(pod, m) {
 		return
 	}
-	if !Resized(pod, m) {
-		s.AllocatedResources = pod.Spec.Resources.Requests.DeepCopy()
-		if m.Gondola.Resize == nil {
-			s.Resources = pod.Spec.Resources.DeepCopy()
-		}
+	requests := sums.PodRequests(pod, sums.PodResourcesOptions{})
+	s.AllocatedResources = requests
+	if m != nil && m.Gondola != nil && m.Gondola.Resize != nil {
+		return
 	}
+	limits := sums.PodLimits(pod, sums.PodResourcesOptions{})
+	if old.Phase == corev1.PodRunning {
+		_, limits = podLists(pod)
+	}
+	s.Resources = &corev1.ResourceRequirements{Requests: requests.DeepCopy(), Limits: limits}
 }
 
 // resizeConditions tell of a resize that is asked for, and of one that is under way.

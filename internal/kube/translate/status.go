@@ -44,6 +44,11 @@ type Waiting struct{ Container, Reason, Message string }
 func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus {
 	old := pod.Status.DeepCopy()
 	s := old.DeepCopy()
+	if terminal(old.Phase) && old.ObservedGeneration != 0 { // nobody looks at what is changed in its spec any more
+		last := *pod
+		last.Generation = old.ObservedGeneration
+		pod = &last
+	}
 	s.ObservedGeneration = podutil.CalculatePodStatusObservedGeneration(pod)
 	s.QOSClass = old.QOSClass
 	if s.QOSClass == "" {
@@ -53,25 +58,37 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 		s.StartTime = ptr(metav1.NewTime(o.Now).Rfc3339Copy())
 	}
 	s.InitContainerStatuses = containerStatuses(pod, m, o, pod.Spec.InitContainers, old.InitContainerStatuses)
-	s.ContainerStatuses = containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses)
-	s.EphemeralContainerStatuses = ephemeralStatuses(pod, m, o)
-	s.Phase = phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
+	s.ContainerStatuses = byName(containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses))
+	s.EphemeralContainerStatuses = byName(ephemeralStatuses(pod, m, o))
+	judged := phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
+	s.Phase = judged
+	if o.Over && !terminal(judged) { // it never came to its containers' end, and never will
+		s.Phase = corev1.PodFailed
+	}
 	if s.Phase != old.Phase {
 		s.Reason, s.Message = "", ""
 	}
 	if o.Failure != nil {
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, o.Failure.Reason, o.Failure.Message
+		judged = s.Phase
 	}
-	if old.Phase == corev1.PodFailed || old.Phase == corev1.PodSucceeded { // never left
+	if terminal(old.Phase) { // never left
 		s.Phase, s.Reason, s.Message = old.Phase, old.Reason, old.Message
+		if _, c := podutil.GetPodConditionFromList(old.Conditions, corev1.PodReady); c == nil || c.Reason != kubeletstatus.ContainersNotReady {
+			judged = old.Phase
+		}
 	}
 	addresses(s, m, o)
-	podLevel(pod, s, m)
-	conditions(pod, old, s, m, o)
+	podLevel(pod, old, s, m)
+	conditions(pod, old, s, judged, m, o)
 	if o.Failure != nil && o.Failure.Disrupted {
 		disrupted(old, s, pod, o)
 	}
 	return *s
+}
+
+func terminal(phase corev1.PodPhase) bool {
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }
 
 // disrupted adds the condition by which a controller knows that the Pod did not fail by itself.
@@ -118,8 +135,9 @@ func onePerFamily(list []netip.Addr) []netip.Addr {
 	return out
 }
 
-// conditions writes the conditions that are a kubelet's and keeps all others.
-func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, o Observed) {
+// conditions writes the conditions that are a kubelet's and keeps all others. judged is the phase as the containers alone make it: a Pod that is
+// ended before its containers were begun is Failed, and still one whose containers are not ready.
+func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, judged corev1.PodPhase, m *gondola.Machine, o Observed) {
 	owned := []corev1.PodConditionType{corev1.PodResizePending, corev1.PodResizeInProgress, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled}
 	s.Conditions = nil
 	for _, c := range old.Conditions {
@@ -127,7 +145,7 @@ func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, o
 			s.Conditions = append(s.Conditions, c)
 		}
 	}
-	if s.Phase != corev1.PodSucceeded && s.Phase != corev1.PodFailed {
+	if !terminal(s.Phase) {
 		s.Conditions = append(s.Conditions, resizeConditions(pod, old, m, o)...)
 	}
 	all := append(slices.Clone(s.InitContainerStatuses), s.ContainerStatuses...)
@@ -138,9 +156,9 @@ func conditions(pod *corev1.Pod, old, s *corev1.PodStatus, m *gondola.Machine, o
 	}
 	fresh := []corev1.PodCondition{
 		sandbox,
-		kubeletstatus.GeneratePodInitializedCondition(pod, old, all, s.Phase),
-		kubeletstatus.GeneratePodReadyCondition(pod, old, s.Conditions, all, s.Phase),
-		kubeletstatus.GenerateContainersReadyCondition(pod, old, all, s.Phase),
+		kubeletstatus.GeneratePodInitializedCondition(pod, old, all, judged),
+		kubeletstatus.GeneratePodReadyCondition(pod, old, s.Conditions, all, judged),
+		kubeletstatus.GenerateContainersReadyCondition(pod, old, all, judged),
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue,
 			ObservedGeneration: podutil.CalculatePodConditionObservedGeneration(old, pod.Generation, corev1.PodScheduled)},
 	}
@@ -163,7 +181,7 @@ func hasSandbox(m *gondola.Machine) bool {
 // phase follows the kubelet's getPhase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase.
 func phase(pod *corev1.Pod, inits, apps []corev1.ContainerStatus, over bool) corev1.PodPhase {
 	var n counts
-	if n.addInits(pod, inits, over) {
+	if n.addInits(pod, inits) {
 		return corev1.PodFailed
 	}
 	for i := range pod.Spec.Containers {
@@ -212,7 +230,7 @@ type counts struct {
 }
 
 // addInits counts init containers and sidecars, and says whether one has failed for good. That a sidecar has ended means nothing.
-func (n *counts) addInits(pod *corev1.Pod, inits []corev1.ContainerStatus, over bool) (failed bool) {
+func (n *counts) addInits(pod *corev1.Pod, inits []corev1.ContainerStatus) (failed bool) {
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		st, _ := podutil.GetContainerStatus(inits, c.Name)
@@ -229,7 +247,7 @@ func (n *counts) addInits(pod *corev1.Pod, inits []corev1.ContainerStatus, over 
 			}
 		case ended == nil:
 			n.pending++
-		case ended.ExitCode != 0 && (over || !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode)):
+		case ended.ExitCode != 0 && !podutil.ContainerShouldRestart(*c, pod.Spec, ended.ExitCode):
 			return true
 		case ended.ExitCode != 0: // it runs again
 			n.pending++
