@@ -5,6 +5,7 @@
 # make conformance  runs the conformance suite of Kubernetes: FOCUS='regexp' a part of it, RESUME=1 what has not passed yet, DRIVERS=gvisor+runc;
 #                   REPEAT=2 twice on one cluster, KILL=1 once more with kill -9 of the daemon in the middle
 # make drivers  runs the drivers' suite on gVisor, runc and fake, and writes docs/drivers.md
+# make oracle  lives Pods' lives on a real kubelet and on Gondola and compares the statuses, about two minutes: CHECKS=20 with 20 random ones, not 10
 # make crash  kills daemon and pilots at every step, and writes docs/crash-safety.md
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ ASSETS := cmd/gondola/assets
 KUBE := gondola/bench gondola/cmd/gondola gondola/internal/kube/... gondola/test/... gondola/virtualkubelet
 LIGHT = $(shell go list ./... | grep -v -E '^gondola/(cmd/gondola$$|internal/kube|test|bench$$|virtualkubelet$$)')
 
-.PHONY: build small up test check race lint bench drivers crash crash-on overload conformance conformance-quick apt clean
+.PHONY: build small up test check race lint bench drivers oracle crash crash-on overload conformance conformance-quick apt clean
 
 build: small
 	go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gondola ./cmd/gondola
@@ -65,6 +66,10 @@ bench: apt build
 # Case by driver: what passes, and what is left out for which missing capability. About two minutes.
 drivers: apt
 	GONDOLA_DRIVERS_REPORT=yes go test -count 1 -timeout 15m -v -run 'TestReport' ./internal/driver/drivertest
+
+# A module of its own, for it links the kubelet. A failed random life is not made smaller for long: each try is another life.
+oracle:
+	cd test/oracle && go test -count 1 -timeout 20m -parallel 100 . -lives $(or $(CHECKS),10) -rapid.checks 1 -rapid.shrinktime 1s -rapid.nofailfile
 
 # Every failpoint in every operation that reaches it, at its first hits and as three seeds choose: the table of docs/crash-safety.md. It takes
 # An hour and a half to two hours; where it was ended, crash-on goes on.
