@@ -76,7 +76,7 @@ func container(name string, f func(*corev1.Container)) func(*corev1.PodSpec) {
 // probes gives a container a probe of each kind, which is asked every second and has to fail twice.
 func probes(name string, kinds ...string) func(*corev1.PodSpec) {
 	return container(name, func(c *corev1.Container) {
-		k := corev1.Probe{PeriodSeconds: 1, FailureThreshold: 2}
+		k := corev1.Probe{PeriodSeconds: 1, FailureThreshold: 2, TimeoutSeconds: 30} // a busy machine fails no probe
 		if slices.Contains(kinds, startup) {
 			c.StartupProbe = k.DeepCopy()
 		}

@@ -18,13 +18,24 @@ func TestRandomLives(t *testing.T) {
 	for i := range *random {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			t.Parallel()
-			rapid.Check(t, func(t *rapid.T) {
-				l := draw(t)
-				t.Logf("%s", describe(l))
-				h.live(t, l)
+			rapid.Check(t, func(r *rapid.T) {
+				l := draw(r)
+				h.live(loud{r, t, describe(l)}, l)
 			})
 		})
 	}
+}
+
+// loud tells of a failure when it is found, not only when package rapid has tried to make it smaller.
+type loud struct {
+	*rapid.T
+	test *testing.T
+	life string
+}
+
+func (l loud) Fatalf(format string, args ...any) {
+	l.test.Logf("%s\n%s", l.life, fmt.Sprintf(format, args...))
+	l.T.Fatalf(format, args...)
 }
 
 var number atomic.Int64 // of random lives: their names
