@@ -61,8 +61,32 @@ func (h *house) live(t reporter, l life) {
 	defer p.remove()
 	p.step(step{name: "created", do: func(p *play) error { return p.create(l.spec) }, until: begun(first(l.spec), 1)})
 	for _, s := range l.steps {
+		if name, runs := p.due(); name != "" {
+			p.step(step{name: name + " starts again", do: func(*play) error { return nil }, until: begun(name, runs+1)})
+		}
 		p.step(s)
 	}
+}
+
+// due names a container whose back-off is about to end, and how many runs it has begun: what happened now would meet the two sides on different
+// sides of it.
+func (p *play) due() (container string, runs int) {
+	seen, _ := p.pods.look(kubelets, p.name)
+	for _, c := range containers(seen.pod) {
+		w, last := c.State.Waiting, c.LastTerminationState.Terminated
+		if w == nil || w.Reason != "CrashLoopBackOff" || last == nil {
+			continue
+		}
+		var text string
+		if _, err := fmt.Sscanf(w.Message, "back-off %s restarting", &text); err != nil {
+			continue
+		}
+		if d, err := time.ParseDuration(text); err == nil && time.Until(last.FinishedAt.Add(d)) < 3*time.Second {
+			a, _ := p.stage.look(part{kubelets, p.name, c.Name})
+			return c.Name, a.begun
+		}
+	}
+	return "", 0
 }
 
 // first is a container that begins by itself, as the last of those that do where no probe is in the way.
