@@ -95,6 +95,8 @@ func (n *Network) admit(link int, m member) error {
 	for _, i := range stale {
 		delete(n.members, i)
 	}
+	delete(n.gone, m.v4)
+	delete(n.gone, m.v6)
 	n.members[index] = m
 	n.policies.take(d)
 	return nil
@@ -115,6 +117,7 @@ func (n *Network) dismiss(id gondola.MachineID) error {
 		}
 		n.policies.take(d)
 		delete(n.members, index)
+		n.endFlows(m.v4, m.v6)
 	}
 	return nil
 }
