@@ -46,7 +46,7 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 			r.State, r.Target, r.Allocated, r.Final, r.Reason, r.Message = gondola.Starting, gondola.Started, want, nil, "", ""
 		}, event{kind: "start", source: "user"})
 	})
-	return res, err
+	return written(err, &res)
 }
 
 // take commits capacity for a Machine that is there already; the error's words are Fly.io's, by which flyctl knows to look elsewhere.
@@ -151,7 +151,7 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 		v = *w.hub.view(m.id)
 		return nil
 	})
-	return v, err
+	return written(err, &v)
 }
 
 func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config *gondola.Config) error {

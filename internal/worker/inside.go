@@ -33,7 +33,7 @@ func (w *Worker) pilot(ctx context.Context, ref gondola.Ref) (pilot.API, error) 
 		}
 		return gondola.Errorf(gondola.ErrPrecondition, "machine %s is not running: it is %s", m.id, m.rec.State)
 	})
-	return api, err
+	return written(err, &api)
 }
 
 // piloted turns a pilot's errors into the contract's.

@@ -29,7 +29,7 @@ func (w *Worker) AcquireLease(ctx context.Context, ref gondola.Ref, req gondola.
 		}
 		return m.commit(inner, func(r *record) { r.Lease = &lease })
 	})
-	return lease, err
+	return written(err, &lease)
 }
 
 // Lease implements gondola.Leases.
@@ -46,7 +46,7 @@ func (w *Worker) Lease(ctx context.Context, ref gondola.Ref) (gondola.Lease, err
 		lease = *m.rec.Lease
 		return nil
 	})
-	return lease, err
+	return written(err, &lease)
 }
 
 // ReleaseLease implements gondola.Leases.

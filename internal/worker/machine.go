@@ -191,6 +191,15 @@ func (m *machine) do(ctx context.Context, f func(ctx context.Context) error) err
 	}
 }
 
+// written is what a closure of do has written, or nothing where do has an error: the closure may be at work still.
+func written[T any](err error, v *T) (T, error) {
+	if err != nil {
+		var nothing T
+		return nothing, err
+	}
+	return *v, nil
+}
+
 func (m *machine) gone() error {
 	if m.w.lookup(gondola.Ref{ID: m.id}) == nil {
 		return gondola.Errorf(gondola.ErrPrecondition, "machine %s is destroyed: create another", m.id)

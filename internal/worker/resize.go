@@ -36,7 +36,7 @@ func (w *Worker) Resize(ctx context.Context, ref gondola.Ref, req gondola.Resize
 		v = *w.hub.view(m.id)
 		return nil
 	})
-	return v, err
+	return written(err, &v)
 }
 
 func (m *machine) resizeTo(ctx context.Context, req gondola.ResizeRequest) error {
