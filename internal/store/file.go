@@ -96,12 +96,12 @@ func (f *file) change(ctx context.Context, do func(tx *sql.Tx) error) error {
 }
 
 // takenBack gives the reason why a transaction is over before its time: database/sql takes it back when its context ends, and says of what comes then
-// only that it is too late.
+// only, in several words, that it is too late.
 func takenBack(ctx context.Context, err error) error {
-	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
-		return ctx.Err()
+	if err == nil || ctx.Err() == nil || errors.As(err, new(*gondola.Error)) {
+		return err
 	}
-	return err
+	return ctx.Err()
 }
 
 // snapshot runs reads that see one moment.
@@ -133,6 +133,9 @@ func collect[T any](rows *sql.Rows, err error, scan func(scan func(...any) error
 	for rows.Next() {
 		v, err := scan(rows.Scan)
 		if err != nil {
+			if ended := rows.Err(); ended != nil { // by the context, under our hands
+				return nil, ended
+			}
 			return nil, err
 		}
 		all = append(all, v)

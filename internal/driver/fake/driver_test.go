@@ -58,6 +58,15 @@ func TestLaunch_RunsAndStops(t *testing.T) {
 	if err != nil || status.Code != 7 || out.String() != "hi\n" {
 		t.Fatalf("Exec = %v, %v, %q", status, err, out.String())
 	}
+	r, err := pilot.OpenLog(t.Context(), spec.Dir, gondola.LogOptions{Container: "main", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	ready := make([]byte, len("ready\n")) // from then on it traps signals
+	if _, err := io.ReadFull(r, ready); err != nil {
+		t.Fatal(err)
+	}
 	if err := api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,16 +74,11 @@ func TestLaunch_RunsAndStops(t *testing.T) {
 	if got := st.Containers[0].State; got.Kind != gondola.ContainerExited || got.ExitCode != 0 || got.Reason != "Completed" {
 		t.Errorf("state = %+v", got)
 	}
-	r, err := pilot.OpenLog(t.Context(), spec.Dir, gondola.LogOptions{Container: "main", Follow: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
 	var log strings.Builder
 	if _, err := io.Copy(&log, r); err != nil {
 		t.Fatal(err)
 	}
-	if log.String() != "ready\ngot SIGTERM\n" {
-		t.Errorf("log = %q", log.String())
+	if string(ready)+log.String() != "ready\ngot SIGTERM\n" {
+		t.Errorf("log = %q", string(ready)+log.String())
 	}
 }
