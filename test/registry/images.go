@@ -10,7 +10,7 @@ func images(demo string, given []string) map[string]program {
 		"debian/nginx": {paths: []string{"/usr/sbin/nginx", "/etc/nginx/nginx.conf", "/etc/nginx/mime.types", "/etc/nginx/sites-enabled/default", "/var/www/html"},
 			dirs: []string{"/var/log/nginx", "/var/lib/nginx", "/run", "/tmp"}, cmd: []string{"/usr/sbin/nginx", "-g", "daemon off; error_log stderr;"}},
 		"debian/busybox": {paths: []string{"/bin/busybox"}, entry: []string{"/bin/busybox"}, cmd: []string{"sleep", "3600"}},
-		"debian/wrk": {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
+		"debian/wrk":     {paths: []string{"/usr/bin/wrk", "/etc/services"}, dirs: []string{"/tmp"}, cmd: []string{"/usr/bin/wrk"}},
 		"debian/redis": {paths: []string{"/usr/bin/redis-server", "/usr/bin/redis-cli", "/usr/bin/redis-benchmark", "/bin/sh", "/etc/services"},
 			dirs: []string{"/data", "/tmp"}, user: "redis",
 			cmd: []string{"/usr/bin/redis-server", "--dir", "/data", "--protected-mode", "no"}},
