@@ -96,7 +96,7 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 	}
 	failpoint.Hit("pilot.stop.signalled")
 	var least time.Time
-	if s.kubernetes() {
+	if s.kubernetes() && !s.atOnce() {
 		least = time.Now().Add(leastGrace)
 	}
 	for {
@@ -115,6 +115,15 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 			return exit, ended
 		}
 	}
+}
+
+// atOnce says whether the Machine was told to stop with no time at all, as for a Pod that is deleted by force.
+func (s *Supervisor) atOnce() bool {
+	if !s.stopping() {
+		return false
+	}
+	req := s.stopRequest()
+	return req.Timeout != nil && *req.Timeout == 0
 }
 
 func later(a, b time.Time) time.Time {
