@@ -1,48 +1,11 @@
 package network
 
 import (
-	"maps"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// goneFor is how long an address counts as one of which a Machine has just gone: by then no service leads to it.
-const goneFor = time.Minute
-
-// goneFlows matches the flows that lead to addresses whose Machines have gone.
-type goneFlows map[netip.Addr]time.Time
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (g goneFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	a, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
-	_, gone := g[a.Unmap()]
-	return gone
-}
-
-// endFlows forgets the flows to addresses whose Machines have gone. A sandbox that is killed closes no connection; what is sent on by one through a
-// virtual port is then a new flow to another backend, which does not know it and resets it: the client knows at once, and not after its own
-// timeout. The addresses are remembered for a while, for a port may lead there until its service is set.
-func (n *Network) endFlows(gone ...netip.Addr) {
-	for _, a := range gone {
-		if a.IsValid() {
-			n.gone[a] = time.Now()
-		}
-	}
-	maps.DeleteFunc(n.gone, func(_ netip.Addr, at time.Time) bool { return time.Since(at) > goneFor })
-	for _, f := range families() {
-		flows := maps.Clone(n.gone)
-		maps.DeleteFunc(flows, func(a netip.Addr, _ time.Time) bool { return familyOf(a) != f })
-		if len(flows) == 0 {
-			continue
-		}
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.netlink), goneFlows(flows)); err != nil {
-			n.log.Warn("cannot end connections to machines that are gone", "error", err)
-		}
-	}
-}
 
 // staleFlows matches the UDP flows to virtual ports that go where the ports no longer lead, into the void for as long as their client goes on. What
 // TCP connections of a backend that is still there become of is its own to say.
@@ -76,7 +39,6 @@ func addrPort(ip []byte, port uint16) netip.AddrPort {
 }
 
 func (n *Network) forgetFlows(d serviceDiff) {
-	n.endFlows()
 	for _, f := range families() {
 		stale := staleFlows{ports: map[netip.AddrPort]map[netip.AddrPort]bool{}}
 		add := func(k vipKey, t target) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -169,6 +170,12 @@ func (n *Network) ensureGateway() error {
 	return nil
 }
 
+// ensureNobody makes the addresses of Machines that are not here lead to lo, where the firewall refuses them at once: otherwise they would go
+// to the host's default gateway, if it has one, and wander. Routes of others, to Machines on other hosts, are more specific.
+func (n *Network) ensureNobody() error {
+	return errors.Join(n.ensureRoute(ServiceRange{Prefix: n.plan.prefix()}), n.addRoute(SixPN(), nil))
+}
+
 func (n *Network) ensureAddress(a netip.Addr) error {
 	if err := n.state.update(func(r *hostRecord) { r.Addresses = include(r.Addresses, a) }); err != nil {
 		return err
@@ -211,16 +218,21 @@ func (n *Network) ensureRoute(r ServiceRange) error {
 	if source.Is4() != r.Prefix.Addr().Is4() {
 		return gondola.Errorf(gondola.ErrInvalid, "Service range %s: source %s is of the other address family", r.Prefix, source)
 	}
-	if err := n.state.update(func(s *hostRecord) { s.Routes = include(s.Routes, r.Prefix.Masked()) }); err != nil {
+	return n.addRoute(r.Prefix, source.AsSlice())
+}
+
+// addRoute leads a range to lo. If source is nil the kernel chooses one, as for the range that all instances on a host have together.
+func (n *Network) addRoute(p netip.Prefix, source net.IP) error {
+	if err := n.state.update(func(s *hostRecord) { s.Routes = include(s.Routes, p.Masked()) }); err != nil {
 		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	err = netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(r.Prefix), Src: source.AsSlice(), Scope: unix.RT_SCOPE_LINK})
+	err = netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p), Src: source, Scope: unix.RT_SCOPE_LINK})
 	if err != nil {
-		return fmt.Errorf("add route to Service range %s: %w", r.Prefix, err)
+		return fmt.Errorf("add route to %s: %w", p, err)
 	}
 	return nil
 }
@@ -231,7 +243,7 @@ func (n *Network) removeRoute(p netip.Prefix) error {
 		return err
 	}
 	if err := netlink.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p)}); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove route to Service range %s: %w", p, err)
+		return fmt.Errorf("remove route to %s: %w", p, err)
 	}
 	return n.state.update(func(r *hostRecord) {
 		r.Routes = slices.DeleteFunc(r.Routes, func(q netip.Prefix) bool { return p.Masked() == q })

@@ -176,7 +176,8 @@ func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
 	if err := n.closePorts(id); err != nil {
 		return err
 	}
-	if err := n.dismiss(id); err != nil {
+	free, err := n.dismiss(id)
+	if err != nil {
 		return err
 	}
 	failpoint.Hit("network.detach.dismissed")
@@ -191,6 +192,7 @@ func (n *Network) remove(h *netlink.Handle, id gondola.MachineID) error {
 	case !errors.As(err, new(netlink.LinkNotFoundError)):
 		return err
 	}
+	n.endFlows(free...)
 	failpoint.Hit("network.detach.link")
 	return removeNetNS(filepath.Join(netnsDir, n.netnsName(id)))
 }

@@ -95,15 +95,13 @@ func (n *Network) admit(link int, m member) error {
 	for _, i := range stale {
 		delete(n.members, i)
 	}
-	delete(n.gone, m.v4)
-	delete(n.gone, m.v6)
 	n.members[index] = m
 	n.policies.take(d)
 	return nil
 }
 
-// dismiss undoes admit.
-func (n *Network) dismiss(id gondola.MachineID) error {
+// dismiss undoes admit and returns the addresses that are free then.
+func (n *Network) dismiss(id gondola.MachineID) (free []netip.Addr, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for index, m := range n.members {
@@ -113,13 +111,13 @@ func (n *Network) dismiss(id gondola.MachineID) error {
 		d := n.planPolicies(nil, []netip.Addr{m.v4, m.v6})
 		err := n.transact(func(c *nftables.Conn) error { return errors.Join(n.deleteMember(c, index, m), n.writePolicies(c, d)) })
 		if err != nil {
-			return fmt.Errorf("take %s out of the firewall: %w", id, err)
+			return nil, fmt.Errorf("take %s out of the firewall: %w", id, err)
 		}
 		n.policies.take(d)
 		delete(n.members, index)
-		n.endFlows(m.v4, m.v6)
+		free = append(free, m.v4, m.v6)
 	}
-	return nil
+	return free, nil
 }
 
 func (n *Network) deleteMember(c *nftables.Conn, index uint32, m member) error {
@@ -174,7 +172,7 @@ func (n *Network) loadMembersLocked() error {
 			delete(members, index)
 		}
 	}
-	return n.transact(func(c *nftables.Conn) error {
+	err = n.transact(func(c *nftables.Conn) error {
 		for index, m := range members {
 			if err := n.deleteMember(c, index, m); err != nil {
 				return err
@@ -182,13 +180,21 @@ func (n *Network) loadMembersLocked() error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		n.endFlows(m.v4, m.v6)
+	}
+	return nil
 }
 
 // closed are the destinations beyond the host that a Machine may not reach unless a rule before says so: Machines of other networks, and
 // what is link-local, such as the metadata services of clouds.
 func (n *Network) closed(f family) []netip.Prefix {
-	if f.words == 1 {
-		return []netip.Prefix{n.plan.prefix(), netip.MustParsePrefix("169.254.0.0/16")}
+	linkLocal := netip.MustParsePrefix("169.254.0.0/16")
+	if f.words == 4 {
+		linkLocal = netip.MustParsePrefix("fe80::/10")
 	}
-	return []netip.Prefix{SixPN(), netip.MustParsePrefix("fe80::/10")}
+	return []netip.Prefix{n.own(f), linkLocal}
 }

@@ -27,7 +27,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -62,7 +61,6 @@ type Network struct {
 	mu       sync.Mutex     // guards what follows and every change of the nftables table
 	changes  *nftables.Conn // If nil, not connected.
 	members  map[uint32]member
-	gone     map[netip.Addr]time.Time             // addresses of Machines that have gone a moment ago (endFlows)
 	vips     map[vipKey]string                    // virtual port → its chain
 	owners   map[netip.Addr]networkKey            // virtual address → whose it is
 	claims   map[vipKey]claim                     // public port → whose it is
@@ -92,6 +90,9 @@ func Open(cfg Config) (*Network, error) {
 	if err := n.ensureGateway(); err != nil {
 		return nil, err
 	}
+	if err := n.ensureNobody(); err != nil {
+		return nil, err
+	}
 	if err := n.openTable(); err != nil {
 		return nil, err
 	}
@@ -109,7 +110,6 @@ func newNetwork(cfg Config) (*Network, error) {
 		state:    &hostState{file: cfg.StateFile},
 		table:    &nftables.Table{Name: tableName(cfg.Instance), Family: nftables.TableFamilyINet},
 		members:  map[uint32]member{},
-		gone:     map[netip.Addr]time.Time{},
 		vips:     map[vipKey]string{},
 		owners:   map[netip.Addr]networkKey{},
 		claims:   map[vipKey]claim{},

@@ -95,7 +95,7 @@ func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := map[netip.Prefix]bool{}
+	own := map[netip.Prefix]bool{SixPN(): true} // of all instances
 	for _, p := range state.Routes {
 		own[p] = true
 	}

@@ -78,15 +78,17 @@ func (n *Network) purgeHost() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	others, err := n.otherInstances()
+	errs := []error{err}
 	for _, p := range state.Routes {
+		if p == SixPN() && len(others) > 0 {
+			continue // theirs as well
+		}
 		errs = append(errs, n.removeRoute(p))
 	}
 	for _, a := range append(slices.Clone(state.Addresses), n.gateway4, n.gateway6) {
 		errs = append(errs, n.removeAddress(a))
 	}
-	others, err := n.otherInstances()
-	errs = append(errs, err)
 	if len(others) > 0 {
 		n.log.Info("leaving sysctls as they are: another instance runs", "tables", others)
 		return errors.Join(errs...)

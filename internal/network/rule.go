@@ -160,6 +160,12 @@ func translated() []expr.Any {
 	return ctHas(expr.CtKeySTATUS, ipsDstNAT)
 }
 
+func untranslated() []expr.Any {
+	is := translated()
+	is[len(is)-1].(*expr.Cmp).Op = expr.CmpOpEq
+	return is
+}
+
 // marked matches packets whose mark has the bit.
 func marked(bit uint32) []expr.Any {
 	return []expr.Any{
@@ -185,6 +191,15 @@ func local() []expr.Any {
 func notLocal() []expr.Any {
 	return []expr.Any{&expr.Fib{Register: reg(0), FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: native32(unix.RTN_LOCAL)}}
+}
+
+// toNobody matches destinations that the host's routes lead to lo, which the kernel makes a refusal for IPv6. It can be asked only before the
+// decision (prerouting).
+func toNobody(f family) []expr.Any {
+	if f.words == 4 {
+		return []expr.Any{&expr.Fib{Register: reg(0), FlagDADDR: true, FlagPRESENT: true, ResultOIF: true}, equal(0, []byte{0})}
+	}
+	return []expr.Any{&expr.Fib{Register: reg(0), FlagDADDR: true, ResultOIFNAME: true}, equal(0, []byte("lo\x00"))}
 }
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/google/nftables"
@@ -238,11 +239,11 @@ func (n *Network) writeTable(c *nftables.Conn) error {
 		{base("prerouting-guard", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw), n.fromMachines(goTo(chainGuard))},
 		{base("prerouting", nat, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), append(n.serviceRules(true), n.publicRules()...)},
 		// Here and not in forward: IPv6 has no routes to lo for what is forwarded. After translation, which makes priority -90.
-		{base("prerouting-refuse", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-90)), refuseServices(n.fromMachines(nil)[0])},
+		{base("prerouting-refuse", filter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-90)), append(refuseServices(), n.refuseNobody(false)...)},
 		{base("output-nat", nat, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), append(n.serviceRules(false), n.publicRules()...)},
 		{base("forward", filter, nftables.ChainHookForward, nftables.ChainPriorityFilter), n.forwardRules()},
 		{base("input", filter, nftables.ChainHookInput, nftables.ChainPriorityFilter), append(refusePooled(), n.fromMachines(goTo(chainHost))...)},
-		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), refuseServices(nil)},
+		{base("output", filter, nftables.ChainHookOutput, nftables.ChainPriorityFilter), append(refuseServices(), n.refuseNobody(true)...)},
 		// After the rules of the house, which decide what is possible at all.
 		{base("policy-forward", filter, nftables.ChainHookForward, nftables.ChainPriorityRef(10)), policyRules(false)},
 		{base("policy-input", filter, nftables.ChainHookInput, nftables.ChainPriorityRef(10)), policyRules(true)},
@@ -331,13 +332,34 @@ func (n *Network) forwardRules() [][]expr.Any {
 
 // refuseServices refuses what is still on its way to a virtual address after translation: nothing is there. A virtual service on an address
 // of the host leaves its other ports alone.
-func refuseServices(when []expr.Any) (rules [][]expr.Any) {
+func refuseServices() (rules [][]expr.Any) {
 	for _, f := range families() {
 		for _, set := range []string{"ranges", "vipaddresses"} {
-			rules = append(rules, match(isFamily(f), when, []expr.Any{daddr(0, f), in(set + f.suffix)}, notLocal(), goTo(chainRefuse)))
+			rules = append(rules, match(isFamily(f), []expr.Any{daddr(0, f), in(set + f.suffix)}, notLocal(), goTo(chainRefuse)))
 		}
 	}
 	return rules
+}
+
+// refuseNobody refuses what is for a Machine's address that leads to lo (ensureNobody): nobody is there. Of what the host sends itself, which comes
+// by lo, what was translated is told by its route only there.
+func (n *Network) refuseNobody(sent bool) (rules [][]expr.Any) {
+	for _, f := range families() {
+		nowhere := toNobody(f)
+		if sent {
+			nowhere = match(link(expr.MetaKeyOIFNAME, "lo\x00", expr.CmpOpEq), untranslated())
+		}
+		rules = append(rules, match(isFamily(f), within(f.daddr, n.own(f), expr.CmpOpEq), notLocal(), nowhere, goTo(chainRefuse)))
+	}
+	return rules
+}
+
+// own is the range that the addresses of Machines of this instance come from.
+func (n *Network) own(f family) netip.Prefix {
+	if f.words == 1 {
+		return n.plan.prefix()
+	}
+	return SixPN()
 }
 
 // serviceRules find the chain of a virtual port, for what comes from a Machine or from the host itself.
@@ -394,9 +416,9 @@ func refusePooled() (rules [][]expr.Any) {
 func (n *Network) postroutingRules() (rules [][]expr.Any) {
 	prefix := linkPrefix(n.instance)
 	for _, f := range families() {
-		gateway, own := n.gateway4, n.plan.prefix()
+		gateway, own := n.gateway4, n.own(f)
 		if f.words == 4 {
-			gateway, own = n.gateway6, SixPN()
+			gateway = n.gateway6
 		}
 		byGateway := []expr.Any{&expr.Immediate{Register: reg(0), Data: gateway.AsSlice()},
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg(0)}}
