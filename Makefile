@@ -74,7 +74,7 @@ oracle:
 	cd test/oracle && go test -count 1 -timeout 20m -parallel 100 . -lives $(or $(CHECKS),10) -rapid.checks 1 -rapid.shrinktime 1s -rapid.nofailfile
 
 # Every failpoint in every operation that reaches it, at its first hits and as three seeds choose: the table of docs/crash-safety.md. It takes
-# An hour and a half to two hours; where it was ended, crash-on goes on.
+# about an hour and a half; where it was ended, crash-on goes on.
 crash: apt build
 	rm -f bin/crash.jsonl
 	$(MAKE) crash-on

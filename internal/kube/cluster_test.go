@@ -25,13 +25,12 @@ import (
 	"gondola/internal/gondolatest"
 	"gondola/internal/kube"
 	"gondola/internal/kube/kubectl"
+	"gondola/internal/kube/kubetest"
 )
 
 // A port that is taken is an error that names it, at once, and nothing is left running.
 func TestRun_SaysThatItsPortIsTaken(t *testing.T) {
-	if os.Getenv(inNetns) == "" {
-		t.Skip("needs root: the cluster runs in a network namespace of its own")
-	}
+	kubetest.NeedNetNS(t)
 	l, err := net.Listen("tcp", net.JoinHostPort(address.String(), "6443"))
 	if err != nil {
 		t.Fatal(err)
@@ -66,15 +65,13 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 
 // TestCluster runs one cluster over a platform of two regions for all that it shows.
 func TestCluster(t *testing.T) {
-	if os.Getenv(inNetns) == "" {
-		t.Skip("needs root: the cluster runs in a network namespace of its own")
-	}
+	kubetest.NeedNetNS(t)
 	platform := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"local", "fra"},
 		Total: gondola.Resources{CPUMillis: 4000, MemoryBytes: 4 << 30}})
 	cfg := config(t, filepath.Join(t.TempDir(), "test"))
 	cfg.Platform, cfg.Apps = platform.Client, platform.Client
 	c := start(t, cfg)
-	t.Cleanup(func() { c.stop() })
+	t.Cleanup(func() { c.Stop() })
 
 	t.Run("AnswersAsTheVersionItIsBuiltFrom", c.version)
 	t.Run("ShowsEachRegionAsAReadyNode", c.nodes)
@@ -92,7 +89,7 @@ func TestCluster(t *testing.T) {
 }
 
 func (r *running) version(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	v, err := client.Discovery().ServerVersion()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +104,7 @@ func (r *running) version(t *testing.T) {
 }
 
 func (r *running) nodes(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +123,7 @@ func (r *running) nodes(t *testing.T) {
 }
 
 func (r *running) stranger(t *testing.T) {
-	_, cfg := r.admin(t)
+	cfg := rest.CopyConfig(r.REST)
 	cfg.Impersonate.UserName = "stranger"
 	_, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) {
@@ -135,7 +132,7 @@ func (r *running) stranger(t *testing.T) {
 }
 
 func (r *running) nodeLimits(t *testing.T) {
-	_, cfg := r.admin(t)
+	cfg := rest.CopyConfig(r.REST)
 	pki := filepath.Join(r.config.Dir, "pki")
 	asNode := &rest.Config{Host: cfg.Host, TLSClientConfig: rest.TLSClientConfig{CAData: cfg.CAData,
 		CertFile: filepath.Join(pki, "node-fra.crt"), KeyFile: filepath.Join(pki, "node-fra.key")}}
@@ -173,7 +170,7 @@ func (r *running) names(t *testing.T) {
 }
 
 func (r *running) dualStack(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	s, err := client.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +186,7 @@ func pod(cpu, memory string) corev1.PodSpec {
 }
 
 func (r *running) deployment(t *testing.T, platform *gondolatest.Platform) {
-	client, _ := r.admin(t)
+	client := r.Client
 	three, labels := int32(3), map[string]string{"app": "web"}
 	began := time.Now()
 	_, err := client.AppsV1().Deployments("default").Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"},
@@ -214,7 +211,7 @@ func (r *running) deployment(t *testing.T, platform *gondolatest.Platform) {
 
 // logs: the API server and the kubelet API of a node trust each other's certificates.
 func (r *running) logs(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	spec := pod("10m", "16Mi")
 	spec.Containers[0].Args = []string{"print", "hello", ";", "run"}
 	make1(t, client, "talker", spec)
@@ -230,7 +227,7 @@ func (r *running) logs(t *testing.T) {
 
 // refusals: what the scheduler says of a Pod that fits nowhere is what the market says.
 func (r *running) refusals(t *testing.T, platform *gondolatest.Platform) {
-	client, _ := r.admin(t)
+	client := r.Client
 	make1(t, client, "huge", pod("64", "1Gi"))
 	eventually(t, 10*time.Second, func() string {
 		message := unscheduled(t, client, "huge")
@@ -252,7 +249,7 @@ func (r *running) refusals(t *testing.T, platform *gondolatest.Platform) {
 
 // wakes: a Pod that found no room runs soon after another one has gone.
 func (r *running) wakes(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	for _, region := range []string{"local", "fra"} {
 		spec := pod("3", "256Mi")
 		spec.NodeSelector = map[string]string{corev1.LabelTopologyRegion: region}
@@ -278,7 +275,7 @@ func (r *running) wakes(t *testing.T) {
 
 // wakesByOffer: the room is taken and given back by a Machine of which Kubernetes knows nothing.
 func (r *running) wakesByOffer(t *testing.T, platform *gondolatest.Platform) {
-	client, _ := r.admin(t)
+	client := r.Client
 	if _, err := platform.CreateApp(t.Context(), gondola.NewApp{Name: "other", Org: gondola.Org}); err != nil {
 		t.Fatal(err)
 	}
@@ -389,12 +386,12 @@ func unscheduled(t *testing.T, client kubernetes.Interface, name string) (messag
 }
 
 func (r *running) restarts(t *testing.T) {
-	client, _ := r.admin(t)
+	client := r.Client
 	if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := r.stop(); err != nil {
+	if err := r.Stop(); err != nil {
 		t.Errorf("end of Run = %v, want nil", err)
 	}
 	t.Logf("stopped in %v", time.Since(began))
@@ -405,7 +402,7 @@ func (r *running) restarts(t *testing.T) {
 		}
 	}
 	*r = *start(t, r.config)
-	client, _ = r.admin(t)
+	client = r.Client
 	if _, err := client.CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
 		t.Errorf("config map after a restart: %v", err)
 	}

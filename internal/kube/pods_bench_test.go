@@ -1,7 +1,6 @@
 package kube_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,21 +14,20 @@ import (
 
 	"gondola"
 	"gondola/internal/gondolatest"
+	"gondola/internal/kube/kubetest"
 )
 
 // BenchmarkPods measures the control plane alone: a Deployment of b.N Pods whose Machines start at once (driver/fake), from its creation until a
 // watch has seen all of them run. Say how many with -benchtime=400x.
 func BenchmarkPods(b *testing.B) {
-	if os.Getenv(inNetns) == "" {
-		b.Skip("needs root: the cluster runs in a network namespace of its own")
-	}
+	kubetest.NeedNetNS(b)
 	platform := gondolatest.New(b, gondolatest.Options{Regions: []gondola.Region{"local", "fra"},
 		Total: gondola.Resources{CPUMillis: 1_000_000, MemoryBytes: 1 << 40}})
 	cfg := config(b, filepath.Join(b.TempDir(), "test"))
 	cfg.Platform, cfg.Apps, cfg.Progress = platform.Client, platform.Client, nil
 	c := start(b, cfg)
-	b.Cleanup(func() { c.stop() })
-	client, _ := c.admin(b)
+	b.Cleanup(func() { c.Stop() })
+	client := c.Client
 	running, all := map[types.UID]bool{}, make(chan struct{})
 	factory := informers.NewSharedInformerFactory(client, 0) // lists again when a busy API server ends its watch
 	see := func(obj any) {

@@ -110,7 +110,7 @@ func (p *play) create(spec corev1.PodSpec) error {
 				p.dress(&list[i])
 			}
 		}
-		if _, err := p.client.CoreV1().Pods(string(s)).Create(context.Background(), pod, metav1.CreateOptions{}); err != nil {
+		if _, err := p.Client.CoreV1().Pods(string(s)).Create(context.Background(), pod, metav1.CreateOptions{}); err != nil {
 			return err
 		}
 	}
@@ -139,7 +139,7 @@ func (p *play) each(f func(s side) error) error {
 
 func (p *play) patch(data string) error {
 	return p.each(func(s side) error {
-		_, err := p.client.CoreV1().Pods(string(s)).Patch(context.Background(), p.name, types.StrategicMergePatchType, []byte(data), metav1.PatchOptions{})
+		_, err := p.Client.CoreV1().Pods(string(s)).Patch(context.Background(), p.name, types.StrategicMergePatchType, []byte(data), metav1.PatchOptions{})
 		return err
 	})
 }
@@ -148,12 +148,12 @@ func (p *play) patch(data string) error {
 func (p *play) change(f func(*corev1.Pod)) error {
 	return p.each(func(s side) error {
 		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-			pod, err := p.client.CoreV1().Pods(string(s)).Get(context.Background(), p.name, metav1.GetOptions{})
+			pod, err := p.Client.CoreV1().Pods(string(s)).Get(context.Background(), p.name, metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
 			f(pod)
-			_, err = p.client.CoreV1().Pods(string(s)).Update(context.Background(), pod, metav1.UpdateOptions{})
+			_, err = p.Client.CoreV1().Pods(string(s)).Update(context.Background(), pod, metav1.UpdateOptions{})
 			return err
 		})
 	})
@@ -163,7 +163,7 @@ func (p *play) change(f func(*corev1.Pod)) error {
 func (p *play) remove() {
 	for _, s := range sides {
 		if seen, _ := p.pods.look(s, p.name); seen == nil || !seen.gone {
-			_ = p.client.CoreV1().Pods(string(s)).Delete(context.Background(), p.name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+			_ = p.Client.CoreV1().Pods(string(s)).Delete(context.Background(), p.name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
 		}
 	}
 }

@@ -15,27 +15,18 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"gondola"
-	"gondola/internal/driver"
-	"gondola/internal/driver/fake"
 	"gondola/internal/kube"
-	"gondola/internal/market"
-	"gondola/internal/store"
-	"gondola/internal/worker"
+	"gondola/internal/kube/kubetest"
 )
 
 const inNetns = "GONDOLA_ORACLE_NETNS"
@@ -47,53 +38,27 @@ var (
 	random = flag.Int("lives", 10, "how many random lives there are")
 )
 
-// TestMain runs the tests in a network namespace of their own: nothing of the cluster is seen outside.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if os.Geteuid() == 0 && os.Getenv(inNetns) == "" {
-		cmd := exec.Command(os.Args[0], os.Args[1:]...)
-		cmd.Env = append(os.Environ(), inNetns+"=1")
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Run(); err != nil {
+	code := kubetest.InNetNS(m, apiAddress, addresses[gondolas], addresses[kubelets])
+	if h := shared.house; h != nil {
+		if err := h.end(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			code = 1
 		}
-		os.Exit(0)
-	}
-	if os.Getenv(inNetns) != "" {
-		link := [][]string{{"link", "set", "lo", "up"}, {"addr", "add", apiAddress.String() + "/32", "dev", "lo"},
-			{"route", "add", "local", "10.43.0.0/16", "dev", "lo", "src", apiAddress.String()}}
-		for _, a := range addresses {
-			link = append(link, []string{"addr", "add", a.String() + "/32", "dev", "lo"})
-		}
-		for _, args := range link {
-			if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "ip %v: %v: %s\n", args, err, out)
-				os.Exit(1)
-			}
-		}
-	}
-	code := m.Run()
-	if err := shared.stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
 	}
 	os.Exit(code)
 }
 
 // house is a cluster with two nodes: Gondola's, on the fake driver, and a kubelet's.
 type house struct {
-	stage  *stage
-	driver *fake.Driver
-	market *market.Market
-	client kubernetes.Interface
-	rest   *rest.Config
-	pods   *pods
+	*kubetest.Machines
+	*kubetest.Cluster
+	stage *stage
+	pods  *pods
 
-	dir   string
-	log   *slog.Logger
-	stops []func() error // undone from the last
+	log        *slog.Logger
+	kubeletDir string
 }
 
 var shared struct {
@@ -102,23 +67,10 @@ var shared struct {
 	err error
 }
 
-func (h *house) stop() error {
-	if h == nil {
-		return nil
-	}
-	var errs []error
-	for i := len(h.stops) - 1; i >= 0; i-- {
-		errs = append(errs, h.stops[i]())
-	}
-	return errors.Join(errs...)
-}
-
 // theHouse returns the one in which all lives are lived.
 func theHouse(t *testing.T) *house {
 	t.Helper()
-	if os.Getenv(inNetns) == "" {
-		t.Skip("needs root: the cluster runs in a network namespace of its own")
-	}
+	kubetest.NeedNetNS(t)
 	shared.Do(func() { shared.house, shared.err = begin() })
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -127,89 +79,49 @@ func theHouse(t *testing.T) *house {
 }
 
 func begin() (*house, error) {
-	h := &house{stage: newStage()}
-	dir, err := os.MkdirTemp("", "gondola-oracle-")
-	if err != nil {
-		return nil, err
-	}
-	h.dir = dir
-	h.stops = append(h.stops, func() error { _ = os.RemoveAll(dir); return nil }) // the kubelet writes on until the process ends
 	level := slog.LevelError + 1
 	if os.Getenv("GONDOLA_ORACLE_LOG") != "" {
 		level = slog.LevelInfo
 	}
-	h.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	for _, step := range []func() error{h.platform, h.cluster, h.namespaces, h.kubelet} {
+	h := &house{stage: newStage(), log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))}
+	var err error
+	if h.Machines, err = kubetest.StartMachines(kubetest.Options{Total: gondola.Resources{CPUMillis: 1_000_000, MemoryBytes: 1 << 40}, // room for all lives
+		Programs: h.stage.programs(), Log: h.log}); err != nil {
+		return nil, err
+	}
+	for _, step := range []func() error{h.cluster, h.namespaces, h.kubelet} {
 		if err := step(); err != nil {
 			return h, err
 		}
 	}
-	h.pods = watchPods(h.client, h.task)
+	h.pods = watchPods(h.Client, h.Machines.Run)
 	return h, nil
 }
 
-// platform starts one worker with room for all lives, and the market before it.
-func (h *house) platform() error {
-	h.driver = fake.NewDriver()
-	for name, p := range h.stage.programs() {
-		h.driver.Programs[name] = p
-	}
-	h.stops = append(h.stops, h.driver.Close)
-	host := fake.NewHost(fake.HostConfig{Dir: filepath.Join(h.dir, "host"), Total: gondola.Resources{CPUMillis: 1_000_000, MemoryBytes: 1 << 40}})
-	w, err := worker.Open(worker.Config{Region: "fra", Number: 1, Instance: "oracle", Dir: filepath.Join(h.dir, "worker"), Host: host,
-		Drivers: map[string]driver.Driver{"fake": h.driver}, Log: h.log})
-	if err != nil {
-		return err
-	}
-	h.stops = append(h.stops, w.Close)
-	h.task(w.Run)
-	<-w.Ready()
-	db, err := store.OpenServer(filepath.Join(h.dir, "server.db"))
-	if err != nil {
-		return err
-	}
-	h.stops = append(h.stops, db.Close)
-	h.market = market.New(market.Config{Index: db, Workers: []market.Worker{{Name: "fra", Region: "fra", Number: 1, Platform: w}}, Deadline: 5 * time.Second, Log: h.log})
-	h.task(h.market.Run)
-	return nil
+func (h *house) cluster() (err error) {
+	h.Cluster, err = kubetest.Start(kube.Config{Name: "oracle", Dir: filepath.Join(h.Dir, "cluster"), Address: apiAddress, Upstream: []string{},
+		Nodes:    []kube.NodeConfig{{Name: string(gondolas), Region: "fra", Addresses: []netip.Addr{addresses[gondolas]}}},
+		Platform: h.Market, Apps: h.Market, Log: h.log})
+	return err
 }
 
-func (h *house) cluster() error {
-	c, err := kube.New(kube.Config{Name: "oracle", Dir: filepath.Join(h.dir, "cluster"), Address: apiAddress, Upstream: []string{},
-		Nodes:    []kube.NodeConfig{{Name: string(gondolas), Region: "fra", Addresses: []netip.Addr{addresses[gondolas]}}},
-		Platform: h.market, Apps: h.market, Log: h.log})
-	if err != nil {
-		return err
+func (h *house) end() (err error) {
+	if h.Cluster != nil {
+		err = h.Cluster.Stop()
 	}
-	ended := h.task(c.Run)
-	select {
-	case <-c.Ready():
-	case err := <-ended:
-		return fmt.Errorf("cluster ended before it was ready: %w", err)
-	case <-time.After(90 * time.Second):
-		return errors.New("cluster not ready after 90 s")
-	}
-	b, err := c.Kubeconfig()
-	if err != nil {
-		return err
-	}
-	if h.rest, err = clientcmd.RESTConfigFromKubeConfig(b); err != nil {
-		return err
-	}
-	h.rest.QPS = -1
-	h.client, err = kubernetes.NewForConfig(h.rest)
-	return err
+	_ = os.RemoveAll(h.kubeletDir) // what it still writes is left
+	return errors.Join(err, h.Machines.Stop())
 }
 
 // namespaces makes one per side, so that the two Pods of a life have the same name.
 func (h *house) namespaces() error {
 	for _, s := range sides {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: string(s)}}
-		if _, err := h.client.CoreV1().Namespaces().Create(context.Background(), ns, metav1.CreateOptions{}); err != nil {
+		if _, err := h.Client.CoreV1().Namespaces().Create(context.Background(), ns, metav1.CreateOptions{}); err != nil {
 			return err
 		}
 		if err := within(30*time.Second, func(ctx context.Context) (bool, error) {
-			_, err := h.client.CoreV1().ServiceAccounts(string(s)).Get(ctx, "default", metav1.GetOptions{})
+			_, err := h.Client.CoreV1().ServiceAccounts(string(s)).Get(ctx, "default", metav1.GetOptions{})
 			return err == nil, nil
 		}); err != nil {
 			return fmt.Errorf("service account of namespace %s: %w", s, err)
@@ -218,13 +130,17 @@ func (h *house) namespaces() error {
 	return nil
 }
 
-// kubelet starts the real one and waits until its node is Ready. It runs until the process ends.
+// kubelet starts the real one and waits until its node is Ready. It runs, and writes its files, until the process ends.
 func (h *house) kubelet() error {
-	if err := startKubelet(context.Background(), string(kubelets), addresses[kubelets], filepath.Join(h.dir, "kubelet"), h.rest, h.stage); err != nil {
+	var err error
+	if h.kubeletDir, err = os.MkdirTemp("", "gondola-oracle-"); err != nil {
 		return err
 	}
-	err := within(60*time.Second, func(ctx context.Context) (bool, error) {
-		n, err := h.client.CoreV1().Nodes().Get(ctx, string(kubelets), metav1.GetOptions{})
+	if err := startKubelet(context.Background(), string(kubelets), addresses[kubelets], h.kubeletDir, h.REST, h.stage); err != nil {
+		return err
+	}
+	err = within(60*time.Second, func(ctx context.Context) (bool, error) {
+		n, err := h.Client.CoreV1().Nodes().Get(ctx, string(kubelets), metav1.GetOptions{})
 		if err != nil {
 			return false, nil
 		}
@@ -243,24 +159,4 @@ func (h *house) kubelet() error {
 
 func within(d time.Duration, f wait.ConditionWithContextFunc) error {
 	return wait.PollUntilContextTimeout(context.Background(), 50*time.Millisecond, d, true, f)
-}
-
-// task runs f until the house stops.
-func (h *house) task(f func(context.Context) error) <-chan error {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	done := make(chan error, 1)
-	go func() {
-		err := f(ctx)
-		ended <- err
-		done <- err
-	}()
-	h.stops = append(h.stops, func() error {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			return err
-		}
-		return nil
-	})
-	return ended
 }

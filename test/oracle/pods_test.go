@@ -23,7 +23,7 @@ type seen struct {
 	gone bool
 }
 
-func watchPods(client kubernetes.Interface, task func(func(context.Context) error) <-chan error) *pods {
+func watchPods(client kubernetes.Interface, run func(func(context.Context) error)) *pods {
 	p := &pods{seen: map[string]*seen{}, news: make(chan struct{})}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	inf := factory.Core().V1().Pods().Informer()
@@ -43,7 +43,7 @@ func watchPods(client kubernetes.Interface, task func(func(context.Context) erro
 	}
 	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { put(obj, false) }, UpdateFunc: func(_, obj any) { put(obj, false) }, DeleteFunc: func(obj any) { put(obj, true) }})
-	task(func(ctx context.Context) error {
+	run(func(ctx context.Context) error {
 		inf.RunWithContext(ctx)
 		return nil
 	})

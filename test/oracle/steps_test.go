@@ -99,7 +99,7 @@ func removeIn(seconds int64) step {
 }
 
 func (p *play) delete(o metav1.DeleteOptions) error {
-	return p.each(func(s side) error { return p.client.CoreV1().Pods(string(s)).Delete(context.Background(), p.name, o) })
+	return p.each(func(s side) error { return p.Client.CoreV1().Pods(string(s)).Delete(context.Background(), p.name, o) })
 }
 
 // label changes a label.
@@ -120,7 +120,7 @@ func tolerate(key string) step {
 func ephemeral(name string) step {
 	return step{name: "ephemeral container " + name, do: func(p *play) error {
 		return p.each(func(s side) error {
-			pod, err := p.client.CoreV1().Pods(string(s)).Get(context.Background(), p.name, metav1.GetOptions{})
+			pod, err := p.Client.CoreV1().Pods(string(s)).Get(context.Background(), p.name, metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -128,7 +128,7 @@ func ephemeral(name string) step {
 			p.dress(&c)
 			pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{
 				EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: c.Image, Command: c.Command}})
-			_, err = p.client.CoreV1().Pods(string(s)).UpdateEphemeralContainers(context.Background(), p.name, pod, metav1.UpdateOptions{})
+			_, err = p.Client.CoreV1().Pods(string(s)).UpdateEphemeralContainers(context.Background(), p.name, pod, metav1.UpdateOptions{})
 			return err
 		})
 	}, until: begun(name, 1)}

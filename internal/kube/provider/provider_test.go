@@ -33,15 +33,15 @@ import (
 // namespace makes one for the test, with its default service account, and removes it at the end.
 func (s *system) namespace(t *testing.T) string {
 	t.Helper()
-	ns, err := s.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "t-"}}, metav1.CreateOptions{})
+	ns, err := s.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "t-"}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = s.client.CoreV1().Namespaces().Delete(context.Background(), ns.Name, metav1.DeleteOptions{})
+		_ = s.Client.CoreV1().Namespaces().Delete(context.Background(), ns.Name, metav1.DeleteOptions{})
 	})
 	eventually(t, "service account default", func() error {
-		_, err := s.client.CoreV1().ServiceAccounts(ns.Name).Get(t.Context(), "default", metav1.GetOptions{})
+		_, err := s.Client.CoreV1().ServiceAccounts(ns.Name).Get(t.Context(), "default", metav1.GetOptions{})
 		return err
 	})
 	return ns.Name
@@ -56,7 +56,7 @@ func pod(name string, args ...string) *corev1.Pod {
 
 func (s *system) create(t *testing.T, ns string, p *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	made, err := s.client.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{})
+	made, err := s.Client.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func (s *system) until(t *testing.T, ns, name string, f func(p *corev1.Pod) stri
 	t.Helper()
 	var p *corev1.Pod
 	eventually(t, "pod "+name, func() (err error) {
-		if p, err = s.client.CoreV1().Pods(ns).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+		if p, err = s.Client.CoreV1().Pods(ns).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 			return err
 		}
 		if missing := f(p); missing != "" {
@@ -109,7 +109,7 @@ func eventually(t *testing.T, what string, f func() error) {
 
 func (s *system) logs(t *testing.T, ns, name string, o corev1.PodLogOptions) (string, error) {
 	t.Helper()
-	stream, err := s.client.CoreV1().Pods(ns).GetLogs(name, &o).Stream(t.Context())
+	stream, err := s.Client.CoreV1().Pods(ns).GetLogs(name, &o).Stream(t.Context())
 	if err != nil {
 		return "", err
 	}
@@ -121,14 +121,14 @@ func (s *system) logs(t *testing.T, ns, name string, o corev1.PodLogOptions) (st
 // exec runs a command as kubectl does; spdy chooses the older protocol.
 func (s *system) exec(t *testing.T, ns, name string, spdy bool, stdin io.Reader, cmd ...string) (string, error) {
 	t.Helper()
-	req := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name(name).SubResource("exec").VersionedParams(
+	req := s.Client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name(name).SubResource("exec").VersionedParams(
 		&corev1.PodExecOptions{Container: "main", Command: cmd, Stdin: stdin != nil, Stdout: true, Stderr: true}, scheme.ParameterCodec)
 	var e remotecommand.Executor
 	var err error
 	if spdy {
-		e, err = remotecommand.NewSPDYExecutor(s.rest, "POST", req.URL())
+		e, err = remotecommand.NewSPDYExecutor(s.REST, "POST", req.URL())
 	} else {
-		e, err = remotecommand.NewWebSocketExecutor(s.rest, "GET", req.URL().String())
+		e, err = remotecommand.NewWebSocketExecutor(s.REST, "GET", req.URL().String())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func (s *system) exec(t *testing.T, ns, name string, spdy bool, stdin io.Reader,
 // machines lists the Machines of a namespace that are not destroyed.
 func (s *system) machines(t *testing.T, ns string) []gondola.Machine {
 	t.Helper()
-	list, err := s.market.List(t.Context(), "", gondola.ListFilter{Metadata: map[string]string{translate.MetadataNamespace: ns}})
+	list, err := s.Market.List(t.Context(), "", gondola.ListFilter{Metadata: map[string]string{translate.MetadataNamespace: ns}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 	labels := map[string]string{"app": "web"}
 	p := pod("web", "print", "hello", ";", "run")
 	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
-	_, err := s.client.AppsV1().Deployments(ns).Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"},
+	_, err := s.Client.AppsV1().Deployments(ns).Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: appsv1.DeploymentSpec{Replicas: new(int32(3)), Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: p.Spec}}}, metav1.CreateOptions{})
 	if err != nil {
@@ -164,7 +164,7 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 	}
 	replicas := func(want int32) {
 		eventually(t, "deployment", func() error {
-			d, err := s.client.AppsV1().Deployments(ns).Get(t.Context(), "web", metav1.GetOptions{})
+			d, err := s.Client.AppsV1().Deployments(ns).Get(t.Context(), "web", metav1.GetOptions{})
 			if err == nil && (d.Status.ReadyReplicas != want || d.Status.Replicas != want) {
 				err = fmt.Errorf("%d of %d ready, want %d", d.Status.ReadyReplicas, d.Status.Replicas, want)
 			}
@@ -172,7 +172,7 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 		})
 	}
 	replicas(3)
-	pods, err := s.client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
+	pods, err := s.Client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,12 +186,12 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 	if got, err := s.logs(t, ns, pods.Items[0].Name, corev1.PodLogOptions{}); err != nil || !strings.HasPrefix(got, "hello\n") {
 		t.Errorf("logs = %q, %v", got, err)
 	}
-	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), pods.Items[0].Name, metav1.DeleteOptions{}); err != nil {
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), pods.Items[0].Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.untilGone(t, ns, pods.Items[0].Name)
 	replicas(3)
-	if err := s.client.AppsV1().Deployments(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+	if err := s.Client.AppsV1().Deployments(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "machines", func() error {
@@ -262,7 +262,7 @@ func TestImageThatDoesNotExist_IsSaidAndTriedAgain(t *testing.T) {
 	if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "trying and failing to pull image") {
 		t.Errorf("logs = %v, want a bad request that says why", err)
 	}
-	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), "lost", metav1.DeleteOptions{}); err != nil {
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "lost", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.untilGone(t, ns, "lost")
@@ -272,7 +272,7 @@ func TestImageThatDoesNotExist_IsSaidAndTriedAgain(t *testing.T) {
 func (s *system) untilGone(t *testing.T, ns, name string) {
 	t.Helper()
 	eventually(t, "pod "+name+" that was deleted", func() error {
-		p, err := s.client.CoreV1().Pods(ns).Get(t.Context(), name, metav1.GetOptions{})
+		p, err := s.Client.CoreV1().Pods(ns).Get(t.Context(), name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -284,7 +284,7 @@ func (s *system) untilGone(t *testing.T, ns, name string) {
 func (s *system) event(t *testing.T, ns, pod, reason string) {
 	t.Helper()
 	eventually(t, "event "+reason, func() error {
-		list, err := s.client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+		list, err := s.Client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 		if err != nil {
 			return err
 		}
@@ -315,7 +315,7 @@ func TestSecret_WaitsForItThenRunsAndFollowsChanges(t *testing.T) {
 		return ""
 	})
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "words"}, StringData: map[string]string{"word": "sesame"}}
-	if _, err := s.client.CoreV1().Secrets(ns).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+	if _, err := s.Client.CoreV1().Secrets(ns).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.until(t, ns, "reader", phase(corev1.PodRunning))
@@ -330,7 +330,7 @@ func TestSecret_WaitsForItThenRunsAndFollowsChanges(t *testing.T) {
 	}
 	lines("sesame\n")
 	secret.StringData["word"] = "open"
-	if _, err := s.client.CoreV1().Secrets(ns).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+	if _, err := s.Client.CoreV1().Secrets(ns).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	lines("open")
@@ -362,7 +362,7 @@ func TestMachineDestroyedFromOutside_FailsThePod(t *testing.T) {
 	if len(m) != 1 {
 		t.Fatalf("%d machines, want 1", len(m))
 	}
-	if err := s.market.Destroy(t.Context(), m[0].Ref(), true); err != nil {
+	if err := s.Market.Destroy(t.Context(), m[0].Ref(), true); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.until(t, ns, "victim", phase(corev1.PodFailed)); got.Status.Reason != "MachineDestroyed" {
@@ -375,7 +375,7 @@ func TestForceDelete_DestroysTheMachine(t *testing.T) {
 	ns := s.namespace(t)
 	s.create(t, ns, pod("gone", "run"))
 	s.until(t, ns, "gone", phase(corev1.PodRunning))
-	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), "gone", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "gone", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "machines", func() error {
@@ -415,12 +415,12 @@ func TestService_ReachesThePlatformWithItsBackends(t *testing.T) {
 	web := s.until(t, ns, "web", phase(corev1.PodRunning))
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "web"},
 		Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}}}
-	made, err := s.client.CoreV1().Services(ns).Create(t.Context(), svc, metav1.CreateOptions{})
+	made, err := s.Client.CoreV1().Services(ns).Create(t.Context(), svc, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "virtual service", func() error {
-		for _, vs := range s.host.Services("test") {
+		for _, vs := range s.Host.Services("test") {
 			if vs.Name == ns+"/web" {
 				if len(vs.Ports) == 1 && len(vs.Ports[0].Backends) == 1 && vs.Ports[0].Backends[0].String() == web.Status.PodIP+":8080" && vs.Addresses[0].String() == made.Spec.ClusterIP {
 					return nil
@@ -437,11 +437,11 @@ func TestPortForward_ReachesAPortInThePod(t *testing.T) {
 	ns := s.namespace(t)
 	s.create(t, ns, pod("server", "listen", "7000"))
 	s.until(t, ns, "server", phase(corev1.PodRunning))
-	transport, upgrader, err := spdy.RoundTripperFor(s.rest)
+	transport, upgrader, err := spdy.RoundTripperFor(s.REST)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("server").SubResource("portforward").URL()
+	u := s.Client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("server").SubResource("portforward").URL()
 	stop, ready := make(chan struct{}), make(chan struct{})
 	f, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", u), []string{"0:7000"}, stop, ready, io.Discard, io.Discard)
 	if err != nil {
@@ -481,9 +481,9 @@ func TestAttach_SeesWhatTheContainerWrites(t *testing.T) {
 	p.Spec.Containers[0].Stdin, p.Spec.Containers[0].StdinOnce = true, true
 	s.create(t, ns, p)
 	s.until(t, ns, "talker", phase(corev1.PodRunning))
-	req := s.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("talker").SubResource("attach").VersionedParams(
+	req := s.Client.CoreV1().RESTClient().Post().Resource("pods").Namespace(ns).Name("talker").SubResource("attach").VersionedParams(
 		&corev1.PodAttachOptions{Container: "main", Stdin: true, Stdout: true}, scheme.ParameterCodec)
-	e, err := remotecommand.NewWebSocketExecutor(s.rest, "GET", req.URL().String())
+	e, err := remotecommand.NewWebSocketExecutor(s.REST, "GET", req.URL().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -524,7 +524,7 @@ func TestLabels_ReachTheDownwardAPIVolume(t *testing.T) {
 		Items: []corev1.DownwardAPIVolumeFile{{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}}}}}}
 	s.create(t, ns, p)
 	s.until(t, ns, "named", phase(corev1.PodRunning))
-	if _, err := s.client.CoreV1().Pods(ns).Patch(t.Context(), "named", types.MergePatchType, []byte(`{"metadata":{"labels":{"color":"green"}}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := s.Client.CoreV1().Pods(ns).Patch(t.Context(), "named", types.MergePatchType, []byte(`{"metadata":{"labels":{"color":"green"}}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "log", func() error {
@@ -534,7 +534,7 @@ func TestLabels_ReachTheDownwardAPIVolume(t *testing.T) {
 		}
 		return err
 	})
-	got, err := s.client.CoreV1().Pods(ns).Get(t.Context(), "named", metav1.GetOptions{})
+	got, err := s.Client.CoreV1().Pods(ns).Get(t.Context(), "named", metav1.GetOptions{})
 	if err != nil || got.Labels["color"] != "green" || got.Labels["app"] != "named" {
 		t.Errorf("labels %v, %v: the status must not overwrite them", got.Labels, err)
 	}
@@ -548,7 +548,7 @@ func TestNewImage_ReachesTheMachine(t *testing.T) {
 	s.create(t, ns, p)
 	s.until(t, ns, "renewed", phase(corev1.PodRunning))
 	id := s.machines(t, ns)[0].ID
-	if _, err := s.client.CoreV1().Pods(ns).Patch(t.Context(), "renewed", types.StrategicMergePatchType,
+	if _, err := s.Client.CoreV1().Pods(ns).Patch(t.Context(), "renewed", types.StrategicMergePatchType,
 		[]byte(`{"spec":{"containers":[{"name":"main","image":"test/program:2"}]}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -32,18 +32,18 @@ func TestRestart_FindsItsMachinesAndCatchesUp(t *testing.T) {
 	}
 	s.event(t, ns, "stays", "Started")
 	events := s.countEvents(t, ns, "stays")
-	if err := s.endKube(); err != nil {
+	if err := s.Cluster.Stop(); err != nil {
 		t.Fatal(err)
 	}
 
 	away := context.Background()
-	if err := s.market.Destroy(away, before["destroyed"].Ref(), true); err != nil {
+	if err := s.Market.Destroy(away, before["destroyed"].Ref(), true); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.market.Exec(away, before["ends"].Ref(), gondola.ExecRequest{Command: []string{"/program", "write", "/tmp/go", "x"}}); err != nil {
+	if _, err := s.Market.Exec(away, before["ends"].Ref(), gondola.ExecRequest{Command: []string{"/program", "write", "/tmp/go", "x"}}); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.market.Wait(away, before["ends"].Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Stopped}, Timeout: 10 * time.Second}); err != nil {
+	if _, err := s.Market.Wait(away, before["ends"].Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Stopped}, Timeout: 10 * time.Second}); err != nil {
 		t.Error(err)
 	}
 
@@ -68,7 +68,7 @@ func TestRestart_FindsItsMachinesAndCatchesUp(t *testing.T) {
 	if now := s.countEvents(t, ns, "stays"); now != events {
 		t.Errorf("%d events of the Pod that stays after the restart, %d before", now, events)
 	}
-	if err := s.client.CoreV1().Pods(ns).Delete(t.Context(), "stays", metav1.DeleteOptions{}); err != nil {
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "stays", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.untilGone(t, ns, "stays")
@@ -76,7 +76,7 @@ func TestRestart_FindsItsMachinesAndCatchesUp(t *testing.T) {
 
 func (s *system) countEvents(t *testing.T, ns, pod string) int32 {
 	t.Helper()
-	list, err := s.client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+	list, err := s.Client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestManyPods_RunAndGoInReasonableTime(t *testing.T) {
 	}
 	all := func(what string, done func(list []corev1.Pod) bool) {
 		eventually(t, what, func() error {
-			list, err := s.client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
+			list, err := s.Client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
 			if err == nil && !done(list.Items) {
 				err = fmt.Errorf("not all of %d", len(list.Items))
 			}
@@ -116,7 +116,7 @@ func TestManyPods_RunAndGoInReasonableTime(t *testing.T) {
 		return len(list) == many
 	})
 	began = time.Now()
-	if err := s.client.CoreV1().Pods(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+	if err := s.Client.CoreV1().Pods(ns).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	all("gone", func(list []corev1.Pod) bool { return len(list) == 0 })

@@ -26,7 +26,7 @@ func TestUsage_IsToldByKubeletAndMetricsAPI(t *testing.T) {
 		t.Helper()
 		var out []byte
 		eventually(t, path, func() (err error) {
-			out, err = s.client.CoreV1().RESTClient().Get().RequestURI(path).Do(t.Context()).Raw()
+			out, err = s.Client.CoreV1().RESTClient().Get().RequestURI(path).Do(t.Context()).Raw()
 			return err
 		})
 		return out
@@ -69,7 +69,7 @@ func TestUsage_IsToldByKubeletAndMetricsAPI(t *testing.T) {
 	if err := json.Unmarshal(raw("/apis/metrics.k8s.io/v1beta1/nodes/fra"), &node); err != nil || node.Usage.Cpu().MilliValue() < 50 {
 		t.Errorf("node metrics = %+v, %v", node, err)
 	}
-	_, err := s.client.CoreV1().RESTClient().Get().RequestURI("/apis/metrics.k8s.io/v1beta1/namespaces/" + ns + "/pods/none").Do(t.Context()).Raw()
+	_, err := s.Client.CoreV1().RESTClient().Get().RequestURI("/apis/metrics.k8s.io/v1beta1/namespaces/" + ns + "/pods/none").Do(t.Context()).Raw()
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("metrics of a pod that is not there = %v", err)
 	}
@@ -84,12 +84,12 @@ func TestEviction_EmptyDirBeyondItsLimit(t *testing.T) {
 	p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
 	s.create(t, ns, p)
 	s.until(t, ns, "greedy", phase(corev1.PodRunning))
-	dir := filepath.Join(s.dir, "host", "machines", string(s.machines(t, ns)[0].ID), "volumes", "scratch")
+	dir := filepath.Join(s.Dir, "host", "machines", string(s.machines(t, ns)[0].ID), "volumes", "scratch")
 	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 3<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "eviction", func() error {
-		got, err := s.client.CoreV1().Pods(ns).Get(t.Context(), "greedy", metav1.GetOptions{})
+		got, err := s.Client.CoreV1().Pods(ns).Get(t.Context(), "greedy", metav1.GetOptions{})
 		if err == nil && (got.Status.Phase != corev1.PodFailed || got.Status.Reason != "Evicted") {
 			err = fmt.Errorf("phase %s, reason %q", got.Status.Phase, got.Status.Reason)
 		}
@@ -109,15 +109,15 @@ func TestPressure_IsToldAndRelieved(t *testing.T) {
 	s.create(t, ns, large)
 	s.until(t, ns, "small", phase(corev1.PodRunning))
 	s.until(t, ns, "large", phase(corev1.PodRunning))
-	healthy := s.host.Stats()
+	healthy := s.Host.Stats()
 	low := healthy
 	low.MemoryAvailable = 50 << 20
-	s.host.SetStats(low)
-	t.Cleanup(func() { s.host.SetStats(healthy) })
+	s.Host.SetStats(low)
+	t.Cleanup(func() { s.Host.SetStats(healthy) })
 	pressure := func(want corev1.ConditionStatus) {
 		t.Helper()
 		eventually(t, "condition MemoryPressure", func() error {
-			n, err := s.client.CoreV1().Nodes().Get(t.Context(), "fra", metav1.GetOptions{})
+			n, err := s.Client.CoreV1().Nodes().Get(t.Context(), "fra", metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -134,7 +134,7 @@ func TestPressure_IsToldAndRelieved(t *testing.T) {
 	if gone.Status.Reason != "Evicted" || !strings.HasPrefix(gone.Status.Message, "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container main was using ") {
 		t.Errorf("reason %q, message %q", gone.Status.Reason, gone.Status.Message)
 	}
-	s.host.SetStats(healthy)
+	s.Host.SetStats(healthy)
 	pressure(corev1.ConditionFalse)
 	for _, c := range gone.Status.Conditions {
 		if c.Type == corev1.DisruptionTarget && c.Reason == corev1.PodReasonTerminationByKubelet {
