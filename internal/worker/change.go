@@ -17,14 +17,13 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 	if err != nil {
 		return gondola.StartResult{}, err
 	}
-	var res gondola.StartResult
-	err = m.change(ctx, func(ctx context.Context) error {
-		res.PreviousState = m.rec.State
+	return answer(ctx, m.change, func(ctx context.Context) (gondola.StartResult, error) {
+		before := gondola.StartResult{PreviousState: m.rec.State}
 		if m.rec.State == gondola.Started || m.rec.State == gondola.Starting {
-			return nil
+			return before, nil
 		}
 		if !gondola.CanMove(m.rec.State, gondola.Starting) || m.rec.State.Transient() {
-			return gondola.Errorf(gondola.ErrPrecondition, "unable to start machine from current state: '%s'", m.rec.State)
+			return before, gondola.Errorf(gondola.ErrPrecondition, "unable to start machine from current state: '%s'", m.rec.State)
 		}
 		if names, _ := m.rec.Config.WantedSecrets(); len(names) > 0 {
 			k, err := w.keptOf(ctx, m.id)
@@ -32,21 +31,20 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 				err = k.App.Check(m.app, m.rec.Config)
 			}
 			if err != nil {
-				return err
+				return before, err
 			}
 		}
 		if full := w.diskFull(); full != "" {
-			return refused(gondola.Refusal{Worker: w.cfg.Name, Region: w.cfg.Region, Reason: full, Capacity: w.cfg.Capacity})
+			return before, refused(gondola.Refusal{Worker: w.cfg.Name, Region: w.cfg.Region, Reason: full, Capacity: w.cfg.Capacity})
 		}
 		want, _ := m.rec.Config.Requests()
 		if err := m.take(want); err != nil {
-			return err
+			return before, err
 		}
-		return m.commit(ctx, func(r *record) {
+		return before, m.commit(ctx, func(r *record) {
 			r.State, r.Target, r.Allocated, r.Final, r.Reason, r.Message = gondola.Starting, gondola.Started, want, nil, "", ""
 		}, event{kind: "start", source: "user"})
 	})
-	return written(err, &res)
 }
 
 // take commits capacity for a Machine that is there already; the error's words are Fly.io's, by which flyctl knows to look elsewhere.
@@ -143,15 +141,12 @@ func (w *Worker) Update(ctx context.Context, ref gondola.Ref, req gondola.Update
 	if err := w.validate(&config, m.runs); err != nil {
 		return gondola.Machine{}, err
 	}
-	var v gondola.Machine
-	err = m.change(ctx, func(ctx context.Context) error {
+	return answer(ctx, m.change, func(ctx context.Context) (gondola.Machine, error) {
 		if err := m.update(ctx, req, &config); err != nil {
-			return err
+			return gondola.Machine{}, err
 		}
-		v = *w.hub.view(m.id)
-		return nil
+		return *w.hub.view(m.id), nil
 	})
-	return written(err, &v)
 }
 
 func (m *machine) update(ctx context.Context, req gondola.UpdateRequest, config *gondola.Config) error {

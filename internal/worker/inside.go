@@ -21,19 +21,16 @@ func (w *Worker) pilot(ctx context.Context, ref gondola.Ref) (pilot.API, error) 
 	if err != nil {
 		return nil, err
 	}
-	var api pilot.API
-	err = m.do(ctx, func(context.Context) error {
+	return answer(ctx, m.do, func(context.Context) (pilot.API, error) {
 		running := m.rec.State == gondola.Started || m.rec.State == gondola.Starting || m.rec.State == gondola.Stopping
 		switch {
 		case running && m.conn != nil:
-			api = m.conn.api
-			return nil
+			return m.conn.api, nil
 		case m.rec.State == gondola.Started:
-			return gondola.Errorf(gondola.ErrUnavailable, "machine %s is being found again: try once more", m.id)
+			return nil, gondola.Errorf(gondola.ErrUnavailable, "machine %s is being found again: try once more", m.id)
 		}
-		return gondola.Errorf(gondola.ErrPrecondition, "machine %s is not running: it is %s", m.id, m.rec.State)
+		return nil, gondola.Errorf(gondola.ErrPrecondition, "machine %s is not running: it is %s", m.id, m.rec.State)
 	})
-	return written(err, &api)
 }
 
 // piloted turns a pilot's errors into the contract's.

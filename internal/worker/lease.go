@@ -20,16 +20,14 @@ func (w *Worker) AcquireLease(ctx context.Context, ref gondola.Ref, req gondola.
 	if err != nil {
 		return gondola.Lease{}, err
 	}
-	var lease gondola.Lease
-	err = m.change(ctx, func(inner context.Context) error {
-		lease = newLease(ctx, req, m.rec.Version)
+	return answer(ctx, m.change, func(inner context.Context) (gondola.Lease, error) {
+		lease := newLease(ctx, req, m.rec.Version)
 		if gondola.LeaseNonce(ctx) != "" { // it is the one on record, or change had refused
 			old := m.rec.Lease
 			lease.Nonce, lease.Owner, lease.Description = old.Nonce, old.Owner, cmp.Or(req.Description, old.Description)
 		}
-		return m.commit(inner, func(r *record) { r.Lease = &lease })
+		return lease, m.commit(inner, func(r *record) { r.Lease = &lease })
 	})
-	return written(err, &lease)
 }
 
 // Lease implements gondola.Leases.
@@ -38,15 +36,12 @@ func (w *Worker) Lease(ctx context.Context, ref gondola.Ref) (gondola.Lease, err
 	if err != nil {
 		return gondola.Lease{}, err
 	}
-	var lease gondola.Lease
-	err = m.do(ctx, func(context.Context) error {
+	return answer(ctx, m.do, func(context.Context) (gondola.Lease, error) {
 		if !m.rec.Lease.Held(time.Now()) {
-			return gondola.Errorf(gondola.ErrNotFound, "nobody holds a lease of machine %s", m.id)
+			return gondola.Lease{}, gondola.Errorf(gondola.ErrNotFound, "nobody holds a lease of machine %s", m.id)
 		}
-		lease = *m.rec.Lease
-		return nil
+		return *m.rec.Lease, nil
 	})
-	return written(err, &lease)
 }
 
 // ReleaseLease implements gondola.Leases.

@@ -191,13 +191,17 @@ func (m *machine) do(ctx context.Context, f func(ctx context.Context) error) err
 	}
 }
 
-// written is what a closure of do has written, or nothing where do has an error: the closure may be at work still.
-func written[T any](err error, v *T) (T, error) {
+// answer is do, or change, for an f that returns something. It has nothing of f where there is an error: f may be at work still.
+func answer[T any](ctx context.Context, do func(context.Context, func(context.Context) error) error, f func(context.Context) (T, error)) (T, error) {
+	var v, nothing T
+	err := do(ctx, func(ctx context.Context) (err error) {
+		v, err = f(ctx)
+		return err
+	})
 	if err != nil {
-		var nothing T
 		return nothing, err
 	}
-	return *v, nil
+	return v, nil
 }
 
 func (m *machine) gone() error {

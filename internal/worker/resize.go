@@ -28,15 +28,12 @@ func (w *Worker) Resize(ctx context.Context, ref gondola.Ref, req gondola.Resize
 	if err != nil {
 		return gondola.Machine{}, err
 	}
-	var v gondola.Machine
-	err = m.change(ctx, func(ctx context.Context) error {
+	return answer(ctx, m.change, func(ctx context.Context) (gondola.Machine, error) {
 		if err := m.resizeTo(ctx, req); err != nil {
-			return err
+			return gondola.Machine{}, err
 		}
-		v = *w.hub.view(m.id)
-		return nil
+		return *w.hub.view(m.id), nil
 	})
-	return written(err, &v)
 }
 
 func (m *machine) resizeTo(ctx context.Context, req gondola.ResizeRequest) error {
