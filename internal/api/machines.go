@@ -119,7 +119,7 @@ func (a *API) listMachines(c *call) error {
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(m gondola.Machine) bool { return !c.who.SeesMachine(m.ID) })
+	all = slices.DeleteFunc(all, func(m gondola.Machine) bool { return !c.who.SeesMachine(m.ID) })
 	all, _, err = page(c, all, func(m gondola.Machine) string { return string(m.ID) })
 	if err != nil {
 		return err

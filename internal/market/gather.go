@@ -23,7 +23,11 @@ func gather[Row, Thing any](rows map[gondola.WorkerName][]Row, of func(gondola.W
 			things, err := of(name, rows)
 			mu.Lock()
 			defer mu.Unlock()
-			all, errs = append(all, things...), append(errs, err)
+			if errs = append(errs, err); all == nil { // often there is one worker, with thousands of them
+				all = things
+				return
+			}
+			all = append(all, things...)
 		})
 	}
 	wg.Wait()

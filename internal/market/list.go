@@ -31,9 +31,11 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b gondola.Machine) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
+	if len(names) > 1 { // each worker's are in order
+		slices.SortFunc(all, func(a, b gondola.Machine) int {
+			return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+		})
+	}
 	return all, nil
 }
 

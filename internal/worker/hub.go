@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ const watchBuffer = 4096
 type hub struct {
 	mu      sync.Mutex
 	views   map[gondola.MachineID]*gondola.Machine
+	byAge   []*gondola.Machine // the views, oldest first
 	waiters map[gondola.MachineID]map[*waiter]struct{}
 	subs    map[*subscription]struct{}
 	closed  bool
@@ -39,11 +41,7 @@ func newHub() *hub {
 func (h *hub) publish(worker gondola.WorkerName, v *gondola.Machine) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if v.State == gondola.Destroyed {
-		delete(h.views, v.ID)
-	} else {
-		h.views[v.ID] = v
-	}
+	h.putLocked(v)
 	for w := range h.waiters[v.ID] {
 		if res, ok := w.match(v); ok {
 			w.found <- res
@@ -54,6 +52,19 @@ func (h *hub) publish(worker gondola.WorkerName, v *gondola.Machine) {
 		if s.wants(v) {
 			h.sendLocked(s, gondola.Change{Worker: worker, Machine: v})
 		}
+	}
+}
+
+func (h *hub) putLocked(v *gondola.Machine) {
+	i, known := slices.BinarySearchFunc(h.byAge, v, older)
+	switch {
+	case v.State != gondola.Destroyed && known:
+		h.byAge[i], h.views[v.ID] = v, v
+	case v.State != gondola.Destroyed:
+		h.byAge, h.views[v.ID] = slices.Insert(h.byAge, i, v), v
+	case known:
+		h.byAge = slices.Delete(h.byAge, i, i+1)
+		delete(h.views, v.ID)
 	}
 }
 
@@ -138,24 +149,17 @@ func (h *hub) list(keep func(*gondola.Machine) bool) []*gondola.Machine {
 
 func (h *hub) listLocked(keep func(*gondola.Machine) bool) []*gondola.Machine {
 	var vs []*gondola.Machine
-	for _, v := range h.views {
+	for _, v := range h.byAge {
 		if keep(v) {
 			vs = append(vs, v)
 		}
 	}
-	slices.SortFunc(vs, older)
 	return vs
 }
 
-// older orders by age.
+// older orders by age, which never changes.
 func older(a, b *gondola.Machine) int {
-	if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
-		return c
-	}
-	if a.ID < b.ID {
-		return -1
-	}
-	return 1
+	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 }
 
 // subscribe returns the Machines of the moment and a subscription to all that comes behind them.
