@@ -171,9 +171,10 @@ func (n *Network) ensureGateway() error {
 }
 
 // ensureNobody makes the addresses of Machines that are not here lead to lo, where the firewall refuses them at once: otherwise they would go
-// to the host's default gateway, if it has one, and wander. Routes of others, to Machines on other hosts, are more specific.
+// to the host's default gateway, if it has one, and wander. Routes of others, to Machines on other hosts, are more specific or go before.
 func (n *Network) ensureNobody() error {
-	return errors.Join(n.ensureRoute(ServiceRange{Prefix: n.plan.prefix()}), n.addRoute(SixPN(), nil))
+	const metric = 1 << 30
+	return errors.Join(n.addRoute(n.plan.prefix(), n.gateway4.AsSlice(), metric), n.addRoute(SixPN(), nil, metric))
 }
 
 func (n *Network) ensureAddress(a netip.Addr) error {
@@ -218,11 +219,11 @@ func (n *Network) ensureRoute(r ServiceRange) error {
 	if source.Is4() != r.Prefix.Addr().Is4() {
 		return gondola.Errorf(gondola.ErrInvalid, "Service range %s: source %s is of the other address family", r.Prefix, source)
 	}
-	return n.addRoute(r.Prefix, source.AsSlice())
+	return n.addRoute(r.Prefix, source.AsSlice(), 0)
 }
 
 // addRoute leads a range to lo. If source is nil the kernel chooses one, as for the range that all instances on a host have together.
-func (n *Network) addRoute(p netip.Prefix, source net.IP) error {
+func (n *Network) addRoute(p netip.Prefix, source net.IP, metric int) error {
 	if err := n.state.update(func(s *hostRecord) { s.Routes = include(s.Routes, p.Masked()) }); err != nil {
 		return err
 	}
@@ -230,7 +231,7 @@ func (n *Network) addRoute(p netip.Prefix, source net.IP) error {
 	if err != nil {
 		return err
 	}
-	err = netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p), Src: source, Scope: unix.RT_SCOPE_LINK})
+	err = netlink.RouteReplace(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p), Src: source, Priority: metric, Scope: unix.RT_SCOPE_LINK})
 	if err != nil {
 		return fmt.Errorf("add route to %s: %w", p, err)
 	}
