@@ -180,6 +180,7 @@ func (d *Driver) destroy(k key) {
 	d.mu.Unlock()
 	if box != nil {
 		box.die(false)
+		box.programs.Wait() // or one would write in a directory that is being removed
 	}
 }
 

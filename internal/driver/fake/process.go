@@ -44,8 +44,8 @@ func newProcess(tty bool) *process {
 	return p
 }
 
-// start runs a program. released is called once its exit is known.
-func (p *process) start(run Program, env program.Env, released func()) {
+// start runs a program among the others of its sandbox. released is called once its exit is known.
+func (p *process) start(run Program, env program.Env, others *sync.WaitGroup, released func()) {
 	env.Done = p.done.Done()
 	env.Trap = func() <-chan gondola.Signal {
 		p.mu.Lock()
@@ -61,10 +61,10 @@ func (p *process) start(run Program, env program.Env, released func()) {
 		}
 		return *p.size, true
 	}
-	go func() {
+	others.Go(func() {
 		code := run(env)
 		p.end(pilot.Exit{Code: code & 255})
-	}()
+	})
 	go func() {
 		<-p.finished
 		released()

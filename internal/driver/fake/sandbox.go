@@ -24,6 +24,8 @@ type sandbox struct {
 	gone  chan struct{}
 	ports listeners
 
+	programs sync.WaitGroup // that have not returned
+
 	mu         sync.Mutex
 	dead, oom  bool
 	containers map[string]*container
@@ -209,14 +211,14 @@ func (r *runtime) Start(_ context.Context, run pilot.Run) error {
 		term := &terminal{in: newPipe(), out: s.stdout}
 		env.Stdin, env.Stdout, env.Stderr = term.in, term, term
 		released = func() { s.close(); term.in.Close() }
-		c.main.start(prog, env, released)
+		c.main.start(prog, env, &b.programs, released)
 		if s.stdin != nil {
 			go term.feed(s.stdin, c.main.signal)
 		}
 		go resizing(c.main, run.Resize)
 		return nil
 	}
-	c.main.start(prog, env, released)
+	c.main.start(prog, env, &b.programs, released)
 	return nil
 }
 
@@ -390,7 +392,7 @@ func (r *runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 		return gondola.ExitStatus{}, gondola.Errorf(gondola.ErrPrecondition, "container %s is not running", name)
 	}
 	p := newProcess(e.TTY)
-	p.start(prog, env, func() {})
+	p.start(prog, env, &r.box.programs, func() {})
 	c.execs[p] = true
 	r.box.mu.Unlock()
 	defer func() {
