@@ -206,7 +206,7 @@ func TestTraps_OfTheWire(t *testing.T) {
 	s.wants("POST", "/v1/apps?wait=true", `{"name":"two","org_slug":"personal","app_role_id":"x","unknown":1}`, 201, `"name":"two".*"created_at":\d{13}`)
 	s.wants("GET", "/v1/apps/two/machines/", "", 200, `^\[\]$`)
 	s.wants("GET", "/v1/apps/two/", "", 200, `"status":"pending"`)
-	s.wants("GET", "/v1/apps?org_slug=personal&limit=1", "", 200, `^\{"apps":\[\{[^}]*\}[^}]*\}\],"next_cursor":"1.shop","total_apps":2\}$`)
+	s.wants("GET", "/v1/apps?org_slug=personal&limit=1", "", 200, `^\{"apps":\[\{[^}]*\}[^}]*\}\],"next_cursor":"0.shop","total_apps":2\}$`)
 	s.wants("GET", "/v1/apps?org_slug=nobody", "", 200, `^\{"apps":\[\],"total_apps":0\}$`)
 	s.wants("GET", "/v1/platform/regions", "", 200, `^\{"Regions":\[\{"code":"local".*"Nearest":"local"\}$`)
 	s.wants("POST", "/v1/platform/placements", `{"org_slug":"personal"}`, 200, `^\{"regions":\[\{"region":"local","count":8,"concurrency":1\}\]\}$`)
@@ -314,7 +314,52 @@ func TestList_Pages(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("pages of 2 = %v, want %v", got, want)
 	}
-	s.wants("GET", "/v1/orgs/personal/machines?limit=1", "", 200, `"app_name":"shop".*"next_cursor":"1\.[0-9a-f]{14}"`)
+	// The cursor leads on where those before it are gone.
+	a := s.call("GET", path, "")
+	next := a.header.Get("fly-next-cursor")
+	for _, id := range want[:2] {
+		s.wants("DELETE", "/v1/apps/shop/machines/"+id+"?force=true", "", 200, `ok`)
+		s.wants("GET", "/v1/apps/shop/machines/"+id+"/wait?state=destroyed", "", 200, `ok`)
+	}
+	s.wants("GET", path+"&cursor="+next, "", 200, `"id":"`+want[2]+`".*"id":"`+want[3]+`"`)
+	s.wants("GET", "/v1/orgs/personal/machines?limit=1", "", 200, `"app_name":"shop".*"next_cursor":"[0-9]{19}\.[0-9a-f]{14}"`)
+}
+
+// Who takes the name of an App that is gone sees nothing of what was in it.
+func TestApps_ANameTakenAgainShowsNothingOfBefore(t *testing.T) {
+	s := newServer(t)
+	mine, _ := s.Auth.Mint(gondola.Caveats{Org: "acme"})
+	theirs, _ := s.Auth.Mint(gondola.Caveats{Org: "rival"})
+	as := func(token, method, path, body string, status int, want string) answer {
+		t.Helper()
+		got := s.as(token, method, path, body)
+		if got.status != status || !regexp.MustCompile(want).MatchString(got.body) {
+			t.Errorf("%s %s = %d %s, want %d %s", method, path, got.status, got.body, status, want)
+		}
+		return got
+	}
+	as(mine, "POST", "/v1/apps", `{"app_name":"web","org_slug":"acme"}`, 201, ``)
+	var m gondola.Machine
+	made := as(mine, "POST", "/v1/apps/web/machines", `{"skip_launch":true,"config":{"image":"test/app","env":{"KEY":"mine"}}}`, 200, ``)
+	if err := json.Unmarshal([]byte(made.body), &m); err != nil {
+		t.Fatal(err)
+	}
+	var v gondola.Volume
+	if err := json.Unmarshal([]byte(as(mine, "POST", "/v1/apps/web/volumes", `{"name":"data","size_gb":1}`, 200, ``).body), &v); err != nil {
+		t.Fatal(err)
+	}
+	as(mine, "DELETE", "/v1/apps/web", "", 202, ``)
+	one := "/v1/apps/web/machines/" + string(m.ID)
+	as(theirs, "POST", "/v1/apps", `{"app_name":"web","org_slug":"rival"}`, 201, ``)
+	as(theirs, "GET", "/v1/apps/web/machines?include_deleted=true", "", 200, `^\[\]$`)
+	as(theirs, "GET", "/v1/apps/web/machines?state=destroyed", "", 200, `^\[\]$`)
+	as(theirs, "GET", "/v1/orgs/rival/machines?include_deleted=true", "", 200, `"machines":\[\]`)
+	for _, of := range []string{"", "/versions", "/events"} {
+		as(theirs, "GET", one+of, "", 404, `machine not found`)
+	}
+	as(theirs, "GET", "/v1/apps/web/volumes/"+string(v.ID), "", 404, `volume not found`)
+	as(theirs, "POST", "/v1/apps/web/machines", `{"skip_launch":true,"config":{"image":"test/app"}}`, 200, ``)
+	as(theirs, "GET", "/v1/apps/web/machines?include_deleted=true", "", 200, `^\[\{"id":"[^{]*"state":"created"`)
 }
 
 func TestUpdate_WithoutRoomIsAConflict(t *testing.T) {

@@ -47,7 +47,7 @@ func (a *API) listApps(c *call) error {
 		}
 	}
 	total := len(apps)
-	apps, next, err := page(c, apps, func(app gondola.App) string { return string(app.Name) })
+	apps, next, err := page(c, apps, func(app gondola.App) place { return place{id: string(app.Name)} })
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -169,29 +170,42 @@ func (c *call) metadata() map[string]string {
 	return m
 }
 
-// page cuts a list to what the parameters limit and cursor ask for, and sets the header that leads to the next page. The cursor is place and
-// id of the last element seen, so that a list goes on behind it, and about there where that element is gone.
-func page[T any](c *call, all []T, id func(T) string) (part []T, next string, err error) {
+// place is where something stands in a list: lists are sorted by the time and then by the id, or by the id alone.
+type place struct {
+	at int64 // Unix nanoseconds; if zero, the id alone counts
+	id string
+}
+
+func (p place) compare(o place) int { return cmp.Or(cmp.Compare(p.at, o.at), cmp.Compare(p.id, o.id)) }
+
+func placeOf(created time.Time, id string) place { return place{created.UnixNano(), id} }
+
+// page cuts a list to what the parameters limit and cursor ask for, and sets the header that leads to the next page. The cursor is the place of the
+// last element seen, so that a list goes on behind it whatever has come or gone.
+func page[T any](c *call, all []T, of func(T) place) (part []T, next string, err error) {
 	limit, err := c.number("limit")
 	if err != nil {
 		return nil, "", err
 	}
 	from := 0
 	if cursor := c.query("cursor"); cursor != "" {
-		place, last, _ := strings.Cut(cursor, ".")
-		n, err := strconv.Atoi(place)
+		at, id, _ := strings.Cut(cursor, ".")
+		n, err := strconv.ParseInt(at, 10, 64)
 		if err != nil || n < 0 {
 			return nil, "", malformedf("query parameter cursor=%q: use the fly-next-cursor of the page before", cursor)
 		}
-		from = min(n, len(all))
-		if i := slices.IndexFunc(all, func(v T) bool { return id(v) == last }); i >= 0 {
-			from = i + 1
-		}
+		from, _ = slices.BinarySearchFunc(all, place{n, id}, func(v T, last place) int {
+			if of(v).compare(last) <= 0 {
+				return -1
+			}
+			return 1
+		})
 	}
 	part = all[from:]
 	if limit > 0 && int64(len(part)) > limit {
 		part = part[:limit]
-		next = fmt.Sprintf("%d.%s", from+len(part), id(part[limit-1]))
+		last := of(part[limit-1])
+		next = fmt.Sprintf("%d.%s", last.at, last.id)
 		c.w.Header().Set("fly-next-cursor", next)
 	}
 	return part, next, nil

@@ -43,5 +43,5 @@ func ReadQuery(r *http.Request) {
 	c.seconds("timeout")
 	c.number("ttl")
 	c.list("state")
-	page(c, []string{"a", "b", "c"}, func(s string) string { return s })
+	page(c, []string{"a", "b", "c"}, func(s string) place { return place{id: s} })
 }

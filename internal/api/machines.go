@@ -120,7 +120,7 @@ func (a *API) listMachines(c *call) error {
 		return err
 	}
 	all = slices.DeleteFunc(all, func(m gondola.Machine) bool { return !c.who.SeesMachine(m.ID) })
-	all, _, err = page(c, all, func(m gondola.Machine) string { return string(m.ID) })
+	all, _, err = page(c, all, func(m gondola.Machine) place { return placeOf(m.CreatedAt, string(m.ID)) })
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (a *API) listOrgMachines(c *call) error {
 			}
 		}
 	}
-	list, next, err := page(c, list, func(m orgMachine) string { return string(m.ID) })
+	list, next, err := page(c, list, func(m orgMachine) place { return placeOf(m.CreatedAt, string(m.ID)) })
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (a *API) listVolumes(c *call) error {
 	if err != nil {
 		return err
 	}
-	part, _, err := page(c, all, func(v gondola.Volume) string { return string(v.ID) })
+	part, _, err := page(c, all, func(v gondola.Volume) place { return placeOf(v.CreatedAt, string(v.ID)) })
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (a *API) listOrgVolumes(c *call) error {
 	all = slices.DeleteFunc(slices.Clone(all), func(v gondola.Volume) bool {
 		return !sees(v.App, "") || region != "" && v.Region != region || state != "" && v.State != state
 	})
-	part, next, err := page(c, all, func(v gondola.Volume) string { return string(v.ID) })
+	part, next, err := page(c, all, func(v gondola.Volume) place { return placeOf(v.CreatedAt, string(v.ID)) })
 	if err != nil {
 		return err
 	}

@@ -53,3 +53,27 @@ func TestVolumes_AsTheWireHasThem(t *testing.T) {
 	s.wants("GET", volumes+"?limit=1", "", 200, `^\[\{[^[]*\}\]$`)
 	s.wants("GET", "/v1/apps/shop", "", 200, `"volume_count":4`)
 }
+
+// An id that a body or path names is another App's, or a thing of another kind: nothing happens to it.
+func TestSnapshots_AnotherAppsIDIsTaken(t *testing.T) {
+	s := newServer(t)
+	s.NewApp("blog")
+	made := func(path, body string) string {
+		t.Helper()
+		var v struct{ ID string }
+		if err := json.Unmarshal([]byte(s.wants("POST", path, body, 200, `"id"`).body), &v); err != nil {
+			t.Fatal(err)
+		}
+		return v.ID
+	}
+	theirs := made("/v1/apps/blog/volumes", `{"name":"data","size_gb":1}`)
+	snapshot := made("/v1/apps/blog/volumes/"+theirs+"/snapshots", "")
+	mine := made("/v1/apps/shop/volumes", `{"name":"data","size_gb":1}`)
+	s.wants("POST", "/v1/apps/shop/volumes/"+mine+"/snapshots", `{"id":"`+theirs+`"}`, 422, `snapshot id`)
+	s.wants("POST", "/v1/apps/shop/volumes/"+mine+"/snapshots", `{"id":"`+snapshot+`"}`, 409, `is taken`)
+	s.wants("DELETE", "/v1/gondola/apps/blog/volumes/-/snapshots/"+theirs, "", 404, `snapshot not found`)
+	s.wants("DELETE", "/v1/apps/blog/volumes/"+snapshot, "", 404, `volume not found`)
+	s.wants("GET", "/v1/apps/blog/volumes/"+theirs, "", 200, `"state":"created"`)
+	s.wants("GET", "/v1/apps/blog/volumes/"+theirs+"/snapshots", "", 200, snapshot)
+	s.wants("DELETE", "/v1/gondola/apps/blog/volumes/-/snapshots/"+snapshot, "", 200, ``)
+}

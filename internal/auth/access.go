@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"gondola"
 )
@@ -158,7 +159,7 @@ func (p Principal) ListsApp(app gondola.App) bool {
 }
 
 // Visible returns a filter of what p reaches of an organisation, or of EveryOrg: Apps, where no Machine is asked for, and Machines. Apps that
-// come later are asked for when they are seen.
+// come later are asked for when they are seen, and all of them again after a second: another organisation may have an App's name by then.
 func (p Principal) Visible(ctx context.Context, org string, apps Apps) (func(gondola.AppName, gondola.MachineID) bool, error) {
 	if apps == nil { // a worker: only by name
 		return func(app gondola.AppName, id gondola.MachineID) bool {
@@ -175,7 +176,12 @@ func (p Principal) Visible(ctx context.Context, org string, apps Apps) (func(gon
 			known[app.Name] = p.SeesApp(app) && (org == EveryOrg || org == app.Organization.Slug)
 		}
 	}
+	asked := time.Now()
 	return func(name gondola.AppName, id gondola.MachineID) bool {
+		if time.Since(asked) > time.Second {
+			clear(known)
+			asked = time.Now()
+		}
 		if !p.SeesMachine(id) || !p.Sees(name) {
 			return false
 		}

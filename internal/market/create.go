@@ -203,8 +203,12 @@ func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid,
 			continue // it has left since it bid
 		}
 		if e.Worker != b.Worker {
-			if err := p.m.index.Move(ctx, e.ID, b.Worker); err != nil {
+			moved, err := p.m.index.Move(ctx, e.ID, e.Worker, b.Worker)
+			if err != nil {
 				return gondola.Machine{}, err
+			}
+			if !moved {
+				return p.overtaken(ctx, e)
 			}
 			e.Worker = b.Worker
 		}
@@ -223,9 +227,21 @@ func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid,
 	}
 }
 
+// overtaken goes on where another create of the same Machine, refused at the same time, has moved or dropped the row.
+func (p *purchase) overtaken(ctx context.Context, e store.Entry) (gondola.Machine, error) {
+	now, err := p.m.index.Lookup(ctx, e.App, e.ID)
+	switch {
+	case errors.Is(err, gondola.ErrNotFound):
+		return p.buy(ctx)
+	case err != nil:
+		return gondola.Machine{}, err
+	}
+	return p.again(ctx, now)
+}
+
 // forget drops the row of a Machine that no worker has. It must not depend on a caller's patience.
 func (p *purchase) forget(ctx context.Context, e store.Entry) {
-	if err := p.m.index.Forget(context.WithoutCancel(ctx), e.ID); err != nil {
+	if err := p.m.index.Forget(context.WithoutCancel(ctx), e.ID, e.Worker); err != nil {
 		p.m.log.Warn("the row of a machine that was refused stays until its worker is read again", "machine", e.ID, "err", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"gondola"
 	"gondola/internal/store"
@@ -31,12 +32,32 @@ func (m *Market) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if err != nil {
 		return nil, err
 	}
+	if withRemoved(f) {
+		if all, err = m.ofTheirApps(ctx, all); err != nil {
+			return nil, err
+		}
+	}
 	if len(names) > 1 { // each worker's are in order
 		slices.SortFunc(all, func(a, b gondola.Machine) int {
 			return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 		})
 	}
 	return all, nil
+}
+
+// ofTheirApps leaves out destroyed Machines of Apps whose name another App has now.
+func (m *Market) ofTheirApps(ctx context.Context, all []gondola.Machine) ([]gondola.Machine, error) {
+	apps, err := m.index.ListApps(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	since := map[gondola.AppName]time.Time{}
+	for _, app := range apps {
+		since[app.Name] = app.CreatedAt
+	}
+	return slices.DeleteFunc(all, func(mach gondola.Machine) bool {
+		return mach.State == gondola.Destroyed && mach.CreatedAt.Before(since[mach.Ref().App])
+	}), nil
 }
 
 func withRemoved(f gondola.ListFilter) bool { return f.IncludeDeleted || f.State == gondola.Destroyed }

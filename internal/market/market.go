@@ -24,8 +24,8 @@ import (
 type Index interface {
 	gondola.Apps
 	Reserve(ctx context.Context, app gondola.AppName, name string, id gondola.MachineID, worker gondola.WorkerName) (store.Entry, bool, error)
-	Move(ctx context.Context, id gondola.MachineID, worker gondola.WorkerName) error
-	Forget(ctx context.Context, id gondola.MachineID) error
+	Move(ctx context.Context, id gondola.MachineID, from, to gondola.WorkerName) (bool, error)
+	Forget(ctx context.Context, id gondola.MachineID, worker gondola.WorkerName) error
 	Remove(ctx context.Context, id gondola.MachineID) error
 	Lookup(ctx context.Context, app gondola.AppName, id gondola.MachineID) (store.Entry, error)
 	LookupName(ctx context.Context, app gondola.AppName, name string) (store.Entry, error)

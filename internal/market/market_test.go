@@ -228,7 +228,7 @@ func TestCreate_FindsAMachineThatTheIndexHasForgotten(t *testing.T) {
 	f := newFleet(t, 5*time.Second, "gru")
 	req := gondola.CreateRequest{Name: "web", Config: sized(1, "").Config}
 	m := f.place(t, req)
-	if err := f.Store.Forget(t.Context(), m.ID); err != nil {
+	if err := f.Store.Forget(t.Context(), m.ID, "gru"); err != nil {
 		t.Fatal(err)
 	}
 	again := f.place(t, req)
@@ -256,6 +256,31 @@ func TestCreate_AtOnceByOneNameMakesOneMachine(t *testing.T) {
 		if id != ids[0] {
 			t.Fatalf("one name made several machines: %v", ids)
 		}
+	}
+}
+
+// Two creates of one name that are refused together: the second to find a place takes the first one's.
+func TestCreate_RefusedTogetherMakesOneMachine(t *testing.T) {
+	f := newFleet(t, 5*time.Second, "gru", "gig", "mia")
+	req := gondola.CreateRequest{Name: "web", Region: "gru,gig,mia", SkipLaunch: true, Config: sized(1, "").Config}
+	refused := &gondola.Error{Kind: gondola.ErrCapacity, Message: "taken meanwhile", Refusals: []gondola.Refusal{{Worker: "gru", Region: "gru", Reason: "taken meanwhile"}}}
+	refusals := 0
+	var other gondola.Machine
+	f.workers["gru"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
+		if refusals++; refusals == 1 { // while it is asked, the same create comes once more, is refused too, and finds a place
+			other = f.place(t, req)
+		}
+		return gondola.Machine{}, refused
+	}
+	f.workers["gig"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
+		m, err := then()
+		f.workers["gig"].ask = func(context.Context) error { return gondola.Errorf(gondola.ErrCapacity, "full by now") } // mia would win an auction
+		return m, err
+	}
+	m := f.place(t, req)
+	all, err := f.Market.List(t.Context(), "shop", gondola.ListFilter{})
+	if err != nil || m.ID != other.ID || len(all) != 1 || all[0].Gondola.Worker != "gig" || f.workers["mia"].creates.Load() != 0 {
+		t.Errorf("machines %s and %s, list %+v (%v), %d creates in mia; want one in gig", m.ID, other.ID, all, err, f.workers["mia"].creates.Load())
 	}
 }
 
@@ -420,7 +445,7 @@ func TestPlacements_FillRegionsInTheOrderOfPreference(t *testing.T) {
 func TestRun_RebuildsTheIndexFromItsWorkers(t *testing.T) {
 	f := newFleet(t, 5*time.Second, "gru")
 	m := f.place(t, gondola.CreateRequest{Name: "web", Config: sized(1, "").Config})
-	if err := f.Store.Forget(t.Context(), m.ID); err != nil { // the file was put back from an old copy
+	if err := f.Store.Forget(t.Context(), m.ID, "gru"); err != nil { // the file was put back from an old copy
 		t.Fatal(err)
 	}
 	if _, err := f.Market.Get(t.Context(), m.Ref()); !errors.Is(err, gondola.ErrNotFound) {

@@ -194,9 +194,12 @@ func (m *Market) volume(ctx context.Context, app gondola.AppName, id string) (Wo
 
 // onVolume calls the worker of a Volume.
 func onVolume[T any](ctx context.Context, m *Market, ref gondola.VolumeRef, call func(w Worker, ref gondola.VolumeRef) (T, error)) (T, error) {
+	var zero T
+	if gondola.IsSnapshotID(string(ref.ID)) {
+		return zero, gondola.Errorf(gondola.ErrNotFound, "volume not found: %s is a snapshot", ref.ID)
+	}
 	w, app, err := m.volume(ctx, ref.App, string(ref.ID))
 	if err != nil {
-		var zero T
 		return zero, err
 	}
 	return call(w, gondola.VolumeRef{App: app, ID: ref.ID})
@@ -289,6 +292,9 @@ func (m *Market) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id s
 	if id == "" {
 		id = gondola.NewSnapshotID()
 	}
+	if !gondola.IsSnapshotID(id) {
+		return gondola.VolumeSnapshot{}, gondola.Errorf(gondola.ErrInvalid, "snapshot id %.80q: leave it out, or use vs_ and 16 letters and digits", id)
+	}
 	return onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) (gondola.VolumeSnapshot, error) {
 		_, unknown := m.index.LookupVolume(ctx, ref.App, id)
 		if err := m.index.PlaceVolume(ctx, ref.App, id, w.Name); err != nil {
@@ -311,6 +317,9 @@ func (m *Market) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) ([]go
 
 // DeleteSnapshot implements gondola.Volumes. The snapshot's own row leads to it: its Volume may be gone.
 func (m *Market) DeleteSnapshot(ctx context.Context, ref gondola.VolumeRef, id string) error {
+	if !gondola.IsSnapshotID(id) {
+		return gondola.Errorf(gondola.ErrNotFound, "snapshot not found: there is none with id %.80q", id)
+	}
 	w, app, err := m.volume(ctx, ref.App, id)
 	if err != nil {
 		return err

@@ -69,21 +69,21 @@ func (s *Server) Reserve(ctx context.Context, app gondola.AppName, name string, 
 	return e, reserved, nil
 }
 
-// Move says that a Machine is, or is about to be, at another worker: after a definite refusal, never after an unanswered create.
-func (s *Server) Move(ctx context.Context, id gondola.MachineID, worker gondola.WorkerName) error {
-	res, err := s.exec(ctx, "UPDATE machines SET worker = ? WHERE id = ? AND removed_at IS NULL", worker, id)
+// Move says that a Machine is about to be at another worker than the one that has refused it: after a definite refusal, never after an unanswered
+// create. It reports false, and changes nothing, where somebody else has moved or removed it since.
+func (s *Server) Move(ctx context.Context, id gondola.MachineID, from, to gondola.WorkerName) (bool, error) {
+	res, err := s.exec(ctx, "UPDATE machines SET worker = ? WHERE id = ? AND worker = ? AND removed_at IS NULL", to, id, from)
 	if err != nil {
-		return wrap(err, "move machine %s in the index", id)
+		return false, wrap(err, "move machine %s in the index", id)
 	}
-	if n, _ := res.RowsAffected(); n == 0 {
-		return machineNotFound(id)
-	}
-	return nil
+	n, _ := res.RowsAffected()
+	return n == 1, nil
 }
 
-// Lookup returns the row of a Machine, also of one removed in the last 48 hours. An empty app means any. ErrNotFound otherwise.
+// Lookup returns the row of a Machine, also of one removed in the last 48 hours, unless that was of an earlier App of the name. An empty app means
+// any. ErrNotFound otherwise.
 func (s *Server) Lookup(ctx context.Context, app gondola.AppName, id gondola.MachineID) (Entry, error) {
-	e, err := scanEntry(s.read.QueryRowContext(ctx, selectEntries+" WHERE id = ? AND (? = '' OR app = ?)", id, app, app).Scan)
+	e, err := scanEntry(s.read.QueryRowContext(ctx, selectEntries+" WHERE id = ? AND (? = '' OR app = ?) AND "+ofThisApp("machines"), id, app, app).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Entry{}, machineNotFound(id)
 	}
@@ -113,9 +113,9 @@ func (s *Server) Remove(ctx context.Context, id gondola.MachineID) error {
 	return wrap(err, "remove machine %s from the index", id)
 }
 
-// Forget drops a row at once: of a Machine that never came to be, because every worker refused it.
-func (s *Server) Forget(ctx context.Context, id gondola.MachineID) error {
-	_, err := s.exec(ctx, "DELETE FROM machines WHERE id = ?", id)
+// Forget drops a row at once: of a Machine that never came to be, because every worker refused it, this one last. One that leads elsewhere stays.
+func (s *Server) Forget(ctx context.Context, id gondola.MachineID, worker gondola.WorkerName) error {
+	_, err := s.exec(ctx, "DELETE FROM machines WHERE id = ? AND worker = ?", id, worker)
 	return wrap(err, "forget machine %s in the index", id)
 }
 
@@ -143,8 +143,16 @@ func rowsOf(app gondola.AppName, removed bool) (where string, args []any) {
 	}
 	if !removed {
 		where += " AND removed_at IS NULL"
+	} else {
+		where += " AND " + ofThisApp("machines")
 	}
 	return where, args
+}
+
+// ofThisApp is the condition that a removed row of the table is of the App that has the name now, or of one that is gone: whoever takes a name must
+// not see what another had by it.
+func ofThisApp(table string) string {
+	return "(removed_at IS NULL OR created_at >= coalesce((SELECT a.created_at FROM apps a WHERE a.name = " + table + ".app), 0))"
 }
 
 // Rebuild makes the index agree with what a worker has: entries are all of its Machines. Rows of that worker which are not among them are

@@ -71,7 +71,13 @@ func TestIndex_GivesARetryTheSameWorkerAndID(t *testing.T) {
 	if err != nil || ok || e.ID != "a1" || e.Worker != "fra" {
 		t.Fatalf("Reserve of a taken name = %+v %v %v, want the first row and false", e, ok, err)
 	}
-	if err := s.Move(ctx, "a1", "gru"); err != nil {
+	if moved, err := s.Move(ctx, "a1", "ams", "gru"); moved || err != nil {
+		t.Fatalf("Move from where it is not = %v %v, want false", moved, err)
+	}
+	if moved, err := s.Move(ctx, "a1", "fra", "gru"); !moved || err != nil {
+		t.Fatalf("Move = %v %v, want true", moved, err)
+	}
+	if err := s.Forget(ctx, "a1", "fra"); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := s.Lookup(ctx, "shop", "a1"); err != nil || e.Worker != "gru" {

@@ -46,7 +46,8 @@ func scanVolume(scan func(...any) error) (VolumeEntry, error) {
 	return e, err
 }
 
-// PlaceVolume says that a Volume or snapshot is, or is about to be, at a worker. ErrNotFound if there is no such App.
+// PlaceVolume says that a Volume or snapshot is, or is about to be, at a worker. ErrNotFound if there is no such App, ErrConflict if the id is
+// another App's.
 func (s *Server) PlaceVolume(ctx context.Context, app gondola.AppName, id string, worker gondola.WorkerName) error {
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		var known bool
@@ -56,6 +57,13 @@ func (s *Server) PlaceVolume(ctx context.Context, app gondola.AppName, id string
 		if !known {
 			return appNotFound(app)
 		}
+		var taken bool
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ? AND app <> ?)", id, app).Scan(&taken); err != nil {
+			return err
+		}
+		if taken {
+			return gondola.Errorf(gondola.ErrConflict, "id %s is taken: choose another, or leave it out", id)
+		}
 		_, err := tx.Exec(`INSERT INTO volumes (id, app, worker, created_at) VALUES (?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET worker = excluded.worker WHERE removed_at IS NULL`, id, app, worker, time.Now().UnixMilli())
 		return err
@@ -63,9 +71,10 @@ func (s *Server) PlaceVolume(ctx context.Context, app gondola.AppName, id string
 	return wrap(err, "place %s in the index", id)
 }
 
-// LookupVolume returns the row of a Volume or snapshot, also of one removed in the last 48 hours. An empty app means any. ErrNotFound otherwise.
+// LookupVolume returns the row of a Volume or snapshot, also of one removed in the last 48 hours, unless that was of an earlier App of the name. An
+// empty app means any. ErrNotFound otherwise.
 func (s *Server) LookupVolume(ctx context.Context, app gondola.AppName, id string) (VolumeEntry, error) {
-	e, err := scanVolume(s.read.QueryRowContext(ctx, selectVolumes+" WHERE id = ? AND (? = '' OR app = ?)", id, app, app).Scan)
+	e, err := scanVolume(s.read.QueryRowContext(ctx, selectVolumes+" WHERE id = ? AND (? = '' OR app = ?) AND "+ofThisApp("volumes"), id, app, app).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		what := "volume"
 		if gondola.IsSnapshotID(id) {
