@@ -66,6 +66,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{header: http.Header{}, http: cfg.HTTP, org: cfg.Org, retries: cfg.Retries}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 64,
 		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second}, // a path that is lost is noticed
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext}
 	switch u.Scheme {
 	case "unix":

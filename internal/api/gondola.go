@@ -97,6 +97,7 @@ func (f *flusher) Write(p []byte) (int, error) {
 	if err == nil {
 		err = f.control.Flush()
 	}
+	f.control.SetWriteDeadline(time.Time{}) // or it would count for the silence that follows
 	return n, err
 }
 

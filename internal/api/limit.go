@@ -81,6 +81,9 @@ func (a *API) limit(c *call, rt route) error {
 			what = "apps of " + app.Organization.Slug
 		}
 	}
+	if c.who.Itself() { // what is inside a Machine exhausts nobody's bucket but its own
+		what = "itself " + what
+	}
 	rate, ok := a.limiter.limits.Actions[rt.action()]
 	if !ok {
 		rate = a.limiter.limits.Default

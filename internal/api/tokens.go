@@ -75,10 +75,12 @@ func (a *API) deployToken(c *call) error {
 	if err := c.decode(&body); err != nil {
 		return err
 	}
-	if _, err := a.apps.App(c.ctx(), c.app()); err != nil {
+	app, err := a.apps.App(c.ctx(), c.app())
+	if err != nil {
 		return err
 	}
-	req := gondola.NewToken{Name: "deploy token of " + string(c.app()), Caveats: gondola.Caveats{Apps: []gondola.AppName{c.app()}}}
+	// Its organisation too: another one may have an App of this name one day.
+	req := gondola.NewToken{Name: "deploy token of " + string(app.Name), Caveats: gondola.Caveats{Apps: []gondola.AppName{app.Name}, Org: app.Organization.Slug}}
 	if len(req.Name) > 64 {
 		req.Name = "deploy token"
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -229,7 +230,7 @@ func TestTokens_AsTheWireHasThem(t *testing.T) {
 	s.wants("POST", "/v1/apps/nope/deploy_token", "", 404, `Could not find App`)
 
 	header := `"header":"FlyV1 fm2_x,` + deploy.Token + `"`
-	s.wants("POST", "/v1/tokens/authenticate", `{`+header+`}`, 200, `^\[\{"header":"Bearer gdl.*"caveats":\[\{"type":"Gondola","body":\{"apps":\["shop"\],"expires":".*"permission_token":"`)
+	s.wants("POST", "/v1/tokens/authenticate", `{`+header+`}`, 200, `^\[\{"header":"Bearer gdl.*"caveats":\[\{"type":"Gondola","body":\{"org":"personal","apps":\["shop"\],"expires":".*"permission_token":"`)
 	s.wants("POST", "/v1/tokens/authenticate", `{"header":"Bearer gdl.AAAA.AAAA"}`, 400, `header: `)
 	s.wants("POST", "/v1/tokens/authenticate", ``, 400, `header is missing`)
 	for access, want := range map[string]int{
@@ -252,6 +253,51 @@ func TestTokens_AsTheWireHasThem(t *testing.T) {
 	read, _ := s.Auth.Mint(gondola.Caveats{ReadOnly: true})
 	s.wants("POST", "/v1/tokens/authorize", `{"header":"Bearer `+read+`","access":{"app_name":"shop","action":"w"}}`, 403, `may only read`)
 	s.wants("POST", "/v1/tokens/authorize", `{"header":"Bearer `+read+`","access":{"app_name":"shop","action":"r","command":["sh"]}}`, 403, `may only read`)
+}
+
+// Caveats add up to nothing where they exclude each other: who asks about such a token must not take it for one of everything.
+func TestToken_WhoseCaveatsExcludeEachOtherIsNone(t *testing.T) {
+	s := newServer(t)
+	shop, _ := s.Auth.Mint(gondola.Caveats{Org: "personal", Apps: []gondola.AppName{"shop"}, Machines: []gondola.MachineID{"0123456789abcd"}})
+	for _, c := range []gondola.Caveats{{Apps: []gondola.AppName{"blog"}}, {Machines: []gondola.MachineID{"00000000000000"}}, {Org: "acme"}} {
+		none, err := auth.Attenuate(shop, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.wants("POST", "/v1/tokens/authenticate", `{"header":"Bearer `+none+`"}`, 400, `opens nothing`)
+		if got := s.as(none, "GET", "/v1/tokens/current", ""); got.status != 401 {
+			t.Errorf("tokens/current of %+v = %d %s, want 401", c, got.status, got.body)
+		}
+	}
+}
+
+func TestLimits_AMachineExhaustsItsOwnBucketsAlone(t *testing.T) {
+	limits := api.DefaultLimits()
+	p := gondolatest.New(t, gondolatest.Options{Limits: &limits})
+	p.NewApp("shop")
+	inner := gondolatest.Client(t, p.URL, p.Auth.Internal())
+	m, err := inner.Create(t.Context(), "shop", gondola.CreateRequest{Config: gondola.Config{Image: "test/app"}, SkipLaunch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/apps/shop/machines/" + string(m.ID) + "/stop"
+	inside := auth.FromMachines(p.Handler)
+	ask := func(h http.Handler, set func(*http.Request)) int {
+		r := httptest.NewRequest("POST", path, strings.NewReader("{"))
+		set(r)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	itself := func(r *http.Request) { r.Header.Set(gondola.MachineHeader, "shop/"+string(m.ID)) }
+	last := 0
+	for range 10 {
+		last = ask(inside, itself)
+	}
+	owner := ask(p.Handler, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+p.Auth.Root()) })
+	if last != http.StatusTooManyRequests || owner != http.StatusBadRequest {
+		t.Errorf("a machine that asks all the time has %d and its owner %d, want 429 and 400", last, owner)
+	}
 }
 
 func TestLimits_AreThoseOfTheDocumentationPerActionAndThing(t *testing.T) {

@@ -181,6 +181,9 @@ func (a *Authority) Verify(tok string) (Principal, error) {
 		}
 		p.narrow(caveats)
 	}
+	if p.opensNothing() {
+		return Principal{}, gondola.Errorf(gondola.ErrUnauthorized, "the token opens nothing: its caveats exclude each other")
+	}
 	return p, nil
 }
 

@@ -43,6 +43,12 @@ func (p *Principal) narrow(c gondola.Caveats) {
 	p.machines, p.pinned = intersect(p.machines, p.pinned, c.Machines)
 }
 
+// opensNothing says whether p's caveats leave no App, no Machine, no organisation or no Machine to ask from.
+func (p *Principal) opensNothing() bool {
+	return p.limited && len(p.apps) == 0 || p.pinned && len(p.machines) == 0 || len(slices.Compact(slices.Clone(p.org))) > 1 ||
+		len(slices.Compact(slices.Clone(p.sources))) > 1
+}
+
 // intersect narrows a list, which means everything where it is not limited, to those of a caveat, which means everything where it is nil.
 func intersect[T comparable](have []T, limited bool, caveat []T) ([]T, bool) {
 	switch {

@@ -165,7 +165,11 @@ func (b *backup) addVolumes(ctx context.Context, volumes gondola.Volumes) error 
 		return err
 	}
 	for _, v := range all {
-		if err := b.addVolume(ctx, volumes, gondola.VolumeRef{App: v.App, ID: v.ID}); err != nil {
+		err := b.addVolume(ctx, volumes, gondola.VolumeRef{App: v.App, ID: v.ID})
+		if errors.Is(err, gondola.ErrNotFound) { // destroyed since the list was read
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("back up volume %s (leave volumes out with --without-volumes): %w", v.ID, err)
 		}
 	}

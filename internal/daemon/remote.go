@@ -95,6 +95,9 @@ func (p *platform) remoteTLS() (*tls.Config, error) {
 	return ca.HostConfig(p.Config.remoteNames()), nil
 }
 
+// forwardLinger is how long a client may go on sending to a server that has ended.
+const forwardLinger = 5 * time.Second
+
 // forward passes connections on to another address, both ways, until ctx ends.
 type forward struct {
 	listener net.Listener
@@ -115,19 +118,26 @@ func (f *forward) Run(ctx context.Context) error {
 	close(f.ready)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	backoff, failures := gondola.Backoff{First: 5 * time.Millisecond, Max: time.Second}, 0
 	for {
 		c, err := f.listener.Accept()
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case errors.Is(err, net.ErrClosed):
 			return err
+		case err != nil: // no descriptor is free, say: one will be
+			pause(ctx, backoff.Wait(failures))
+			failures++
+			continue
 		}
+		failures = 0
 		wg.Go(func() { f.pass(ctx, c.(*net.TCPConn)) })
 	}
 }
 
-// pass connects c with a connection of its own to the other side; the end of one direction is handed on.
+// pass connects c with a connection of its own to the other side; the end of one direction is handed on. When the other side has ended, c has
+// some seconds more.
 func (f *forward) pass(ctx context.Context, c *net.TCPConn) {
 	defer c.Close()
 	d := net.Dialer{Timeout: 5 * time.Second}
@@ -146,6 +156,7 @@ func (f *forward) pass(ctx context.Context, c *net.TCPConn) {
 	}()
 	_, _ = io.Copy(c, other)
 	_ = c.CloseWrite()
+	_ = c.SetReadDeadline(time.Now().Add(forwardLinger))
 	<-done
 }
 
@@ -174,4 +185,11 @@ func RemoteAccess(c Config) (Access, error) {
 		a.URLs = append(a.URLs, "https://"+net.JoinHostPort(address, port))
 	}
 	return a, err
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }

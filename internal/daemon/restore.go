@@ -219,7 +219,11 @@ func moveIn(tmp, data string) error {
 		if e.Name() == instanceFile {
 			continue
 		}
-		if err := os.Rename(filepath.Join(tmp, e.Name()), filepath.Join(data, e.Name())); err != nil {
+		to := filepath.Join(data, e.Name())
+		if err := os.RemoveAll(to); err != nil { // of a restore that was interrupted here
+			return err
+		}
+		if err := os.Rename(filepath.Join(tmp, e.Name()), to); err != nil {
 			return err
 		}
 	}
