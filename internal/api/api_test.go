@@ -460,3 +460,24 @@ func TestWords(t *testing.T) {
 		t.Errorf("an open quotation = %v", err)
 	}
 }
+
+// timed notes the deadline in force.
+type timed struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+	during   time.Time // of the last write
+}
+
+func (w *timed) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
+func (w *timed) Write(b []byte) (int, error) {
+	w.during = w.deadline
+	return w.ResponseRecorder.Write(b)
+}
+
+// A program may be silent for as long as it likes: only a write has a deadline.
+func TestLogs_SilenceHasNoDeadline(t *testing.T) {
+	w := &timed{ResponseRecorder: httptest.NewRecorder()}
+	if _, err := api.Flushing(w).Write([]byte("line\n")); err != nil || w.during.IsZero() || !w.deadline.IsZero() {
+		t.Errorf("the write had deadline %v, the silence behind it has %v (%v); want one and none", w.during, w.deadline, err)
+	}
+}

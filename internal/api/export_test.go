@@ -45,3 +45,6 @@ func ReadQuery(r *http.Request) {
 	c.list("state")
 	page(c, []string{"a", "b", "c"}, func(s string) place { return place{id: s} })
 }
+
+// Flushing is the writer of logs.
+func Flushing(w http.ResponseWriter) io.Writer { return flushing(w) }
