@@ -28,7 +28,7 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 		conn, err := l.find(ctx, base)
 		if l.dead && anew && l.final == nil {
 			if err = l.make(ctx); err == nil {
-				conn, err = connect(base, l.api)
+				conn, err = connect(ctx, base, l.api, bootTime)
 			}
 			end(err)
 		}
@@ -44,15 +44,34 @@ func (m *machine) launch(ctx context.Context, anew bool) {
 	})
 }
 
-// connect watches a pilot.
-func connect(ctx context.Context, api pilot.API) (*connection, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	updates, err := api.Watch(ctx)
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("watch the pilot: %w", err)
+// How long a pilot may take to answer that it is watched: one that is found, and one that was just started, which may boot or resume its sandbox
+// before.
+const (
+	answerTime = 10 * time.Second
+	bootTime   = 2 * time.Minute
+)
+
+// errSilent is a pilot that takes a connection and does not answer. It says nothing about the sandbox.
+var errSilent = gondola.Errorf(gondola.ErrDeadline, "the pilot does not answer")
+
+// connect watches a pilot for as long as base. Its first answer is waited for until ctx ends, and no longer than within.
+func connect(ctx, base context.Context, api pilot.API, within time.Duration) (*connection, error) {
+	watch, cancel := context.WithCancel(base)
+	answer, end := context.WithTimeout(ctx, within)
+	defer end()
+	stop := context.AfterFunc(answer, cancel)
+	updates, err := api.Watch(watch)
+	late := !stop()
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case late:
+		err = errSilent
+	case err == nil:
+		return &connection{api: api, updates: updates, cancel: cancel, up: func() {}}, nil
 	}
-	return &connection{api: api, updates: updates, cancel: cancel, up: func() {}}, nil
+	cancel()
+	return nil, fmt.Errorf("watch the pilot: %w", err)
 }
 
 // slotTime is how long a Machine that does not come up may keep others from starting.
@@ -100,6 +119,9 @@ func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, e
 		m.outcome = &outcome{state: state, reason: "ImageFailed", message: err.Error()}
 	case errors.Is(err, pilot.ErrGone) && m.rec.Step == stepRun && m.failures < relaunches:
 		m.retry(err, "launch") // the pilot died before it told anything: what it has done is found next time
+	case errors.Is(err, errSilent) && m.rec.Step == stepRun:
+		m.found() // as far as can be
+		m.retry(err, "find the sandbox")
 	case down, l.rec.Step == stepRun && (!l.dead || m.failures < relaunches):
 		m.retry(err, "find the sandbox") // it may be alive: a host that is slow to answer must not cost a machine
 	case errors.Is(err, gondola.ErrPrecondition) && m.rec.Config.Gondola != nil && m.rec.Config.Gondola.RetryPull:
@@ -149,7 +171,7 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 	if err == nil {
 		failpoint.Hit("worker.adopt.found")
 		var conn *connection
-		if conn, err = connect(base, api); err == nil {
+		if conn, err = connect(ctx, base, api, answerTime); err == nil {
 			return conn, nil
 		}
 	}
@@ -188,7 +210,7 @@ func (l *launcher) replacePilot(ctx, base context.Context) (*connection, error) 
 		return nil, err
 	}
 	l.given = true
-	return connect(base, api)
+	return connect(ctx, base, api, bootTime)
 }
 
 // make makes network and sandbox anew. After a crash of the sandbox the images are there and the spec is what it was.

@@ -151,19 +151,22 @@ func (m *machine) run(ctx context.Context) {
 	}
 }
 
-// alarm rings when a pause ends or patience with a stop does.
+// alarm rings when a pause ends or patience with a stop does. While a job is under way nothing is due: its end is waited for.
 func (m *machine) alarm() (<-chan time.Time, func()) {
+	if m.job != nil {
+		return nil, func() {}
+	}
 	at := m.pauseTo
-	if !m.killAt.IsZero() && (at.IsZero() || m.killAt.Before(at)) {
-		at = m.killAt
+	if kill := m.patientTo(); !kill.IsZero() && (at.IsZero() || kill.Before(at)) {
+		at = kill
 	}
-	if _, next := m.unknown(); m.job == nil && !next.IsZero() && (at.IsZero() || next.Before(at)) {
+	if _, next := m.unknown(); !next.IsZero() && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
-	if next := m.due(); m.job == nil && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
+	if next := m.due(); next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
-	if next := m.resizing.next; m.rec.Resized && m.job == nil && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
+	if next := m.resizing.next; m.rec.Resized && next.After(time.Now()) && (at.IsZero() || next.Before(at)) {
 		at = next
 	}
 	if at.IsZero() {
@@ -236,6 +239,9 @@ func (m *machine) interrupt(names ...string) {
 
 // next begins what is due. It makes changes of State that need no work at once.
 func (m *machine) next(ctx context.Context) {
+	if kill := m.patientTo(); !kill.IsZero() && !time.Now().Before(kill) {
+		m.pauseTo = time.Time{} // whatever was to be tried again: it is too late
+	}
 	for ctx.Err() == nil && m.job == nil && !time.Now().Before(m.pauseTo) {
 		m.pauseTo = time.Time{}
 		again, err := m.step(ctx)
@@ -316,10 +322,11 @@ func (m *machine) stepDown(ctx context.Context) (bool, error) {
 		return false, nil
 	case m.rec.Step == stepNone:
 		return true, m.settle(ctx)
-	case m.rec.Kill, !m.killAt.IsZero() && !time.Now().Before(m.killAt):
+	case m.rec.Kill, !m.patientTo().IsZero() && !time.Now().Before(m.killAt):
 		m.outcome = &outcome{state: gondola.Stopped}
 		return true, nil
 	case m.conn == nil:
+		m.bePatient()
 		m.launch(ctx, false) // find it, to ask it
 		return false, nil
 	case !m.asked:
@@ -328,17 +335,30 @@ func (m *machine) stepDown(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// ask tells the pilot to stop.
-func (m *machine) ask(ctx context.Context) {
-	m.asked = true
-	var req gondola.StopRequest
+// patientTo is when a sandbox that has to end is killed; the zero time where nothing waits for that, as in a clean-up.
+func (m *machine) patientTo() time.Time {
+	down := m.rec.State == gondola.Stopping || m.rec.State == gondola.Restarting || m.rec.State == gondola.Updating
+	if !down || m.rec.Step == stepNone || m.outcome != nil || m.halted != nil {
+		return time.Time{}
+	}
+	return m.killAt
+}
+
+// bePatient begins the time that a stop may take, also where the pilot is not found that could be asked. It returns what the pilot is asked.
+func (m *machine) bePatient() (req gondola.StopRequest) {
 	if m.rec.Stop != nil {
 		req = *m.rec.Stop
 	}
 	if m.killAt.IsZero() {
 		m.killAt = time.Now().Add(patience(m.rec.Config, req))
 	}
-	api := m.conn.api
+	return req
+}
+
+// ask tells the pilot to stop.
+func (m *machine) ask(ctx context.Context) {
+	m.asked = true
+	api, req := m.conn.api, m.bePatient()
 	m.begin(ctx, "ask", func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
