@@ -342,6 +342,7 @@ func (l *launcher) record(ctx context.Context, first bool, change func(*record))
 
 // pull brings the images and shows how that goes.
 func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (images, error) {
+	l.m.found() // nothing of it runs, and a pull may go on for ever
 	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff,
 		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
 	if payload != nil {

@@ -59,7 +59,7 @@ type Worker struct {
 	hub     *hub
 	ledger  *ledger
 	running chan struct{} // closed once every Machine on record has its goroutine
-	ready   chan struct{} // closed once each has been found again or started anew
+	ready   chan struct{} // closed once each has been found again or started anew, or after readyTime
 	slots   chan struct{} // bounds how many Machines are being started at a time, until their sandboxes are up
 	pins    *pins
 	disks   *disks
@@ -193,7 +193,10 @@ func (w *Worker) Close() error { return w.store.Close() }
 // String returns the worker's name, for logs.
 func (w *Worker) String() string { return "worker " + string(w.cfg.Name) }
 
-// Ready closes once Run has found every Machine on record again: adopted, started anew, or told why not.
+// readyTime is how long Machines that are not found may keep requests waiting.
+const readyTime = time.Minute
+
+// Ready closes once Run has found every Machine on record again: adopted, started anew, or told why not. It closes after a minute at the latest.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
 // Run owns the Machines until ctx ends, and leaves them running then. It is called once.
@@ -204,10 +207,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		return errors.New("worker: Run was called twice")
 	}
 	w.base = ctx
-	var found sync.WaitGroup
+	found, missing := make(chan gondola.MachineID, len(w.machines)), map[gondola.MachineID]bool{}
 	for _, m := range w.machines {
-		found.Add(1)
-		m.found = sync.OnceFunc(found.Done)
+		missing[m.id] = true
+		m.found = sync.OnceFunc(func() { found <- m.id })
 		w.tasks.Go(func() { m.run(ctx) })
 	}
 	w.mu.Unlock()
@@ -215,13 +218,28 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.tasks.Go(func() { w.collectLoop(ctx) })
 	w.tasks.Go(func() { w.heartbeatLoop(ctx) })
 	w.tasks.Go(func() {
-		found.Wait()
-		close(w.ready)
+		defer close(w.ready)
+		w.awaitFound(found, missing)
 	})
 	<-ctx.Done()
 	w.tasks.Wait()
 	w.hub.close()
 	return nil
+}
+
+// awaitFound waits for those that are missing, and for readyTime at most.
+func (w *Worker) awaitFound(found <-chan gondola.MachineID, missing map[gondola.MachineID]bool) {
+	late := time.NewTimer(readyTime)
+	defer late.Stop()
+	for len(missing) > 0 {
+		select {
+		case id := <-found:
+			delete(missing, id)
+		case <-late.C:
+			w.log.Warn("machines of before are not found yet; they are looked for while others are served", "machines", slices.Sorted(maps.Keys(missing)))
+			return
+		}
+	}
 }
 
 // awaitRun waits until requests can be taken.
