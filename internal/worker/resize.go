@@ -52,8 +52,11 @@ func (m *machine) resizeTo(ctx context.Context, req gondola.ResizeRequest) error
 	holds := m.rec.Allocated
 	if holds != (gondola.Resources{}) {
 		want, _ := config.Requests()
-		// Until less is in effect it may take as much as before.
-		holds = gondola.Resources{CPUMillis: max(holds.CPUMillis, want.CPUMillis), MemoryBytes: max(holds.MemoryBytes, want.MemoryBytes)}
+		if m.rec.Step == stepRun { // until less is in effect it may take as much as before
+			holds = gondola.Resources{CPUMillis: max(holds.CPUMillis, want.CPUMillis), MemoryBytes: max(holds.MemoryBytes, want.MemoryBytes)}
+		} else {
+			holds = want
+		}
 		if free, ok := m.w.ledger.take(m.id, holds); !ok {
 			return refused(gondola.Refusal{Worker: m.w.cfg.Name, Region: m.w.cfg.Region, Free: free, Capacity: m.w.cfg.Capacity,
 				Reason: fmt.Sprintf("%s wanted, %s free of %s", want, free, m.w.cfg.Capacity)})
