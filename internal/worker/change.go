@@ -41,6 +41,7 @@ func (w *Worker) Start(ctx context.Context, ref gondola.Ref) (gondola.StartResul
 		if err := m.take(want); err != nil {
 			return before, err
 		}
+		m.interrupt() // no pause of before is this start's
 		return before, m.commit(ctx, func(r *record) {
 			r.State, r.Target, r.Allocated, r.Final, r.Reason, r.Message = gondola.Starting, gondola.Started, want, nil, "", ""
 		}, event{kind: "start", source: "user"})

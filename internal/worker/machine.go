@@ -227,7 +227,7 @@ func (m *machine) begin(ctx context.Context, name string, f func(ctx context.Con
 	m.w.tasks.Go(func() { j.apply <- f(jctx) })
 }
 
-// interrupt makes the job under way give up soon, if it is one of these.
+// interrupt makes the job under way give up soon, if it is one of these. It ends a pause and forgets failures.
 func (m *machine) interrupt(names ...string) {
 	for _, n := range names {
 		if m.job != nil && m.job.name == n {

@@ -119,3 +119,39 @@ func TestSchedule_WaitsForRoom(t *testing.T) {
 		stop()
 	})
 }
+
+// TestStart_OfAMachineWhoseScheduleWaitsForRoomIsAtOnce: who starts it does not wait until its schedule tries again.
+func TestStart_OfAMachineWhoseScheduleWaitsForRoomIsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, gondola.Resources{CPUMillis: 1000, MemoryBytes: 256 << 20})
+		w, stop := r.run()
+		defer stop()
+		resting := scheduled("hourly", "trap")
+		resting.SkipLaunch = true
+		m := r.create(w, resting)
+		other := r.create(w, gondola.CreateRequest{Config: longRunning()})
+		r.await(w, other.ID, gondola.Started)
+		delayed := false
+		for range 600 {
+			<-time.After(10 * time.Second)
+			v, err := w.Get(t.Context(), m.Ref())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if delayed = len(v.Gondola.Notes) > 0; delayed {
+				break
+			}
+		}
+		if !delayed {
+			t.Fatal("its time has not come")
+		}
+		if err := w.Destroy(t.Context(), other.Ref(), true); err != nil {
+			t.Fatal(err)
+		}
+		r.await(w, other.ID, gondola.Destroyed)
+		if _, err := w.Start(t.Context(), m.Ref()); err != nil {
+			t.Fatal(err)
+		}
+		r.comesTo(w, m.ID, gondola.Started, time.Second)
+	})
+}
