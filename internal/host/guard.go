@@ -86,7 +86,13 @@ func (g *Guard) look() time.Duration {
 	case left > 3*margin:
 		g.letGo()
 	}
-	return min(max(time.Duration(left-margin)*time.Second/fastest, lookAtMost), lookAtLeast)
+	return lookIn(left - margin)
+}
+
+// lookIn is when to look again where so many bytes are left.
+func lookIn(left int64) time.Duration {
+	at := time.Duration(float64(left) / fastest * float64(time.Second))
+	return min(max(at, lookAtMost), lookAtLeast)
 }
 
 // hold holds the Machine that has most beyond what it asked for, of those that are not held, with so many bytes to spare. Cached files count as its

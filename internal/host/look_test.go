@@ -1,0 +1,75 @@
+package host
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"gondola"
+	"gondola/internal/driver/cgroup"
+)
+
+// bounded is a Guard over cgroups that are plain files: a test says what is used in them.
+type bounded struct {
+	*Guard
+	t    *testing.T
+	root string
+}
+
+func newBounded(t *testing.T, bound int64, asked map[gondola.MachineID]int64) *bounded {
+	b := &bounded{t: t, root: t.TempDir(), Guard: newGuard("all", func() map[gondola.MachineID]int64 { return asked }, slog.New(slog.DiscardHandler))}
+	b.tree = cgroup.At(b.root)
+	b.put("cgroup.controllers", "memory")
+	b.make("all", 0)
+	b.put("all/memory.max", strconv.FormatInt(bound, 10))
+	return b
+}
+
+func (b *bounded) put(name, content string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.root, name), []byte(content+"\n"), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// make makes a group anew, without a limit.
+func (b *bounded) make(group string, used int64) {
+	b.t.Helper()
+	if err := os.MkdirAll(filepath.Join(b.root, group), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	b.put(filepath.Join(group, "cgroup.procs"), "")
+	b.put(filepath.Join(group, "memory.max"), "max")
+	b.use(group, used)
+}
+
+func (b *bounded) use(group string, bytes int64) {
+	b.t.Helper()
+	b.put(filepath.Join(group, "memory.current"), strconv.FormatInt(bytes, 10))
+}
+
+func TestGuard_LooksSeldomWhereMuchIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		bound, used int64
+		want        time.Duration
+	}{
+		{2 << 30, 2<<30 - 1<<20, lookAtMost},
+		{2 << 30, 1 << 30, 109375 * time.Microsecond},
+		{10 << 30, 0, lookAtLeast},
+		{16 << 30, 0, lookAtLeast},
+		{32 << 30, 1 << 30, lookAtLeast},
+		{64 << 30, 0, lookAtLeast},
+		{64 << 30, 40 << 30, lookAtLeast},
+		{64 << 30, 62 << 30, 125 * time.Millisecond},
+		{4 << 40, 0, lookAtLeast},
+	} {
+		b := newBounded(t, c.bound, nil)
+		b.use("all", c.used)
+		if got := b.look(); got != c.want {
+			t.Errorf("with %d of %d bytes used it looks again in %s, want %s", c.used, c.bound, got, c.want)
+		}
+	}
+}
