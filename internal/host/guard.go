@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -29,7 +30,7 @@ type Guard struct {
 	log   *slog.Logger
 	ready chan struct{}
 
-	held map[gondola.MachineID]bool
+	held map[gondola.MachineID]bool // to be let go of; those that are gone too, until the next is held
 }
 
 // Guard returns the Guard of this host's Machines. asked returns the bytes that each of them asked for.
@@ -100,9 +101,13 @@ func lookIn(left int64) time.Duration {
 func (g *Guard) hold(spare int64) {
 	var who gondola.MachineID
 	var over, has int64
+	maps.DeleteFunc(g.held, func(id gondola.MachineID, _ bool) bool {
+		_, limit := g.tree.Memory(g.of(id))
+		return limit == 0 // it is gone, or was started anew
+	})
 	asked := g.asked()
 	for id, n := range asked {
-		if used, _ := g.tree.Memory(g.of(id)); !g.held[id] && used-n > over {
+		if used, limit := g.tree.Memory(g.of(id)); limit == 0 && used-n > over {
 			who, over, has = id, used-n, used
 		}
 	}

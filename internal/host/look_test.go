@@ -51,6 +51,11 @@ func (b *bounded) use(group string, bytes int64) {
 	b.put(filepath.Join(group, "memory.current"), strconv.FormatInt(bytes, 10))
 }
 
+func (b *bounded) isHeld(id gondola.MachineID) bool {
+	_, limit := b.tree.Memory(b.of(id))
+	return limit > 0
+}
+
 func TestGuard_LooksSeldomWhereMuchIsLeft(t *testing.T) {
 	for _, c := range []struct {
 		bound, used int64
@@ -71,5 +76,31 @@ func TestGuard_LooksSeldomWhereMuchIsLeft(t *testing.T) {
 		if got := b.look(); got != c.want {
 			t.Errorf("with %d of %d bytes used it looks again in %s, want %s", c.used, c.bound, got, c.want)
 		}
+	}
+}
+
+// TestGuard_HoldsAMachineAgainThatWasStartedAnew: its cgroup is another then, and has no limit.
+func TestGuard_HoldsAMachineAgainThatWasStartedAnew(t *testing.T) {
+	const hog, gone = "aaaaaaaaaaaaa1", "aaaaaaaaaaaaa2"
+	b := newBounded(t, 1<<30, map[gondola.MachineID]int64{hog: 1 << 20, gone: 1 << 20})
+	b.make("all/"+hog, 600<<20)
+	b.make("all/"+gone, 400<<20)
+	b.use("all", 1000<<20)
+	for range 2 {
+		b.look()
+	}
+	if !b.isHeld(hog) || !b.isHeld(gone) {
+		t.Fatal("memory is used up, and not both machines are held")
+	}
+	b.make("all/"+hog, 900<<20)
+	if err := os.RemoveAll(filepath.Join(b.root, "all", gone)); err != nil {
+		t.Fatal(err)
+	}
+	b.look()
+	if !b.isHeld(hog) {
+		t.Error("the machine that was started anew is not held")
+	}
+	if b.held[gone] {
+		t.Error("a machine that is gone counts as held")
 	}
 }
