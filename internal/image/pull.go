@@ -154,7 +154,11 @@ func (s *Store) download(ctx context.Context, r reference, repo name.Repository,
 				return err
 			}
 			defer rc.Close()
-			return s.putBlob(ctx, d.Digest.String(), &countingReader{r: rc, count: count})
+			var in io.Reader = rc
+			if d.Size > 0 {
+				in = io.LimitReader(rc, d.Size) // what comes beyond makes it a damaged one
+			}
+			return s.putBlob(ctx, d.Digest.String(), &countingReader{r: in, count: count})
 		})
 	}
 	return g.Wait()

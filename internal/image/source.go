@@ -92,8 +92,8 @@ func (e encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
 	return e.next.RoundTrip(req)
 }
 
-func newTransport(insecure bool) http.RoundTripper {
-	return &http.Transport{
+func newTransport(insecure bool, silence time.Duration) http.RoundTripper {
+	return impatient{silence: silence, next: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -102,7 +102,7 @@ func newTransport(insecure bool) http.RoundTripper {
 		MaxIdleConnsPerHost:   layersAtOnce,
 		ForceAttemptHTTP2:     true,
 		TLSClientConfig:       &tls.Config{InsecureSkipVerify: insecure}, // only where the user said so for this registry
-	}
+	}}
 }
 
 // authenticators lists what to try at a repository, most specific first: the given credentials that match it, then the host's Docker

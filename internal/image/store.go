@@ -31,6 +31,7 @@ type Config struct {
 	Dir        string
 	Registries map[string]Registry // registry host ("docker.io", "registry.example.com:5000") → how it is reached
 	Progress   func(Progress)      // If set, called now and then during a pull, from several goroutines.
+	Silence    time.Duration       // how long a registry may send nothing in the midst of an answer; if zero, 2 min
 	Log        *slog.Logger        // If nil, slog.Default().
 }
 
@@ -96,10 +97,13 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Silence == 0 {
+		cfg.Silence = 2 * time.Minute
+	}
 	s := &Store{
 		dir: cfg.Dir, progress: cfg.Progress, log: cfg.Log, registries: cfg.Registries,
 		platform: v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
-		strict:   newTransport(false), lax: newTransport(true),
+		strict:   newTransport(false, cfg.Silence), lax: newTransport(true, cfg.Silence),
 		pins: map[string]int{}, used: map[string]time.Time{},
 	}
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
