@@ -134,8 +134,14 @@ func (s *Store) keep(dir, id string, m meta) error {
 var errDirectory = gondola.Errorf(gondola.ErrUnsupported, "volumes of this host are plain directories, which cannot be copied as they are at one moment: "+
 	"give the host loop devices and e2fsprogs")
 
-// copyWhole copies the image of a snapshot or volume, as after a power cut of this moment, and returns the bytes that it takes.
+// copyWhole copies the image of a snapshot or volume, as after a power cut of this moment, and returns the bytes that it takes. ErrCapacity if the
+// disk has no room for it.
 func (s *Store) copyWhole(ctx context.Context, id, to string) (taken int64, err error) {
+	done, err := s.roomForCopy(id, to)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	mnt := s.content(id)
 	mounted, err := isMounted(mnt)
 	if err != nil {
@@ -307,9 +313,6 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 	if m.Kind == Directory {
 		return 0, 0, errDirectory
 	}
-	if err := s.roomForCopy(id); err != nil {
-		return 0, 0, err
-	}
 	dir, err := os.MkdirTemp(s.dir, unfinished)
 	if err != nil {
 		return 0, 0, err
@@ -334,15 +337,39 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 	return taken, m.Size, nil
 }
 
-// roomForCopy says whether the disk takes another copy of what is in a volume now.
-func (s *Store) roomForCopy(id string) error {
+// roomForCopy reserves what a copy of what is in a volume now takes of the disk, until done is called.
+func (s *Store) roomForCopy(id, to string) (done func(), err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(s.image(id), &st); err != nil {
-		return err
+		return nil, err
 	}
 	s.room.Lock()
 	defer s.room.Unlock()
-	return s.promise(st.Blocks * 512)
+	if err := s.promise(st.Blocks * 512); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.copies[to] = st.Blocks * 512
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.copies, to)
+	}, nil
+}
+
+// copying is what the copies that are being made will take of the disk beyond what they have.
+func (s *Store) copying() (bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for file, size := range s.copies {
+		var has unix.Stat_t
+		if err := unix.Stat(file, &has); err != nil {
+			has.Blocks = 0 // it is not begun
+		}
+		bytes += max(0, size-has.Blocks*512)
+	}
+	return bytes
 }
 
 // Delete removes a volume or snapshot with its data. What is not there is no error.

@@ -48,9 +48,10 @@ type Store struct {
 	reserve int64
 	log     *slog.Logger
 
-	room  sync.Mutex // held while a size is promised
-	mu    sync.Mutex
-	locks map[string]chan struct{} // of volumes and snapshots: one token each
+	room   sync.Mutex // held while a size is promised
+	mu     sync.Mutex
+	locks  map[string]chan struct{} // of volumes and snapshots: one token each
+	copies map[string]int64         // image that is being made as a copy → bytes that it will take
 }
 
 // meta is the file "volume" or "snapshot" beside the data. It is the last that is written of what is made, the first that is removed.
@@ -78,7 +79,7 @@ type Usage struct {
 
 // Open prepares the directory and finds out how volumes can be kept here. A file system that a crash left frozen is thawed.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{dir: cfg.Dir, kind: cfg.Kind, reserve: cfg.Reserve, log: cfg.Log, locks: map[string]chan struct{}{}}
+	s := &Store{dir: cfg.Dir, kind: cfg.Kind, reserve: cfg.Reserve, log: cfg.Log, locks: map[string]chan struct{}{}, copies: map[string]int64{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -242,7 +243,7 @@ func (s *Store) Leftovers(owner string) (ids []string, err error) {
 }
 
 // Room says how much new volumes may take of the disk, and how much all of them may: what is free, less what is promised to the volumes that
-// are there and not taken yet, less a reserve. Snapshots that share blocks with their volume count as what it may yet cost to part them.
+// are there, or being copied, and not taken yet, less a reserve. Snapshots that share blocks with their volume count as what it may yet cost to part them.
 func (s *Store) Room() (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
@@ -276,7 +277,7 @@ func (s *Store) Room() (free, total int64, err error) {
 			free -= taken.Blocks * 512
 		}
 	}
-	return max(free, 0), max(total, 0), nil
+	return max(free-s.copying(), 0), max(total, 0), nil
 }
 
 // promise checks that there is room for more bytes. s.room is held.
