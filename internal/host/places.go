@@ -187,7 +187,7 @@ func (p places) leftovers(worker string, attached []gondola.MachineID) ([]gondol
 	return slices.Compact(ids), nil
 }
 
-// launchedImages are the digests of the images from which the Machines of all workers were launched, by the specs in their directories.
+// launchedImages are the digests of the images that the Machines of all workers run and mount, by the specs in their directories.
 func (p places) launchedImages() (map[string]bool, error) {
 	specs, err := filepath.Glob(filepath.Join(p.machines, "*", "spec.json"))
 	if err != nil {
@@ -206,12 +206,22 @@ func (p places) launchedImages() (map[string]bool, error) {
 			Containers []struct {
 				Tree string `json:"tree"`
 			} `json:"containers"`
+			Volumes []struct {
+				Kind   string `json:"kind"`
+				Source string `json:"source"`
+			} `json:"volumes"`
 		}
 		if err := json.Unmarshal(b, &spec); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
+		use := func(tree string) { out["sha256:"+filepath.Base(filepath.Dir(tree))] = true } // images/trees/<hex>/rootfs
 		for _, c := range spec.Containers {
-			out["sha256:"+filepath.Base(filepath.Dir(c.Tree))] = true // images/trees/<hex>/rootfs
+			use(c.Tree)
+		}
+		for _, v := range spec.Volumes {
+			if v.Kind == "image" {
+				use(v.Source)
+			}
 		}
 	}
 	return out, nil

@@ -154,6 +154,9 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 	var merged pilot.Container
 	if i >= 0 { // recorded, but the pilot has not heard of it
 		merged = rec.Spec.Containers[i]
+		if err := pilot.WriteSpec(*rec.Spec); err != nil {
+			return err
+		}
 	} else if merged, err = m.mergeAdded(ctx, rec, payload, k, try); err != nil {
 		return err
 	}
@@ -206,7 +209,7 @@ func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.P
 		}
 		spec := *m.rec.Spec
 		spec.Containers = append(slices.Clone(spec.Containers), merged)
-		return m.commit(ctx, func(r *record) {
+		err := m.commit(ctx, func(r *record) {
 			r.Spec = &spec
 			for _, digest := range pulled.digests() {
 				if !slices.Contains(r.Digests, digest) {
@@ -214,6 +217,10 @@ func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.P
 				}
 			}
 		})
+		if err != nil {
+			return err
+		}
+		return pilot.WriteSpec(spec) // from there other workers of the host know which images are used
 	})
 }
 

@@ -1,10 +1,12 @@
 package worker_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"gondola"
+	"gondola/internal/pilot"
 )
 
 func TestAddContainer_PullIsTriedAgainAndAnotherWorkerProcessKnowsIt(t *testing.T) {
@@ -35,6 +37,11 @@ func TestAddContainer_PullIsTriedAgainAndAnotherWorkerProcessKnowsIt(t *testing.
 		t.Fatal(err)
 	}
 	r.until(w, m.ID, "debug to run", is("", gondola.ContainerRunning))
+	// In the Machine's directory stands what it runs: by that other workers of the host know which images are used.
+	spec, err := pilot.ReadSpec(filepath.Join(r.dir, "host", "machines", string(m.ID)))
+	if err != nil || len(spec.Containers) != 2 || spec.Containers[1].Tree == "" {
+		t.Errorf("the spec has containers %+v, %v; want debug among them", spec.Containers, err)
+	}
 	if err := w.AddContainer(t.Context(), gondola.Ref{ID: m.ID}, gondola.AddContainerRequest{Container: gondola.Container{Name: "x", Image: "test/app",
 		Gondola: &gondola.ContainerExtension{Target: "c"}}}); err == nil || !strings.Contains(err.Error(), "target") {
 		t.Errorf("AddContainer with a target on a driver that has none = %v", err)
