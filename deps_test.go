@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/kube":                          {"gondola", "internal/kube/datastore", "internal/kube/provider", "internal/kube/storage", "internal/kube/translate"},
 	"internal/kube/datastore":                {},
 	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
+	"internal/kube/kubetest":                 {"gondola", "internal/driver", "internal/driver/fake", "internal/kube", "internal/market", "internal/store", "internal/worker"}, // for tests alone
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
 	"internal/kube/storage":                  {"gondola", "internal/kube/translate"},
 	"internal/kube/translate":                {"gondola"},
