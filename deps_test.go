@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/image":                         {"gondola", "internal/failpoint"},
 	"internal/kube":                          {"gondola", "internal/kube/datastore", "internal/kube/provider", "internal/kube/storage", "internal/kube/translate"},
 	"internal/kube/datastore":                {},
-	"internal/kube/kubectl":                  {"internal/kube"}, // for the version
+	"internal/kube/kubectl":                  {"internal/kube"},                                                                                                               // for the version
 	"internal/kube/kubetest":                 {"gondola", "internal/driver", "internal/driver/fake", "internal/kube", "internal/market", "internal/store", "internal/worker"}, // for tests alone
 	"internal/kube/provider":                 {"gondola", "internal/kube/translate"},
 	"internal/kube/storage":                  {"gondola", "internal/kube/translate"},
