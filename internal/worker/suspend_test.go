@@ -31,7 +31,11 @@ func TestSuspend_OfWhatHasJustEndedDoesNotStartItAgain(t *testing.T) {
 	h := &slowHost{Host: r.host, asked: make(chan struct{}), may: make(chan struct{})}
 	r.host = h
 	w, _ := r.run()
-	m := r.create(w, gondola.CreateRequest{Config: gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"exit", "0"}}, Restart: &gondola.RestartPolicy{Policy: "no"}}})
+	m := r.create(w, gondola.CreateRequest{Config: gondola.Config{Image: "test/app", Init: gondola.Init{Cmd: []string{"run"}}, Restart: &gondola.RestartPolicy{Policy: "no"}}})
+	r.await(w, m.ID, gondola.Started)
+	if err := w.Signal(t.Context(), m.Ref(), "SIGTERM"); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case <-h.asked:
 	case <-time.After(15 * time.Second):
