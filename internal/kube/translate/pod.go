@@ -82,12 +82,11 @@ func PodToMachine(pod *corev1.Pod, in Inputs) (gondola.CreateRequest, error) {
 		MetadataUID: string(pod.UID), MetadataNode: pod.Spec.NodeName,
 	})
 	cfg := gondola.Config{
-		Guest:      gondola.GuestFor(requests),
-		DNS:        dnsConfig(pod, in),
-		Metadata:   metadata,
-		Mounts:     claimed,
-		Volumes:    volumes(pod),
-		StopConfig: &gondola.StopConfig{Signal: ptr(gondola.Signal("SIGTERM")), Timeout: gracePeriod(pod)},
+		Guest:    gondola.GuestFor(requests),
+		DNS:      dnsConfig(pod, in),
+		Metadata: metadata,
+		Mounts:   claimed,
+		Volumes:  volumes(pod),
 		Gondola: &gondola.ConfigExtension{
 			Requests: &requests, Limits: limits, Driver: in.Driver, Hosts: hosts(pod), ShareProc: isTrue(pod.Spec.ShareProcessNamespace),
 			RetryPull: true, RestartBackoff: "kubernetes", ClusterDomain: in.Domain, Label: label(pod), FSGroup: fsGroup(pod),
