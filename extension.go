@@ -81,10 +81,11 @@ type Size struct {
 
 // EnvVar is an environment variable whose value may be a secret or a fact that is known only when the Machine runs.
 type EnvVar struct {
-	Name   string `json:"name"`
-	Value  string `json:"value,omitempty"`
-	Secret bool   `json:"secret,omitempty"` // the value is in the Payload, of the container's start: a secret, or what may be another the next time
-	Field  string `json:"field,omitempty"`  // "pod_ip", "pod_ips", "host_ip", "host_ips"
+	Name     string `json:"name"`
+	Value    string `json:"value,omitempty"`
+	Secret   bool   `json:"secret,omitempty"`   // the value is in the Payload, of the container's start: a secret, or what may be another the next time
+	Field    string `json:"field,omitempty"`    // "pod_ip", "pod_ips", "host_ip", "host_ips"
+	Optional bool   `json:"optional,omitempty"` // with Secret: without a value the variable is not set; otherwise the container waits for it
 	// File is where the value stands when the container is started. If nil, in no file.
 	File *EnvFile `json:"file,omitempty"`
 }

@@ -30,7 +30,11 @@ func command(spec *Spec, c *Container, secrets map[string]string) (args, env []s
 		switch {
 		case v.Secret:
 			var ok bool
-			if value, ok = secrets[v.Name]; !ok {
+			value, ok = secrets[v.Name]
+			if !ok && v.Optional {
+				continue
+			}
+			if !ok {
 				return nil, nil, nil, gondola.Errorf(gondola.ErrPrecondition, "the value of variable %s of container %s is not in the payload", v.Name, c.Name)
 			}
 		case v.Field != "":

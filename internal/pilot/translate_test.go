@@ -59,6 +59,11 @@ func TestCommand_LaterVariablesWinAndSeeEarlierOnes(t *testing.T) {
 	if _, _, _, err := command(spec, &c, nil); err == nil || !strings.Contains(err.Error(), "PW") {
 		t.Errorf("without the payload = %v, want an error that names PW", err)
 	}
+	c.Config.Gondola.Env[3].Optional = true
+	want = []string{"IMAGE=1", "A=a", "B=a$(C)", "C=c", "IP=", "D=$(PW)", "HOSTNAME=h", defaultPath}
+	if _, env, _, err := command(spec, &c, nil); err != nil || !reflect.DeepEqual(env, want) {
+		t.Errorf("without the payload of an optional variable = %q, %v, want %q", env, err, want)
+	}
 }
 
 func TestCommand_TakesVariablesFromFilesOfVolumes(t *testing.T) {

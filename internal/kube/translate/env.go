@@ -51,9 +51,10 @@ func (e *envBuilder) add(v gondola.EnvVar) {
 	e.declared[v.Name] = true
 }
 
-func (e *envBuilder) addPayload(name, value string) {
+// addPayload sets a variable by the payload. One that is optional may be gone from there when the container is started again.
+func (e *envBuilder) addPayload(name, value string, optional bool) {
 	e.payload[name] = value // the pilot takes it as it is
-	e.add(gondola.EnvVar{Name: name, Secret: true})
+	e.add(gondola.EnvVar{Name: name, Secret: true, Optional: optional})
 }
 
 // services sets the variables of Kubernetes Services, as a kubelet does: kubernetes always, those of the namespace where links are wanted.
@@ -91,7 +92,7 @@ func (e *envBuilder) from(f corev1.EnvFromSource) error {
 			return e.missing(f.ConfigMapRef.Optional, "configmap %q not found", f.ConfigMapRef.Name)
 		}
 		for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
-			e.addPayload(f.Prefix+k, cm.Data[k])
+			e.addPayload(f.Prefix+k, cm.Data[k], true)
 		}
 	case f.SecretRef != nil:
 		s, ok := e.in.Secrets[f.SecretRef.Name]
@@ -99,7 +100,7 @@ func (e *envBuilder) from(f corev1.EnvFromSource) error {
 			return e.missing(f.SecretRef.Optional, "secret %q not found", f.SecretRef.Name)
 		}
 		for _, k := range slices.Sorted(maps.Keys(s.Data)) {
-			e.addPayload(f.Prefix+k, string(s.Data[k]))
+			e.addPayload(f.Prefix+k, string(s.Data[k]), true)
 		}
 	}
 	return nil
@@ -129,7 +130,7 @@ func (e *envBuilder) variable(v corev1.EnvVar) error {
 		if !ok {
 			return e.missing(r.Optional, "couldn't find key %v in ConfigMap %v/%v", r.Key, e.pod.Namespace, r.Name)
 		}
-		e.addPayload(v.Name, value)
+		e.addPayload(v.Name, value, isTrue(r.Optional))
 	case f.SecretKeyRef != nil:
 		r := f.SecretKeyRef
 		s, ok := e.in.Secrets[r.Name]
@@ -140,7 +141,7 @@ func (e *envBuilder) variable(v corev1.EnvVar) error {
 		if !ok {
 			return e.missing(r.Optional, "couldn't find key %v in Secret %v/%v", r.Key, e.pod.Namespace, r.Name)
 		}
-		e.addPayload(v.Name, string(value))
+		e.addPayload(v.Name, string(value), isTrue(r.Optional))
 	case f.FileKeyRef != nil:
 		r := f.FileKeyRef
 		volume, _ := mountName(e.pod, r.VolumeName)
@@ -190,7 +191,7 @@ func (e *envBuilder) field(name string, f *corev1.ObjectFieldSelector) error {
 		return &MissingError{Container: e.container.Name, Message: err.Error()}
 	}
 	if strings.HasPrefix(path, "metadata.labels") || strings.HasPrefix(path, "metadata.annotations") {
-		e.addPayload(name, value)
+		e.addPayload(name, value, false)
 		return nil
 	}
 	e.add(gondola.EnvVar{Name: name, Value: literal(value)})
