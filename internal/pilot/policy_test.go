@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,6 +255,26 @@ func TestProbes_StartupGatesTheOthersAndFailureRestarts(t *testing.T) {
 		}
 		if got := notes(s, "Unhealthy"); len(got) != 1 || !strings.HasPrefix(got[0], "Startup probe failed: ") {
 			t.Errorf("Unhealthy notes = %q, want one: the same again is no news", got)
+		}
+	})
+}
+
+func TestProbes_OneThatCannotBeRunHasNoOutcome(t *testing.T) {
+	c := restarting("always", "hang")
+	c.Config.Healthchecks = []gondola.Healthcheck{
+		{Kind: "liveness", Interval: 1, FailureThreshold: 1, Exec: &gondola.ExecProbe{Command: []string{"missing"}}},
+		{Interval: 1, Exec: &gondola.ExecProbe{Command: []string{"check"}}},
+	}
+	var ran atomic.Bool
+	once := func(program.Env) int { ran.Store(true); return 0 }
+	simulateWith(t, once, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{c}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(10 * time.Second)
+		s := now(t, api)
+		if got := s.Containers[0]; got.RestartCount != 0 || !got.Ready {
+			t.Errorf("after 10 s: %+v, want it to run on, ready", got)
+		}
+		if got := notes(s, "Unhealthy"); len(got) == 0 || !strings.HasPrefix(got[0], "Liveness probe errored and resulted in unknown state: ") {
+			t.Errorf("Unhealthy notes = %q, want them to tell", got)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func has(c *Container, kind probeKind) bool {
 }
 
 // watchHealth runs one probe until ctx ends, and reports every change of its outcome: the first one, and each time the threshold is reached.
-// first is how long the container runs already.
+// A probe that cannot be run has no outcome, as with a kubelet. age is how long the container runs already.
 func (p *prober) watchHealth(ctx context.Context, c *Container, h gondola.Healthcheck, age time.Duration, failed func(output string, err error), report func(ok bool) (goOn bool)) {
 	interval := orDefault(h.Interval, 10) * time.Second
 	successes, failures := int(orDefault(h.SuccessThreshold, 1)), int(orDefault(h.FailureThreshold, 3))
@@ -80,12 +80,14 @@ func (p *prober) watchHealth(ctx context.Context, c *Container, h gondola.Health
 		if !ok {
 			failed(output, err)
 		}
-		if ok == last {
+		switch {
+		case err != nil: // it says nothing of the container
+		case ok == last:
 			run++
-		} else {
+		default:
 			run, last = 1, ok
 		}
-		if ok && run >= successes || !ok && run >= failures {
+		if err == nil && (ok && run >= successes || !ok && run >= failures) {
 			if !report(ok) {
 				return
 			}
