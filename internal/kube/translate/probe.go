@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
 	"gondola"
 )
@@ -43,7 +44,7 @@ func healthcheck(name, kind string, p *corev1.Probe, c *corev1.Container) gondol
 	case p.TCPSocket != nil:
 		h.TCP, ext.Host = &gondola.TCPProbe{Port: port(p.TCPSocket.Port, c)}, p.TCPSocket.Host
 	case p.Exec != nil:
-		h.Exec = &gondola.ExecProbe{Command: p.Exec.Command}
+		h.Exec = &gondola.ExecProbe{Command: probeCommand(p.Exec.Command, c.Env)}
 	case p.GRPC != nil:
 		ext.GRPC = &gondola.GRPCProbe{Port: int(p.GRPC.Port)}
 		if p.GRPC.Service != nil {
@@ -55,6 +56,19 @@ func healthcheck(name, kind string, p *corev1.Probe, c *corev1.Container) gondol
 		h.Gondola = &ext
 	}
 	return h
+}
+
+// probeCommand replaces references as a kubelet does in the command of a probe: only what stands in the Pod itself is known, as it stands there,
+// and a value from elsewhere is empty.
+func probeCommand(command []string, env []corev1.EnvVar) (out []string) {
+	known := map[string]string{}
+	for _, v := range env {
+		known[v.Name] = v.Value
+	}
+	for _, arg := range command {
+		out = append(out, expansion.Expand(arg, expansion.MappingFuncFor(known)))
+	}
+	return out
 }
 
 func httpProbe(a *corev1.HTTPGetAction, c *corev1.Container) *gondola.HTTPProbe {
