@@ -234,6 +234,29 @@ func TestHooks_FailedPostStartKills(t *testing.T) {
 	})
 }
 
+func TestHooks_AnyAnswerIsEnoughForAPodsHTTPHook(t *testing.T) {
+	for backoff, failed := range map[string]int{"kubernetes": 0, "": 1} {
+		c := restarting("always", "/program", "write", "/sick", "x", ";", "http", "80", "/sick")
+		c.Config.Healthchecks = []gondola.Healthcheck{{Interval: 1, TCP: &gondola.TCPProbe{Port: 80}}}
+		c.Config.Gondola = &gondola.ContainerExtension{PreStop: &gondola.Hook{HTTP: &gondola.HTTPProbe{Port: 80, Path: "/bye"}}}
+		d := fake.NewDriver()
+		defer d.Close()
+		spec := pilot.Spec{Machine: "m1", Version: "01", Dir: t.TempDir(), RunDir: t.TempDir(), RestartBackoff: backoff, Containers: []pilot.Container{c}}
+		api, err := d.Launch(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, api, "ready", func(s pilot.Status) bool { return s.Containers[0].Ready })
+		if err := api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		s := await(t, api, "the end", isEnded)
+		if got := notes(s, "FailedPreStopHook"); len(got) != failed {
+			t.Errorf("back-off %q: notes of a hook that was answered with 500 = %q, want %d", backoff, got, failed)
+		}
+	}
+}
+
 func TestProbes_StartupGatesTheOthersAndFailureRestarts(t *testing.T) {
 	c := restarting("always", "hang")
 	c.Config.Healthchecks = []gondola.Healthcheck{
