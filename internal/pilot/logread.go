@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -17,29 +19,46 @@ import (
 
 // OpenLog reads a container's log from dir, a Spec.Dir, whether a pilot runs or not and in any process. opts.Container must be a name. The
 // reader ends where the log ended when it was opened, however fast it grows; with Follow when the run that it began with has ended, its log is removed, or ctx ends. A log that is
-// not there yet is empty, and with Follow waited for. Previous of a container that ran once is gondola.ErrNotFound.
+// not there yet is empty, and with Follow waited for. Previous is of the run whose end the Status tells as the last; where there is none it is
+// gondola.ErrNotFound.
 func OpenLog(ctx context.Context, dir string, opts gondola.LogOptions) (io.ReadCloser, error) {
 	d := logDir(dir, opts.Container)
 	runs, err := logRuns(d)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if opts.Previous && len(runs) < 2 {
-		return nil, gondola.Errorf(gondola.ErrNotFound, "previous terminated container %q not found", opts.Container)
+	if opts.Previous {
+		if runs, err = endedRuns(dir, opts.Container, runs); err != nil {
+			return nil, err
+		}
+		if len(runs) == 0 {
+			return nil, gondola.Errorf(gondola.ErrNotFound, "previous terminated container %q not found", opts.Container)
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &logReader{ctx: ctx, cancel: cancel, dir: d, opts: opts, limit: opts.LimitBytes}
 	if len(runs) > 0 {
 		r.run = runs[len(runs)-1]
-		if opts.Previous {
-			r.run = runs[len(runs)-2]
-		}
 	}
 	if err := r.open(); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// endedRuns returns those of runs that have ended before the present one, in order. While the next run is awaited, there is no present one.
+func endedRuns(dir, container string, runs []int) ([]int, error) {
+	l, _, err := readLedger(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	rec := l.container(container)
+	present := rec.run()
+	if !rec.Begun && rec.Status.State.Kind == gondola.ContainerWaiting {
+		present = rec.Runs
+	}
+	return slices.DeleteFunc(runs, func(run int) bool { return run >= present }), nil
 }
 
 // logReader is a log as asked for. Its Read is the only place where work is done.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,25 @@ func readLog(t *testing.T, spec pilot.Spec, opts gondola.LogOptions) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+func TestLogs_PreviousIsTheRunThatEndedLastWhileTheNextOneIsAwaited(t *testing.T) {
+	runs := filepath.Join(t.TempDir(), "runs")
+	spec := testSpec(t, "echo x >>"+runs+"; wc -l <"+runs+"; exit 1")
+	spec.RestartBackoff = "kubernetes"
+	spec.Containers[0].Config.Restart = &gondola.RestartPolicy{Policy: gondola.RestartAlways}
+	sup, _ := run(t, spec, newProcesses(t))
+	await(t, sup, "a wait", func(s pilot.Status) bool { return s.Containers[0].State.Reason == "CrashLoopBackOff" })
+	if log := readLog(t, spec, gondola.LogOptions{Previous: true}); log != "2\n" {
+		t.Errorf("log of the run before while the third one is awaited = %q, want that of the second", log)
+	}
+	if err := sup.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, sup, "the end", isEnded)
+	if log := readLog(t, spec, gondola.LogOptions{Previous: true}); log != "1\n" {
+		t.Errorf("log of the run before once there is no third one = %q, want that of the first", log)
+	}
 }
 
 // awaitLine returns when the program has written its first line: from then on its traps hold.
