@@ -395,7 +395,10 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 	turns := make(chan struct{})
 	go func() {
 		defer close(turns)
-		s.ledger.await(rctx.Done(), func() bool { return s.over(c) && !s.dependents(c) || s.again(c.Name) })
+		s.ledger.await(rctx.Done(), func() bool {
+			// The pre-stop hooks of a Pod begin at once; only the signals come in turn.
+			return s.over(c) && (s.kubernetes() || !s.dependents(c)) || s.again(c.Name)
+		})
 	}()
 	defer func() { cancel(); <-turns }()
 	select {
@@ -414,11 +417,11 @@ func (s *Supervisor) live(ctx context.Context, c *Container) (exit Exit, known b
 		if ctx.Err() != nil {
 			return Exit{}, false
 		}
-		note := "Stopping container " + c.Name
+		k := kill{note: "Stopping container " + c.Name, last: true}
 		if s.again(c.Name) {
-			note = "Container " + c.Name + " resize requires restart"
+			k = kill{note: "Container " + c.Name + " resize requires restart"}
 		}
-		return s.terminate(ctx, c, kill{note: note}, exits)
+		return s.terminate(ctx, c, k, exits)
 	case <-ctx.Done():
 		return Exit{}, false
 	}

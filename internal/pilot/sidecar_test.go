@@ -1,10 +1,12 @@
 package pilot_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"gondola"
+	"gondola/internal/driver/drivertest/program"
 	"gondola/internal/driver/fake"
 	"gondola/internal/pilot"
 )
@@ -101,6 +103,29 @@ func TestSidecar_StopEndsItLastWithinTheSameGrace(t *testing.T) {
 		pass(2 * time.Second)
 		if s := now(t, api); s.Phase != pilot.Ended {
 			t.Errorf("phase = %s after the grace, want ended", s.Phase)
+		}
+	})
+}
+
+func TestStop_PreStopHooksOfAPodBeginAtOnceAndSignalsInTurn(t *testing.T) {
+	grace := gondola.Duration(4 * time.Second)
+	main := named("main", restarting("always", "/program", "ignore"))
+	side := sidecar("side", "/program", "trap", ";", "exit", "3")
+	side.Config.Gondola.PreStop = &gondola.Hook{Exec: []string{"check"}}
+	var hooked atomic.Bool
+	hook := func(program.Env) int { hooked.Store(true); return 0 }
+	simulateWith(t, hook, pilot.Spec{RestartBackoff: "kubernetes", Containers: []pilot.Container{side, main}}, func(t *testing.T, _ *fake.Driver, api pilot.API) {
+		pass(time.Second)
+		if err := api.Stop(t.Context(), gondola.StopRequest{Timeout: &grace}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		if s := now(t, api); !hooked.Load() || s.Containers[0].State.Kind != gondola.ContainerRunning {
+			t.Errorf("a second after the stop: hook begun = %v, kinds = %v; want it begun and both running", hooked.Load(), kinds(s))
+		}
+		pass(4 * time.Second)
+		if s := now(t, api); s.Phase != pilot.Ended || s.Containers[0].State.ExitCode != 3 || s.Containers[0].State.FinishedAt.Before(s.Containers[1].State.FinishedAt) {
+			t.Errorf("containers = %+v, want the sidecar asked when main was gone", s.Containers)
 		}
 	})
 }

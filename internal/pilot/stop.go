@@ -13,6 +13,7 @@ import (
 type kill struct {
 	note  string         // for people; empty: none
 	grace *time.Duration // until SIGKILL; if nil, the container's own
+	last  bool           // the stop signal waits for the end of those that need the container
 }
 
 // rekill is how often SIGKILL is repeated while a container does not end.
@@ -84,6 +85,11 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 	if ended || ctx.Err() != nil {
 		return exit, ended
 	}
+	if k.last {
+		if exit, ended = s.outlive(ctx, c, exits); ended || ctx.Err() != nil {
+			return exit, ended
+		}
+	}
 	signal := gondola.Signal("SIGTERM")
 	if c.Config.Stop != nil && c.Config.Stop.Signal != nil && *c.Config.Stop.Signal != "" {
 		signal = *c.Config.Stop.Signal
@@ -113,6 +119,23 @@ func (s *Supervisor) terminate(ctx context.Context, c *Container, k kill, exits 
 		again := time.Now().Add(rekill)
 		if exit, ended := s.awaitExit(ctx, exits, func() time.Time { return again }); ended || ctx.Err() != nil {
 			return exit, ended
+		}
+	}
+}
+
+// outlive waits until nothing runs any more that needs the container, or it ends itself.
+func (s *Supervisor) outlive(ctx context.Context, c *Container, exits <-chan Exit) (exit Exit, ended bool) {
+	for {
+		_, changed := s.ledger.status()
+		if !s.dependents(c) {
+			return Exit{}, false
+		}
+		select {
+		case e := <-exits:
+			return e, true
+		case <-changed:
+		case <-ctx.Done():
+			return Exit{}, false
 		}
 	}
 }
