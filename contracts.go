@@ -240,7 +240,7 @@ type ExitStatus struct {
 
 // Files refreshes the contents that a Machine got beside its Config.
 type Files interface {
-	// PutPayload replaces the Payload; files of its volumes are swapped atomically, as a kubelet does. Variables and credentials count from
+	// PutPayload replaces the Payload, or what a Partial one names of it; files of its volumes are swapped atomically, as a kubelet does. Variables and credentials count from
 	// the next start of a container. It makes no new Version.
 	PutPayload(ctx context.Context, ref Ref, p Payload) error
 	// PutSecrets replaces the App's secrets that the Machine has, from its next start on. A server does it before it starts one; it makes no new

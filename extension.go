@@ -251,7 +251,9 @@ type Payload struct {
 	Volumes     map[string][]PayloadFile     `json:"volumes,omitempty"`     // volume name → its files
 	Env         map[string]map[string]string `json:"env,omitempty"`         // container → variable → value
 	Credentials []RegistryCredential         `json:"credentials,omitempty"` // for pulling images
-	Secrets     map[string]string            `json:"secrets,omitempty"`     // the App's, name → value, from a worker to its pilot; dropped from anybody else
+	// Partial leaves volumes, and variables of containers, that are not named here as the Machine has them. Only PutPayload looks at it.
+	Partial bool              `json:"partial,omitempty"`
+	Secrets map[string]string `json:"secrets,omitempty"` // the App's, name → value, from a worker to its pilot; dropped from anybody else
 }
 
 // PayloadFile is one file of a volume.

@@ -259,9 +259,9 @@ func (s *suite) dial() {
 }
 
 func (s *suite) payload() {
-	c := gondola.Config{Volumes: []gondola.TempVolume{{Name: "secret"}},
+	c := gondola.Config{Volumes: []gondola.TempVolume{{Name: "secret"}, {Name: "other"}},
 		Containers: []gondola.Container{{Name: "main", Image: "test/app", Cmd: []string{"watch", "/secret/key"},
-			Mounts: []gondola.ContainerMount{{Name: "secret", Path: "/secret"}}}}}
+			Mounts: []gondola.ContainerMount{{Name: "secret", Path: "/secret"}, {Name: "other", Path: "/other"}}}}}
 	payload := func(data string) *gondola.Payload {
 		return &gondola.Payload{Volumes: map[string][]gondola.PayloadFile{"secret": {{Path: "key", Data: []byte(data), Mode: 0o400}}}}
 	}
@@ -270,6 +270,13 @@ func (s *suite) payload() {
 	s.eventually("the first contents are read", func() bool { return strings.Contains(s.readLog(m.Ref(), gondola.LogOptions{}), "first") })
 	s.no(s.p.PutPayload(s.Context(), m.Ref(), *payload("second\n")), "PutPayload")
 	s.eventually("the second contents are read", func() bool { return strings.Contains(s.readLog(m.Ref(), gondola.LogOptions{}), "second") })
+	part := gondola.Payload{Partial: true, Volumes: map[string][]gondola.PayloadFile{"other": {{Path: "key", Data: []byte("third")}}}}
+	s.no(s.p.PutPayload(s.Context(), m.Ref(), part), "PutPayload of a part")
+	for path, want := range map[string]string{"/secret/key": "second\n", "/other/key": "third"} {
+		if got := s.run(m, "main", "read", path); got != want {
+			s.Errorf("%s holds %q after a part was put, want %q", path, got, want)
+		}
+	}
 	if again := s.get(m.Ref()); again.Version != m.Version {
 		s.Error("a payload made a new version")
 	}

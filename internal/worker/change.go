@@ -260,7 +260,7 @@ func (w *Worker) PutPayload(ctx context.Context, ref gondola.Ref, p gondola.Payl
 		if m.payloads++; m.conn != nil {
 			api = m.conn.api
 		}
-		merged, err := m.keep(ctx, func(k *kept) { k.Payload = p }, func(*record) {})
+		merged, err := m.keep(ctx, func(k *kept) { k.Payload = over(k.Payload, p) }, func(*record) {})
 		given = merged
 		return err
 	})

@@ -59,6 +59,20 @@ func (w *Worker) keptOf(ctx context.Context, id gondola.MachineID) (k kept, err 
 	return k, nil
 }
 
+// over is p, where it is Partial with what it leaves as old has it.
+func over(old, p gondola.Payload) gondola.Payload {
+	if !p.Partial {
+		return p
+	}
+	volumes, env := p.Volumes, p.Env
+	p.Partial, p.Volumes, p.Env = false, map[string][]gondola.PayloadFile{}, map[string]map[string]string{}
+	maps.Copy(p.Volumes, old.Volumes)
+	maps.Copy(p.Volumes, volumes)
+	maps.Copy(p.Env, old.Env)
+	maps.Copy(p.Env, env)
+	return p
+}
+
 // payload is what a Machine with a Config is started with, nil if nothing.
 func (w *Worker) payload(ctx context.Context, id gondola.MachineID, c *gondola.Config) (*gondola.Payload, error) {
 	k, err := w.keptOf(ctx, id)

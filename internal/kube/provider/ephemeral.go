@@ -27,7 +27,10 @@ func (e *engine) addEphemeral(ctx context.Context, n *node, pod *corev1.Pod, m *
 		if st, ok := podutil.GetContainerStatus(pod.Status.EphemeralContainerStatuses, name); ok && (st.State.Terminated != nil || st.ContainerID != "") {
 			continue // it had its run
 		}
-		in, _, err := e.inputs(ctx, n, pod)
+		in, err := e.inputs(ctx, n, pod, driverOf(m))
+		if err == nil {
+			in.Tokens, _, err = n.podTokens(pod)
+		}
 		if err != nil {
 			return 0, err
 		}

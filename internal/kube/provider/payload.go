@@ -29,7 +29,10 @@ func (e *engine) request(ctx context.Context, n *node, pod *corev1.Pod) (gondola
 	if fields := translate.Unsupported(pod, cmp.Or(driver, e.cfg.Drivers[0]), n.Gateway); len(fields) > 0 { // before anything else is asked for
 		return gondola.CreateRequest{}, &translate.UnsupportedError{Fields: fields}
 	}
-	in, _, err := e.inputs(ctx, n, pod)
+	in, err := e.inputs(ctx, n, pod, driver)
+	if err == nil {
+		in.Tokens, _, err = n.podTokens(pod)
+	}
 	if err == nil {
 		in.Claims, err = e.claims(ctx, pod)
 	}
@@ -39,19 +42,24 @@ func (e *engine) request(ctx context.Context, n *node, pod *corev1.Pod) (gondola
 	return translate.PodToMachine(pod, in)
 }
 
-// inputs gathers what the Pod names. refresh is when its tokens want to be renewed; zero: it has none.
-func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in translate.Inputs, refresh time.Time, err error) {
+// driverOf is the driver that a Machine asked for when it was made, and keeps; empty: the default.
+func driverOf(m *gondola.Machine) string {
+	if m.Config == nil || m.Config.Gondola == nil {
+		return ""
+	}
+	return m.Config.Gondola.Driver
+}
+
+// inputs gathers what the Pod names, but for its tokens and claims.
+func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod, driver string) (in translate.Inputs, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	in = translate.Inputs{
-		DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Gateway: n.Gateway, Allocatable: n.allocatable(),
-		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{}, Tokens: map[translate.TokenKey]string{},
+		Driver: driver, DefaultDriver: e.cfg.Drivers[0], Cluster: e.cfg.Cluster, Domain: e.cfg.Domain, DNS: e.cfg.DNS, Region: n.Region, Gateway: n.Gateway, Allocatable: n.allocatable(),
+		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{},
 	}
 	if n.Gateway != "" {
 		in.HostIPs = n.Addresses
-	}
-	if in.Driver, err = e.driver(ctx, n, pod); err != nil {
-		return in, refresh, err
 	}
 	keys := map[objectKey]bool{}
 	podutil.VisitPodConfigmapNames(pod, func(name string) bool { keys[objectKey{"configmap", pod.Namespace, name}] = true; return true })
@@ -60,7 +68,7 @@ func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in trans
 	for k := range keys {
 		obj, err := n.objects.get(ctx, k)
 		if err != nil {
-			return in, refresh, err
+			return in, err
 		}
 		switch v := obj.(type) {
 		case *corev1.ConfigMap:
@@ -69,20 +77,25 @@ func (e *engine) inputs(ctx context.Context, n *node, pod *corev1.Pod) (in trans
 			in.Secrets[k.name] = v
 		}
 	}
-	if in.Services, err = e.linked(pod.Namespace); err != nil {
-		return in, refresh, err
-	}
+	in.Services, err = e.linked(pod.Namespace)
+	return in, err
+}
+
+// podTokens returns the Pod's tokens, those that could be had, and when they want to be renewed; zero: it has none.
+func (n *node) podTokens(pod *corev1.Pod) (tokens map[translate.TokenKey]string, renew time.Time, err error) {
+	tokens = map[translate.TokenKey]string{}
 	for _, k := range translate.Tokens(pod) {
-		token, at, err := n.token(pod, k)
-		if err != nil {
-			return in, refresh, fmt.Errorf("token of service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName, err)
+		token, at, failed := n.token(pod, k)
+		if failed != nil {
+			err = fmt.Errorf("token of service account %s/%s: %w", pod.Namespace, pod.Spec.ServiceAccountName, failed)
+			continue
 		}
-		in.Tokens[k] = token
-		if refresh.IsZero() || at.Before(refresh) {
-			refresh = at
+		tokens[k] = token
+		if renew.IsZero() || at.Before(renew) {
+			renew = at
 		}
 	}
-	return in, refresh, nil
+	return tokens, renew, err
 }
 
 // linked lists the Kubernetes Services that Pods of a namespace learn of by variables.
@@ -144,26 +157,24 @@ func (e *engine) refresh(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 		e.putMachine(&updated)
 		return 0, nil
 	}
-	in, renew, err := e.inputs(ctx, n, pod)
+	in, err := e.inputs(ctx, n, pod, driverOf(m))
 	if err != nil { // the Machine runs on with what it has
-		if !w.stale && ctx.Err() == nil {
-			e.log.Warn("files of a pod cannot be refreshed: trying again", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-		}
-		w.stale = true
+		e.staleFiles(ctx, pod, w, err)
 		return 10 * time.Second, nil
 	}
-	w.stale = false
+	var renew time.Time
+	in.Tokens, renew, err = n.podTokens(pod)
 	wait := time.Duration(0)
 	if !renew.IsZero() {
 		wait = max(time.Until(renew), time.Second)
 	}
-	payload, err := translate.Payload(pod, in)
-	var missing *translate.MissingError
-	if errors.As(err, &missing) { // it was there; the Machine keeps what it has
-		return sooner(wait, time.Minute), nil
-	}
 	if err != nil {
-		return 0, err
+		wait = sooner(wait, 10*time.Second)
+	}
+	e.staleFiles(ctx, pod, w, err)
+	payload, missing := translate.Available(pod, in)
+	if missing != nil { // it was there: of that the Machine keeps what it has
+		wait = sooner(wait, time.Minute)
 	}
 	d := digest(payload)
 	if d == w.payload {
@@ -185,6 +196,14 @@ func (e *engine) refresh(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 	}
 	w.payload, w.changedAt = d, time.Time{}
 	return wait, nil
+}
+
+// staleFiles notes whether what a Pod's files are made from can be had, and says so when it no longer can.
+func (e *engine) staleFiles(ctx context.Context, pod *corev1.Pod, w *work, err error) {
+	if err != nil && !w.stale && ctx.Err() == nil {
+		e.log.Warn("files of a pod cannot be refreshed: trying again", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+	w.stale = err != nil
 }
 
 // withImages returns the Machine's Config with the Pod's images, nil where they are the same.

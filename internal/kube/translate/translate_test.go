@@ -3,6 +3,7 @@ package translate_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -230,4 +231,32 @@ func readable(t *testing.T, req gondola.CreateRequest) []byte {
 		t.Fatal(err)
 	}
 	return append(raw, '\n')
+}
+
+func TestAvailable_LeavesOutWhatIsMissingAndNoMore(t *testing.T) {
+	pod := parsePod(t, []byte(`
+metadata: {name: web, namespace: shop}
+spec:
+  containers:
+  - {name: a, env: [{name: WORD, valueFrom: {configMapKeyRef: {name: gone, key: word}}}]}
+  - {name: b, envFrom: [{configMapRef: {name: empty}}]}
+  volumes:
+  - {name: gone, configMap: {name: gone}}
+  - {name: here, configMap: {name: here}}
+`))
+	in := inputs(t, pod, []byte("kind: ConfigMap\nmetadata: {name: here}\ndata: {key: value}\n---\nkind: ConfigMap\nmetadata: {name: empty}\n"))
+	p, err := translate.Available(pod, in)
+	var missing *translate.MissingError
+	if !errors.As(err, &missing) || missing.Volume != "gone" {
+		t.Errorf("Available = %v, want that volume gone is missing something", err)
+	}
+	_, kept := p.Volumes["gone"]
+	_, keptEnv := p.Env["a"]
+	if env, cleared := p.Env["b"]; !p.Partial || kept || keptEnv || !cleared || len(env) > 0 || len(p.Volumes["here"]) != 1 {
+		t.Errorf("payload = %+v, want volume here and the variables of b alone", p)
+	}
+	in.ConfigMaps["gone"] = &corev1.ConfigMap{Data: map[string]string{"word": "w"}}
+	if p, err = translate.Available(pod, in); err != nil || p.Partial || len(p.Volumes) != 2 || p.Env["a"]["WORD"] != "w" {
+		t.Errorf("with everything there: %+v, %v", p, err)
+	}
 }

@@ -62,14 +62,25 @@ func mounts(pod *corev1.Pod, c *corev1.Container) []gondola.ContainerMount {
 // Payload returns what the Pod's Machine gets beside its Config: the files of its volumes, secret variables and registry credentials. It
 // changes with the ConfigMaps, Secrets, tokens, labels and annotations that it is made from. A *MissingError says what is not there.
 func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
-	p := &gondola.Payload{Volumes: map[string][]gondola.PayloadFile{}, Env: map[string]map[string]string{}, Credentials: credentials(pod, in)}
+	p, err := Available(pod, in)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Available returns what of the Payload can be made: each volume, and the variables of each container, by itself. Where that is not all, it is
+// Partial, and a *MissingError says what is not there.
+func Available(pod *corev1.Pod, in Inputs) (p *gondola.Payload, missing error) {
+	p = &gondola.Payload{Volumes: map[string][]gondola.PayloadFile{}, Env: map[string]map[string]string{}, Credentials: credentials(pod, in)}
 	for _, v := range pod.Spec.Volumes {
 		if _, claimed := ClaimName(pod, &v); claimed {
 			continue
 		}
 		b := fileBuilder{pod: pod, in: in, volume: v.Name, files: map[string]gondola.PayloadFile{}}
 		if err := b.source(v.VolumeSource); err != nil {
-			return nil, err
+			missing = cmp.Or(missing, err)
+			continue
 		}
 		if v.EmptyDir == nil && v.HostPath == nil && v.Image == nil {
 			p.Volumes[v.Name] = b.sorted()
@@ -79,11 +90,10 @@ func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 		for i := range list {
 			_, secrets, err := environment(pod, &list[i], in)
 			if err != nil {
-				return nil, err
+				missing = cmp.Or(missing, err)
+				continue
 			}
-			if len(secrets) > 0 {
-				p.Env[list[i].Name] = secrets
-			}
+			p.Env[list[i].Name] = secrets
 		}
 	}
 	for i := range pod.Spec.EphemeralContainers {
@@ -92,7 +102,10 @@ func Payload(pod *corev1.Pod, in Inputs) (*gondola.Payload, error) {
 			p.Env[c.Name] = secrets
 		}
 	}
-	return p, nil
+	if p.Partial = missing != nil; !p.Partial {
+		maps.DeleteFunc(p.Env, func(_ string, secrets map[string]string) bool { return len(secrets) == 0 })
+	}
+	return p, missing
 }
 
 // fileBuilder collects the files of one volume; of two with one path the later wins.
