@@ -162,7 +162,7 @@ func (l *ledger) sandboxMade(spec *Spec, cold string) {
 	changed := false
 	for _, c := range l.containers {
 		if again[c.Status.Name] && c.Starts > 0 {
-			e.Containers = append(e.Containers, afresh(c, l.oom, now))
+			e.Containers = append(e.Containers, afresh(c, l.oom, spec.RestartBackoff == "kubernetes", now))
 			changed = true
 		}
 	}
@@ -172,13 +172,21 @@ func (l *ledger) sandboxMade(spec *Spec, cold string) {
 	l.commitLocked(e, true)
 }
 
-// afresh is a container's record after its sandbox was lost.
-func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
-	state := c.Status.State
+// afresh is a container's record after its sandbox was lost. Those of a Pod keep their back-off: as with a kubelet, it is theirs and not the
+// sandbox's.
+func afresh(c containerRecord, oom, kubernetes bool, now time.Time) containerRecord {
+	state, row, waits := c.Status.State, 0, false
+	if kubernetes && !c.Done {
+		row = c.Row
+		waits = !c.Begun && (state.Kind == gondola.ContainerExited || state.Reason == "CrashLoopBackOff")
+	}
 	switch {
 	case c.Begun && state.Kind != gondola.ContainerRunning: // it did not get as far as running: the next start is still the same one
 		c.Starts = max(c.Starts-1, 0)
 	case c.Begun:
+		if now.Sub(state.StartedAt) >= gondola.KubernetesBackoff.Forget {
+			row = 0
+		}
 		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now, ContainerID: c.Status.ContainerID,
 			Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
 		if oom {
@@ -187,9 +195,11 @@ func afresh(c containerRecord, oom bool, now time.Time) containerRecord {
 		}
 	}
 	c.Status.State = state
-	c.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
+	if !waits {
+		c.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
+	}
 	c.Status.Ready, c.Status.Started = false, false
-	c.Begun, c.Done, c.Hooked, c.Row, c.Again, c.Failed = false, false, false, 0, false, nil
+	c.Begun, c.Done, c.Hooked, c.Row, c.Again, c.Failed = false, false, false, row, false, nil
 	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
 		c.Done = true
 		c.rest()
