@@ -138,14 +138,16 @@ func (l *ledger) open(dir string, size int64, sync bool) error {
 	return err
 }
 
-// begin records that a pilot begins with spec. With clean, or for another version, all that was is void but the numbers of runs.
+// begin records that a pilot begins with spec. With clean, or for another version, all that was is void but the numbers of runs; of a Pod's
+// container another version is another start.
 func (l *ledger) begin(spec Spec, clean bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	runs := map[string]int{}
+	old := map[string]containerRecord{}
 	for _, c := range l.containers {
-		runs[c.Status.Name] = c.Runs
+		old[c.Status.Name] = c
 	}
+	counts := l.version != "" && l.version != spec.Version && spec.RestartBackoff == "kubernetes"
 	if clean || l.version != spec.Version {
 		l.version, l.containers, l.recent, l.stop = "", nil, nil, nil
 	}
@@ -157,7 +159,12 @@ func (l *ledger) begin(spec Spec, clean bool) error {
 		if l.index(c.Name) >= 0 {
 			continue
 		}
-		e.Containers = append(e.Containers, newRecord(&c, runs[c.Name]))
+		rec := newRecord(&c, old[c.Name].Runs)
+		if before := old[c.Name]; counts && before.Starts > 0 {
+			rec = afresh(before, false, false, time.Now())
+			rec.Status.Image, rec.Status.ImageID = c.Image, c.ImageID
+		}
+		e.Containers = append(e.Containers, rec)
 	}
 	l.commitLocked(e, false)
 	return l.journal.compact(l.snapshotLocked()) // one line: what was void must not be read again

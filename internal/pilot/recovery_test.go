@@ -59,6 +59,32 @@ func TestRecovery_NewVersionStartsFromACleanSlate(t *testing.T) {
 	}
 }
 
+func TestRecovery_NewVersionOfAPodGoesOnCounting(t *testing.T) {
+	spec := testSpec(t, "sleep 60")
+	spec.RestartBackoff = "kubernetes"
+	rt := newProcesses(t)
+	sup, _ := run(t, spec, rt)
+	await(t, sup, "running", isRunning)
+	if err := sup.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, sup, "the end", isEnded)
+	spec.Version, spec.Containers[0].Image = "02", "test/program:2"
+	sup, _ = run(t, spec, rt)
+	s := await(t, sup, "running", isRunning)
+	if c := s.Containers[0]; c.RestartCount != 1 || c.Last == nil || c.Last.ExitCode != 143 || c.Image != "test/program:2" {
+		t.Errorf("container = %+v, want the run of version 01 counted and told", c)
+	}
+	if err := sup.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, sup, "the end", isEnded)
+	sup, _ = run(t, spec, rt)
+	if c := await(t, sup, "running", isRunning).Containers[0]; c.RestartCount != 0 || c.Last != nil {
+		t.Errorf("container = %+v after a stop and start of one version, want a clean slate", c)
+	}
+}
+
 func TestRecovery_StartAfterAStopRunsAgain(t *testing.T) {
 	spec := testSpec(t, "sleep 60")
 	rt := newProcesses(t)
