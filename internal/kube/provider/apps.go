@@ -4,6 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 
 	"gondola"
 )
@@ -42,23 +47,65 @@ func (e *engine) forgetApp(namespace string) {
 	e.mu.Unlock()
 }
 
+// newDrops returns a queue of namespaces that are gone, whose Apps are to be dropped.
+func newDrops() workqueue.TypedRateLimitingInterface[string] {
+	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, time.Minute))
+}
+
+// dropApps drops the Apps of namespaces that are gone until ctx ends; one that cannot be dropped is tried again.
+func (e *engine) dropApps(ctx context.Context) {
+	defer context.AfterFunc(ctx, e.drops.ShutDown)()
+	for {
+		namespace, quit := e.drops.Get()
+		if quit {
+			return
+		}
+		if err := e.dropApp(ctx, namespace); err != nil && ctx.Err() == nil {
+			e.log.Warn("app of a namespace that is gone stays behind: trying again", "namespace", namespace, "err", err)
+			e.drops.AddRateLimited(namespace)
+		} else {
+			e.drops.Forget(namespace)
+		}
+		e.drops.Done(namespace)
+	}
+}
+
 // dropApp deletes the App of a namespace that is gone; its Pods went before it. One that still has Volumes stays: they are retained, or those
-// who reclaim them delete it with the last.
-func (e *engine) dropApp(ctx context.Context, namespace string) {
+// who reclaim them delete it with the last. That the namespace is gone, and not there again, is asked of the API server: nothing brings Machines
+// back.
+func (e *engine) dropApp(ctx context.Context, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
 	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
 	e.forgetApp(namespace)
 	have, err := e.cfg.Apps.App(ctx, app)
-	if err == nil && have.Network == e.cfg.Network {
-		var left []gondola.Volume
-		if left, err = e.cfg.Platform.ListVolumes(ctx, app); err == nil && len(left) > 0 {
-			return
-		}
-		if err == nil || errors.Is(err, gondola.ErrUnsupported) {
-			err = e.cfg.Apps.DeleteApp(ctx, app)
-		}
+	if errors.Is(err, gondola.ErrNotFound) {
+		return nil
 	}
-	if err != nil && !errors.Is(err, gondola.ErrNotFound) {
-		e.log.Warn("app of a namespace that is gone stays behind", "app", app, "namespace", namespace, "err", err)
-		return
+	if err != nil {
+		return err
 	}
+	if have.Network != e.cfg.Network {
+		return nil
+	}
+	left, err := e.cfg.Platform.ListVolumes(ctx, app)
+	if err != nil && !errors.Is(err, gondola.ErrUnsupported) {
+		return err
+	}
+	if len(left) > 0 {
+		return nil
+	}
+	_, err = e.admin.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if err == nil {
+		return nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("is namespace %s really gone: %w", namespace, err)
+	}
+	err = e.cfg.Apps.DeleteApp(ctx, app)
+	e.forgetApp(namespace)
+	if errors.Is(err, gondola.ErrNotFound) {
+		return nil
+	}
+	return err
 }

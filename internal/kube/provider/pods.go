@@ -37,6 +37,7 @@ type engine struct {
 	pvcs     corelisters.PersistentVolumeClaimLister
 	pvs      corelisters.PersistentVolumeLister
 	queue    workqueue.TypedRateLimitingInterface[types.UID]
+	drops    workqueue.TypedRateLimitingInterface[string] // namespaces that are gone
 
 	mu   sync.Mutex
 	pods map[types.UID]*tracked
@@ -86,7 +87,7 @@ type work struct {
 func newEngine(cfg Config, log *slog.Logger, admin kubernetes.Interface) *engine {
 	return &engine{
 		cfg: cfg, log: log, admin: admin, began: time.Now(), nodes: map[string]*node{}, offers: newOffers(),
-		pods: map[types.UID]*tracked{}, apps: map[gondola.AppName]bool{},
+		drops: newDrops(), pods: map[types.UID]*tracked{}, apps: map[gondola.AppName]bool{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](200*time.Millisecond, 20*time.Second)),
 	}
 }

@@ -153,13 +153,14 @@ func (p *Provider) Run(ctx context.Context) error {
 			obj = d.Obj
 		}
 		if ns, ok := obj.(*corev1.Namespace); ok {
-			e.dropApp(ctx, ns.Name)
+			e.drops.Add(ns.Name)
 		}
 	}})
 	claimsSynced := e.followClaims(factory)
 	synced := []cache.InformerSynced{claimsSynced, namespaces.HasSynced, factory.Core().V1().Services().Informer().HasSynced,
 		factory.Discovery().V1().EndpointSlices().Informer().HasSynced,
 		factory.Networking().V1().NetworkPolicies().Informer().HasSynced}
+	g.Go(func() error { e.dropApps(ctx); return nil })
 	for _, n := range e.nodes {
 		n.open(ctx)
 		if p.cfg.Foreign {
