@@ -543,9 +543,7 @@ func TestLabels_ReachTheDownwardAPIVolume(t *testing.T) {
 func TestNewImage_ReachesTheMachine(t *testing.T) {
 	s := theSystem(t)
 	ns := s.namespace(t)
-	p := pod("renewed", "run")
-	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
-	s.create(t, ns, p)
+	s.create(t, ns, pod("renewed", "run"))
 	s.until(t, ns, "renewed", phase(corev1.PodRunning))
 	id := s.machines(t, ns)[0].ID
 	if _, err := s.Client.CoreV1().Pods(ns).Patch(t.Context(), "renewed", types.StrategicMergePatchType,
@@ -555,6 +553,8 @@ func TestNewImage_ReachesTheMachine(t *testing.T) {
 	s.until(t, ns, "renewed", func(p *corev1.Pod) string {
 		if st := p.Status.ContainerStatuses[0]; !strings.Contains(st.Image, ":2") || !st.Ready || !strings.Contains(st.ImageID, "test/program") {
 			return "does not run the new image"
+		} else if last := st.LastTerminationState.Terminated; st.RestartCount != 1 || last == nil {
+			return "does not tell of the run before"
 		}
 		return phase(corev1.PodRunning)(p)
 	})

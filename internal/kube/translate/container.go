@@ -39,6 +39,11 @@ func containerStatuses(pod *corev1.Pod, m *gondola.Machine, o Observed, list []c
 		if observed != nil && st.ContainerID != "" {
 			resources(&st, c, m, observed)
 		}
+		// The API server takes an end that it was told for the container's, where the Pod's policy says so: this one is followed by another run.
+		if t := st.State.Terminated; t != nil && again(m) && before.State.Terminated == nil && !o.Over && o.Failure == nil && !isInit(pod, c.Name) {
+			st.LastTerminationState = corev1.ContainerState{Terminated: t}
+			st.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: creating(pod)}}
+		}
 		if (o.Over || o.Failure != nil) && st.State.Running != nil && !alive(m) {
 			lose(&st, o)
 		}

@@ -61,6 +61,9 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 	s.ContainerStatuses = byName(containerStatuses(pod, m, o, pod.Spec.Containers, old.ContainerStatuses))
 	s.EphemeralContainerStatuses = byName(ephemeralStatuses(pod, m, o))
 	judged := phase(pod, s.InitContainerStatuses, s.ContainerStatuses, o.Over)
+	if terminal(judged) && !o.Over && again(m) {
+		judged = corev1.PodRunning // what has ended is a run, not the Pod
+	}
 	s.Phase = judged
 	if o.Over && !terminal(judged) { // it never came to its containers' end, and never will
 		s.Phase = corev1.PodFailed
@@ -85,6 +88,18 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 		disrupted(old, s, pod, o)
 	}
 	return *s
+}
+
+// again says whether the Machine is on its way to another run: what its containers tell is of the one before.
+func again(m *gondola.Machine) bool {
+	if m == nil {
+		return false
+	}
+	switch m.State {
+	case gondola.Starting, gondola.Restarting, gondola.Updating, gondola.Replacing:
+		return true
+	}
+	return false
 }
 
 func terminal(phase corev1.PodPhase) bool {
