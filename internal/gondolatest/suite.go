@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -122,6 +123,17 @@ func (s *suite) started(c gondola.Config) gondola.Machine {
 	s.Helper()
 	m := s.create(gondola.CreateRequest{Config: c})
 	return s.await(m.Ref(), gondola.Started)
+}
+
+// allStarted is started for a Machine of several containers, which is started with the first of them.
+func (s *suite) allStarted(c gondola.Config) gondola.Machine {
+	s.Helper()
+	m := s.started(c)
+	s.eventually("all containers run", func() bool {
+		m = s.get(m.Ref())
+		return !slices.ContainsFunc(m.Gondola.Containers, func(c gondola.ContainerStatus) bool { return c.State.Kind != gondola.ContainerRunning })
+	})
+	return m
 }
 
 func (s *suite) await(ref gondola.Ref, states ...gondola.State) gondola.Machine {

@@ -200,7 +200,7 @@ func (s *suite) secretsOfContainers() {
 	s.wants(err, gondola.ErrInvalid, "Create with a file that is not base64")
 	_, err = p.SetSecret(ctx, suiteApp, "KEY", key)
 	s.no(err, "SetSecret")
-	m := s.started(c)
+	m := s.allStarted(c)
 	if got := s.variable(m, "a", "AS"); got != token {
 		s.Errorf("AS = %q, want %q", got, token)
 	}
