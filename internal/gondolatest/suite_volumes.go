@@ -263,7 +263,7 @@ func (s *suite) volumesOfContainers() {
 		}
 		c.Containers = append(c.Containers, k)
 	}
-	m := s.started(c)
+	m := s.allStarted(c)
 	s.run(m, "a", "write", "/one/x", "in the volume")
 	s.run(m, "b", "write", "/one/x", "in the container")
 	s.destroyed(m)
