@@ -101,6 +101,9 @@ func (h *host) runKilled(ctx context.Context, p *progress, o options, bin, repor
 	if err = errors.Join(err, <-done); err != nil {
 		return err
 	}
+	if err := h.deleteNamespaces(); err != nil {
+		return err
+	}
 	var again []string
 	for _, s := range r.met(specs) {
 		if !r.Specs[s].Passed {
@@ -115,6 +118,16 @@ func (h *host) runKilled(ctx context.Context, p *progress, o options, bin, repor
 	err = h.runSpecs(ctx, next, bin, reports+"-again", again, o.procs, o.limit)
 	r.Again = next.results.Specs
 	return err
+}
+
+// deleteNamespaces deletes those that specs have made and, with no API server to ask, could not delete.
+func (h *host) deleteNamespaces() error {
+	out, err := h.command("kubectl", "delete", "namespace", "--selector", "e2e-framework", "--wait=false").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("delete what specs that met the kill have left: %w: %s", err, out)
+	}
+	fmt.Printf("of specs that met the kill: %s", out)
+	return nil
 }
 
 // received waits for a channel; false if ctx ends before.
