@@ -25,7 +25,7 @@ const pendingLife = time.Minute
 type market struct {
 	platform gondola.Watcher // nil: none
 	log      *slog.Logger
-	changed  chan struct{} // holds one token after the offers changed
+	changed  chan struct{} // holds one token after there may be more room than before
 
 	mu      sync.Mutex
 	heard   bool                                   // the platform has told its offers; until then, and where it has none, every region may be tried
@@ -116,6 +116,10 @@ func (m *market) take(c gondola.Change) {
 	default:
 		return
 	}
+	m.touch()
+}
+
+func (m *market) touch() {
 	select {
 	case m.changed <- struct{}{}:
 	default:
@@ -145,7 +149,10 @@ func (m *market) room(region gondola.Region) (bytes int64, known bool) {
 func (m *market) release(uid string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.pending, uid)
+	if m.pending[uid] != nil {
+		delete(m.pending, uid)
+		m.touch()
+	}
 }
 
 // region returns what there is to decide by for a region: its offers less what is pending there. known is false where nothing is known of

@@ -3,12 +3,14 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -29,7 +31,13 @@ type plugin struct {
 	now    func() time.Time
 
 	mu      sync.Mutex
-	refused map[types.UID]*corev1.Pod // Pods that found no room in at least one region
+	refused map[types.UID]*refused // Pods that found no room in at least one region
+}
+
+// refused is a Pod, and the regions that had no room for it when it was last tried.
+type refused struct {
+	pod     *corev1.Pod
+	regions []gondola.Region
 }
 
 var (
@@ -43,7 +51,11 @@ var (
 
 // plugin makes the scheduler's plugin; the scheduler calls it once.
 func (m *market) plugin(ctx context.Context, _ runtime.Object, h fwk.Handle) (fwk.Plugin, error) {
-	p := &plugin{market: m, handle: h, now: time.Now, refused: map[types.UID]*corev1.Pod{}}
+	p := &plugin{market: m, handle: h, now: time.Now, refused: map[types.UID]*refused{}}
+	pods := h.SharedInformerFactory().Core().V1().Pods().Informer()
+	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: p.forget}); err != nil {
+		return nil, err
+	}
 	go p.wake(ctx)
 	return p, nil
 }
@@ -68,6 +80,9 @@ func (s *podState) Clone() fwk.StateData {
 
 // PreFilter computes what the Pod wants, once for all regions.
 func (p *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	p.mu.Lock()
+	delete(p.refused, pod.UID)
+	p.mu.Unlock()
 	s := &podState{wants: podRequests(pod), freed: map[string]gondola.Resources{}}
 	s.claim, s.only = p.pinned(pod)
 	state.Write(PluginName, s)
@@ -134,10 +149,22 @@ func (p *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 	if ok {
 		return nil
 	}
-	p.mu.Lock()
-	p.refused[pod.UID] = pod
-	p.mu.Unlock()
+	p.refuse(pod, region)
 	return fwk.NewStatus(fwk.Unschedulable, refusal)
+}
+
+// refuse remembers that a region has no room for a Pod.
+func (p *plugin) refuse(pod *corev1.Pod, region gondola.Region) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.refused[pod.UID]
+	if r == nil {
+		r = &refused{pod: pod}
+		p.refused[pod.UID] = r
+	}
+	if !slices.Contains(r.regions, region) {
+		r.regions = append(r.regions, region)
+	}
 }
 
 // Score prefers the cheaper region.
@@ -179,26 +206,39 @@ func (p *plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, 
 	}, nil
 }
 
-// podGone forgets a Pod that was deleted, and wakes those that wait only if it had a place.
+// podGone wakes the Pods that wait only if the one that was deleted had a place.
 func (p *plugin) podGone(_ klog.Logger, _ *corev1.Pod, old, _ any) (fwk.QueueingHint, error) {
-	gone, ok := old.(*corev1.Pod)
-	if !ok {
-		return fwk.Queue, nil
-	}
-	p.market.release(string(gone.UID))
-	if gone.Spec.NodeName == "" {
+	if gone, ok := old.(*corev1.Pod); ok && gone.Spec.NodeName == "" {
 		return fwk.QueueSkip, nil
 	}
 	return fwk.Queue, nil
 }
 
+// forget gives up the place of a Pod that was deleted. The scheduler's own hints would not do: they are asked for only while some Pod waits.
+func (p *plugin) forget(obj any) {
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	delete(p.refused, pod.UID)
+	p.mu.Unlock()
+	p.market.release(string(pod.UID))
+}
+
 // wake puts Pods that were refused back into the scheduler's active queue, past its back-off, when the offers have room for them.
 func (p *plugin) wake(ctx context.Context) {
+	again := time.NewTicker(5 * time.Second) // nothing tells that a place which no Machine came for counts no longer
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.market.changed:
+		case <-again.C:
 		}
 		if pods := p.hopeful(); len(pods) > 0 {
 			p.handle.Activate(klog.FromContext(ctx), pods)
@@ -212,21 +252,22 @@ func (p *plugin) wake(ctx context.Context) {
 	}
 }
 
-// hopeful returns the refused Pods that still wait and for which some region now has room, by namespace/name, and forgets those that are gone.
+// hopeful returns the Pods that still wait and for which a region that refused them now has room, by namespace/name, and forgets those that are
+// gone.
 func (p *plugin) hopeful() map[string]*corev1.Pod {
 	pods := p.handle.SharedInformerFactory().Core().V1().Pods().Lister()
 	regions := p.market.regions(p.now())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := map[string]*corev1.Pod{}
-	for uid, pod := range p.refused {
-		now, err := pods.Pods(pod.Namespace).Get(pod.Name)
+	for uid, r := range p.refused {
+		now, err := pods.Pods(r.pod.Namespace).Get(r.pod.Name)
 		if err != nil || now.UID != uid || now.Spec.NodeName != "" {
 			delete(p.refused, uid)
 			continue
 		}
-		for region, offers := range regions {
-			if _, ok := verdict(region, offers, podRequests(now)); ok {
+		for _, region := range r.regions {
+			if _, ok := verdict(region, regions[region], podRequests(now)); ok {
 				out[now.Namespace+"/"+now.Name] = now
 			}
 		}
