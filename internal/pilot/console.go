@@ -64,7 +64,7 @@ func openConsole(rt Runtime, spec Spec, run *Run, log *logFile) (*console, error
 		return nil, err
 	}
 	for i, r := range c.out {
-		c.pumps.Go(func() { c.pump(i, r) })
+		c.pumps.Go(func() { CopyOutput(consoleOutput{c, i}, r) })
 	}
 	return c, nil
 }
@@ -148,47 +148,15 @@ func (c *console) closeTheirs() {
 	c.files = nil
 }
 
-// pump copies one output until its end, or until finish or close ends it.
-func (c *console) pump(stream int, r io.ReadCloser) {
-	buf := make([]byte, 8<<10)
-	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			c.output(stream, buf[:n])
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.drain(stream, r.(*os.File), buf)
-			return
-		}
-		if err != nil {
-			return
-		}
-		if n == len(buf) && n < 64<<10 {
-			buf = make([]byte, 2*n)
-		}
-	}
+// consoleOutput is one output of a console, as the writer that its pump copies to.
+type consoleOutput struct {
+	c      *console
+	stream int
 }
 
-// drain reads what is in a FIFO whose writer has ended; its other end is still open (ours), so there is no end of file to wait for.
-func (c *console) drain(stream int, f *os.File, buf []byte) {
-	if f.SetReadDeadline(time.Time{}) != nil {
-		return
-	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	for {
-		n := 0
-		err := raw.Read(func(fd uintptr) bool {
-			n, _ = unix.Read(int(fd), buf)
-			return true
-		})
-		if err != nil || n <= 0 {
-			return
-		}
-		c.output(stream, buf[:n])
-	}
+func (o consoleOutput) Write(p []byte) (int, error) {
+	o.c.output(o.stream, p)
+	return len(p), nil
 }
 
 func (c *console) output(stream int, p []byte) {

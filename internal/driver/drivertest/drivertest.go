@@ -80,6 +80,7 @@ func cases() []testCase {
 		{"Signal_ReachesTheContainer", nil, signalReaches},
 		{"Exec_CodeOutputAndInput", nil, execPlain},
 		{"Exec_EndsWithItsContext", nil, execCancelled},
+		{"Exec_SlowReader", nil, execSlowReader},
 		{"Exec_Terminal", needs(tty), execTerminal},
 		{"Attach_OutputAndInput", nil, attach},
 		{"Attach_Terminal", needs(tty), attachTerminal},

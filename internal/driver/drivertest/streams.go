@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +48,36 @@ func execCancelled(t *testing.T, f Fixture) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("Exec took %v after its context had ended", took)
 	}
+}
+
+// execSlowReader: a reader that makes a command wait, or the rest of its output after its end, gets all of it. How much is held on the way is the
+// kernel's to say, so there is more and less of it.
+func execSlowReader(t *testing.T, f Fixture) {
+	m := launch(t, f, nil, container("main", "run"))
+	m.awaitLog("main", "running")
+	var execs sync.WaitGroup
+	for lines := 250; lines <= 4000; lines += 250 {
+		execs.Go(func() {
+			reader := late{after: time.NewTimer(3 * time.Second).C} // longer than a driver waits for those that a command left behind
+			st, err := m.api.Exec(t.Context(), gondola.ExecOptions{Command: []string{"/program", "lines", strconv.Itoa(lines), "100"}}, gondola.ExecIO{Stdout: &reader})
+			if got := strings.Count(reader.String(), "\n"); err != nil || st.Code != 0 || got != lines {
+				t.Errorf("Exec = %+v, %v with %d lines, want %d", st, err, got, lines)
+			}
+		})
+	}
+	execs.Wait()
+}
+
+// late is a reader that comes to its work after a while.
+type late struct {
+	after <-chan time.Time
+	once  sync.Once
+	output
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	l.once.Do(func() { <-l.after })
+	return l.output.Write(p)
 }
 
 func execTerminal(t *testing.T, f Fixture) {

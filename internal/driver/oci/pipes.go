@@ -1,12 +1,15 @@
 package oci
 
 import (
+	"context"
 	"io"
 	"os"
-	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gondola"
+	"gondola/internal/pilot"
 )
 
 // OutputGrace is how long output is awaited after a command's end from processes that it left behind.
@@ -19,6 +22,7 @@ type Pipes struct {
 	ours   []*os.File
 	stdin  *os.File // of ours; nil without input
 	output map[*os.File]io.Writer
+	copies errgroup.Group // ends when all output has been copied
 }
 
 // OpenPipes makes a pipe for every stream there is, and /dev/null for the others.
@@ -59,23 +63,46 @@ func OpenPipes(streams gondola.ExecIO) (p *Pipes, err error) {
 	return p, nil
 }
 
-// Copy copies in the background. The function it returns waits for the rest of the output, a while, and closes the pipes.
-func (p *Pipes) Copy(streams gondola.ExecIO) func() {
+// Copy copies in the background, until Drain.
+func (p *Pipes) Copy(streams gondola.ExecIO) {
 	if p.stdin != nil {
 		go func() { // ends with the input, or with the first write after the command's end
 			io.Copy(p.stdin, streams.Stdin)
 			p.stdin.Close()
 		}()
 	}
-	var copies sync.WaitGroup
 	for from, to := range p.output {
-		copies.Go(func() { io.Copy(to, from) })
+		p.copies.Go(func() error { return pilot.CopyOutput(to, from) })
 	}
-	return func() {
-		giveUp := time.AfterFunc(OutputGrace, func() { closeAll(p.ours) }) // ends the copies
-		copies.Wait()
-		giveUp.Stop()
-		closeAll(p.ours)
+}
+
+// Drain delivers the rest of the output after the command's end, and closes the pipes. It awaits what processes that the command left behind write
+// for so long as grace; the error tells what could not be delivered.
+func (p *Pipes) Drain(ctx context.Context, grace time.Duration) error {
+	defer closeAll(p.ours)
+	for from := range p.output {
+		from.SetReadDeadline(time.Now().Add(grace))
+	}
+	return awaitOutput(ctx, grace, &p.copies)
+}
+
+// awaitOutput waits until output has been delivered, which takes as long as its reader does. Once ctx has ended, nobody cares for more than what
+// comes within the grace.
+func awaitOutput(ctx context.Context, grace time.Duration, copies *errgroup.Group) error {
+	copied := make(chan error, 1)
+	go func() { copied <- copies.Wait() }()
+	select {
+	case err := <-copied:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case err := <-copied:
+		return err
+	case <-timer.C:
+		return ctx.Err()
 	}
 }
 

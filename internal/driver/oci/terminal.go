@@ -11,9 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/pilot"
 )
 
 // Terminal is the master side of a pseudo terminal whose other side is in the sandbox.
@@ -22,7 +24,7 @@ import (
 // nobody to send SIGINT and SIGWINCH to, so Terminal recognises the keys and changes of size itself and tells a function.
 type Terminal struct {
 	master *os.File
-	copied chan struct{} // closes when all output has been copied
+	copies errgroup.Group // ends when all output has been copied
 	once   sync.Once
 }
 
@@ -51,7 +53,7 @@ func OpenTerminal() (*Terminal, *os.File, error) {
 
 // NewTerminal returns a terminal whose master side is open already.
 func NewTerminal(master *os.File) *Terminal {
-	return &Terminal{master: master, copied: make(chan struct{})}
+	return &Terminal{master: master}
 }
 
 // onFD calls f with the descriptor of a file, leaving it in the poller (Fd would not).
@@ -67,15 +69,13 @@ func onFD(f *os.File, do func(fd int) error) error {
 	return inner
 }
 
-// Connect copies between the terminal and in and out, and signals the foreground process group unless signal is nil, until done closes (then the rest of the output, until the terminal is closed).
+// Connect copies between the terminal and in and out, and signals the foreground process group unless signal is nil, until done closes. Output is
+// copied until Drain, or until the terminal is closed.
 func (t *Terminal) Connect(in io.Reader, out io.Writer, resize <-chan gondola.TerminalSize, signal func(unix.Signal), done <-chan struct{}) {
-	go func() {
-		defer close(t.copied)
-		if out == nil || out == io.Writer((*os.File)(nil)) {
-			out = io.Discard
-		}
-		io.Copy(out, t.master)
-	}()
+	if out == nil || out == io.Writer((*os.File)(nil)) {
+		out = io.Discard
+	}
+	t.copies.Go(func() error { return pilot.CopyOutput(out, t.master) })
 	if f, ok := in.(*os.File); ok && f == nil {
 		in = nil
 	}
@@ -201,15 +201,10 @@ func (t *Terminal) Resize(size gondola.TerminalSize) {
 	})
 }
 
-// Drain waits until the output has been copied. Somebody who holds the other side open longer loses his output after the grace.
-func (t *Terminal) Drain(ctx context.Context, grace time.Duration) {
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-t.copied:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+// Drain delivers the rest of the output; see Pipes.Drain. Somebody who holds the other side open longer than grace loses his output.
+func (t *Terminal) Drain(ctx context.Context, grace time.Duration) error {
+	t.master.SetReadDeadline(time.Now().Add(grace))
+	return awaitOutput(ctx, grace, &t.copies)
 }
 
 // Close closes our side, which a process on the other takes for a hang-up.

@@ -37,7 +37,7 @@ func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exe
 	ended := make(chan struct{})
 	defer close(ended)
 	var pid int32
-	var output func()
+	var output func(context.Context) error
 	if e.TTY {
 		pid, output, err = r.execTerminal(p, args, streams, ended)
 	} else {
@@ -65,12 +65,15 @@ func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exe
 		} else {
 			<-waited
 		}
-		output()
+		output(ctx)
 		return gondola.ExitStatus{}, ctx.Err()
 	}
-	output()
+	undelivered := output(ctx)
 	if res.err != nil {
 		return gondola.ExitStatus{}, gondola.Errorf(gondola.ErrUnavailable, "container %s ended while %q ran: %w", name, e.Args[0], res.err)
+	}
+	if undelivered != nil {
+		return gondola.ExitStatus{}, fmt.Errorf("deliver the output of %q: %w", e.Args[0], undelivered)
 	}
 	exit := exitOf(res.ws)
 	return gondola.ExitStatus{Code: exit.Code, Signal: exit.Signal}, nil
@@ -107,7 +110,7 @@ func execArgs(p *process, e pilot.Exec) (*control.ExecArgs, error) {
 }
 
 // execTerminal starts a command on a new terminal. The function it returns waits for the rest of the output and closes it.
-func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(), error) {
+func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(context.Context) error, error) {
 	term, replica, err := oci.OpenTerminal()
 	if err != nil {
 		return 0, nil, err
@@ -121,14 +124,14 @@ func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondo
 	}
 	foreground := func(sig unix.Signal) { p.c.Sandbox.SignalProcess(p.c.ID, pid, sig, true) }
 	term.Connect(streams.Stdin, streams.Stdout, streams.Resize, foreground, ended)
-	return pid, func() {
-		term.Drain(context.Background(), oci.OutputGrace)
-		term.Close()
+	return pid, func(ctx context.Context) error {
+		defer term.Close()
+		return term.Drain(ctx, oci.OutputGrace)
 	}, nil
 }
 
 // execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
-func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(), error) {
+func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(context.Context) error, error) {
 	pipes, err := oci.OpenPipes(streams)
 	if err != nil {
 		return 0, nil, err
@@ -140,5 +143,6 @@ func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.
 		return 0, nil, err
 	}
 	pipes.Started()
-	return pid, pipes.Copy(streams), nil
+	pipes.Copy(streams)
+	return pid, func(ctx context.Context) error { return pipes.Drain(ctx, oci.OutputGrace) }, nil
 }

@@ -31,7 +31,7 @@ func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 	}
 	ended := make(chan struct{})
 	var pid int
-	var output func()
+	var output func(context.Context) error
 	if e.TTY {
 		pid, output, err = r.execTerminal(ctx, dir, name, streams, ended)
 	} else {
@@ -43,9 +43,12 @@ func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 	}
 	exit, err := waitCommand(ctx, pid)
 	close(ended)
-	output()
+	undelivered := output(ctx)
 	if err != nil {
 		return gondola.ExitStatus{}, err
+	}
+	if undelivered != nil {
+		return gondola.ExitStatus{}, fmt.Errorf("deliver the output of %q: %w", e.Args[0], undelivered)
 	}
 	return gondola.ExitStatus{Code: exit.Code, Signal: exit.Signal}, nil
 }
@@ -98,7 +101,7 @@ func (r *Runtime) writeProcess(dir, name string, e pilot.Exec) error {
 }
 
 // execTerminal starts a command on a new terminal. The function it returns waits for the rest of the output and closes it.
-func (r *Runtime) execTerminal(ctx context.Context, dir, name string, streams gondola.ExecIO, ended <-chan struct{}) (int, func(), error) {
+func (r *Runtime) execTerminal(ctx context.Context, dir, name string, streams gondola.ExecIO, ended <-chan struct{}) (int, func(context.Context) error, error) {
 	console, err := oci.ListenConsole()
 	if err != nil {
 		return 0, nil, err
@@ -115,14 +118,14 @@ func (r *Runtime) execTerminal(ctx context.Context, dir, name string, streams go
 		return 0, nil, err
 	}
 	term.Connect(streams.Stdin, streams.Stdout, streams.Resize, nil, ended)
-	return pid, func() {
-		term.Drain(context.Background(), oci.OutputGrace)
-		term.Close()
+	return pid, func(ctx context.Context) error {
+		defer term.Close()
+		return term.Drain(ctx, oci.OutputGrace)
 	}, nil
 }
 
 // execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
-func (r *Runtime) execPipes(ctx context.Context, dir, name string, streams gondola.ExecIO) (int, func(), error) {
+func (r *Runtime) execPipes(ctx context.Context, dir, name string, streams gondola.ExecIO) (int, func(context.Context) error, error) {
 	pipes, err := oci.OpenPipes(streams)
 	if err != nil {
 		return 0, nil, err
@@ -134,5 +137,6 @@ func (r *Runtime) execPipes(ctx context.Context, dir, name string, streams gondo
 		return 0, nil, err
 	}
 	pipes.Started()
-	return pid, pipes.Copy(streams), nil
+	pipes.Copy(streams)
+	return pid, func(ctx context.Context) error { return pipes.Drain(ctx, oci.OutputGrace) }, nil
 }
