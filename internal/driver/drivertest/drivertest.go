@@ -113,6 +113,7 @@ func cases() []testCase {
 		{"Ephemeral_SharesTheProcessesOfItsTarget", needs(multi, targets), ephemeralProcesses},
 		{"Ephemeral_OutlivesThePilotAndNotTheSandbox", needs(multi, adoption), ephemeralCrash},
 		{"Suspend_RunsOn", needs(suspends, multi, forward), runsOnAfterSuspend},
+		{"Suspend_KeepsAResize", needs(suspends, memory, forward), resizedRunsOn},
 		{"Suspend_DamagedSnapshotStartsFromTheBeginning", needs(suspends, forward), damagedSnapshot},
 		{"Suspend_OtherVersionStartsFromTheBeginning", needs(suspends, forward), otherVersion},
 		{"Suspend_RunsOnWhereItCannotBeWritten", needs(suspends, forward), cannotSuspend},

@@ -92,6 +92,44 @@ func runsOnAfterSuspend(t *testing.T, f Fixture) {
 	}
 }
 
+// resizedRunsOn: a Machine that was given more memory while it ran, and has taken it, runs on from its snapshot with what it may have by now.
+func resizedRunsOn(t *testing.T, f Fixture) {
+	c := container("one", "await", "/tmp/go", ";", "alloc", "300000000", ";", "count", "8081")
+	size := sizeOf(128)
+	ext(&c).Requests, ext(&c).Limits = &size.Requests, &size.Limits
+	spec := f.Spec(t, []pilot.Container{c}, nil)
+	spec.Requests, spec.Limits = size.Requests, size.Limits
+	m := launchSpec(t, f, spec, nil)
+	m.running("one")
+	m.up()
+	larger := sizeOf(512)
+	if err := m.api.Resize(t.Context(), pilot.Size{Size: larger, Containers: map[string]gondola.Size{"one": larger}}); err != nil {
+		t.Fatalf("Resize = %v", err)
+	}
+	if st, out := m.exec("one", "write", "/tmp/go", "x"); st.Code != 0 {
+		t.Fatalf("exec = %+v, %s", st, out)
+	}
+	m.awaitLog("one", "counting")
+	m.count(8081)
+	m.suspend()
+	// As a worker writes it down.
+	m.spec.Requests, m.spec.Limits = larger.Requests, larger.Limits
+	*ext(&m.spec.Containers[0]).Requests, *ext(&m.spec.Containers[0]).Limits = larger.Requests, larger.Limits
+	m.relaunch()
+	if s := m.up(); !s.Resumed {
+		t.Fatalf("cold %q: %s", s.Cold, show(s))
+	}
+	if got := m.count(8081); got != "2" {
+		t.Errorf("the counter says %s, want 2", got)
+	}
+	if st, out := m.exec("one", "alloc", "100000000"); st.Code != 0 {
+		t.Errorf("a command that takes 100 MB more = %+v, %s, want it to have them", st, out)
+	}
+	if got := m.count(8081); got != "3" {
+		t.Errorf("the counter says %s, want 3", got)
+	}
+}
+
 // damagedSnapshot: a snapshot that is not whole is not resumed, the Machine starts from the beginning and says so.
 func damagedSnapshot(t *testing.T, f Fixture) {
 	m := launch(t, f, nil, container("one", "count", "8081"))

@@ -259,6 +259,11 @@ func (r *Runtime) restoreRoot(ctx context.Context, snapshot string) error {
 	if err := r.record(c.SandboxPid()); err != nil {
 		return err
 	}
+	if r.spec.Cgroup != "" { // its bundle has the limits that it was made with, and it may have been resized; nothing is in its memory yet
+		if err := r.limitSandbox(r.spec.Limits); err != nil {
+			return err
+		}
+	}
 	return r.watch(c)
 }
 

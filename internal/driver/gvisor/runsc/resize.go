@@ -21,11 +21,16 @@ func (r *Runtime) Resize(_ context.Context, size gondola.Size) error {
 	if r.spec.Cgroup == "" {
 		return nil
 	}
-	limits := oci.SandboxLimits(size.Limits) // as it was made
-	if err := cgroup.Host().Resize(r.sandboxCgroup(), cgroup.Limits{CPUMillis: limits.CPUMillis, MemoryBytes: limits.MemoryBytes}); err != nil {
+	if err := r.limitSandbox(size.Limits); err != nil {
 		return err
 	}
 	return cgroup.Host().Weigh(r.spec.Cgroup, size.Requests.CPUMillis)
+}
+
+// limitSandbox gives a sandbox that runs, and has a cgroup, the limits with which one would be made whose containers have these.
+func (r *Runtime) limitSandbox(limits gondola.Resources) error {
+	l := oci.SandboxLimits(limits)
+	return cgroup.Host().Resize(r.sandboxCgroup(), cgroup.Limits{CPUMillis: l.CPUMillis, MemoryBytes: l.MemoryBytes})
 }
 
 // Limit shows a container that runs its new limits; see pilot.Runtime. They are kept by the sandbox's, and by the pilot, which looks at what
