@@ -1,9 +1,9 @@
 package pilot
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -33,19 +33,14 @@ func fromFile(spec *Spec, f *gondola.EnvFile) (value string, found bool, err err
 }
 
 func readIn(dir, path string) (string, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return "", err
+	f, err := openRegular(dir, path, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_MAGICLINKS)
+	if errors.Is(err, unix.EXDEV) {
+		return "", errors.New("path escapes from the volume")
 	}
-	defer root.Close()
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", fmt.Errorf("it is not a file")
-	}
 	data, err := io.ReadAll(io.LimitReader(f, envFileLimit+1))
 	if len(data) > envFileLimit {
 		return "", fmt.Errorf("it has more than %d bytes", envFileLimit)

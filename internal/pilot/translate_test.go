@@ -1,11 +1,13 @@
 package pilot
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -163,6 +165,59 @@ func TestIdentity_LinksOutOfTheImageAreNotFollowed(t *testing.T) {
 	os.Symlink(outside, filepath.Join(tree, "etc"))
 	if _, _, err := identity(&Spec{}, &Container{Name: "c", Tree: tree, User: "evil"}); err == nil {
 		t.Error("a user was read from outside the image")
+	}
+}
+
+func TestIdentity_LinksAreFollowedAsInTheContainer(t *testing.T) {
+	tree := t.TempDir()
+	os.MkdirAll(filepath.Join(tree, "etc"), 0o755)
+	os.WriteFile(filepath.Join(tree, "users"), []byte("app:x:7:8::/:/bin/sh\n"), 0o644)
+	os.Symlink("/users", filepath.Join(tree, "etc/passwd"))
+	if id, _, err := identity(&Spec{}, &Container{Name: "c", Tree: tree, User: "app"}); err != nil || id.UID != 7 {
+		t.Errorf("= %+v, %v, want the user of the file that /etc/passwd leads to", id, err)
+	}
+}
+
+// TestIdentity_OfWhatIsNoFile: it is as good as missing, and keeps nobody waiting.
+func TestIdentity_OfWhatIsNoFile(t *testing.T) {
+	kinds := map[string]func(path string) error{
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
+	}
+	if os.Getuid() == 0 {
+		kinds["device"] = func(path string) error { return unix.Mknod(path, unix.S_IFCHR|0o644, int(unix.Mkdev(1, 9))) } // random numbers without end
+	}
+	for kind, put := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			tree := t.TempDir()
+			if err := os.Mkdir(filepath.Join(tree, "etc"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"etc/passwd", "etc/group"} {
+				if err := put(filepath.Join(tree, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan error, 1)
+			go func() {
+				id, home, err := identity(&Spec{}, &Container{Name: "c", Tree: tree, User: "7"})
+				if err == nil && (!reflect.DeepEqual(id, Identity{UID: 7}) || home != "/") {
+					err = fmt.Errorf("= %+v, %q, want the number alone", id, home)
+				}
+				if lines := database(tree, "etc/passwd"); lines != nil {
+					err = fmt.Errorf("%d lines of users were read", len(lines))
+				}
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(time.Second):
+				t.Error("somebody waits for what is in the place of /etc/passwd")
+			}
+		})
 	}
 }
 

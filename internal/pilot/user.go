@@ -2,10 +2,11 @@ package pilot
 
 import (
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"gondola"
 )
@@ -68,17 +69,12 @@ func identity(spec *Spec, c *Container) (Identity, string, error) {
 	return id, home, nil
 }
 
-// database reads a file such as /etc/passwd out of an image; links in it cannot lead out. One that is missing is empty.
+// database reads a file such as /etc/passwd out of an image; links are followed as in the container. One that is missing, or is no regular file, is empty.
 func database(tree, name string) [][]string {
 	if tree == "" {
 		return nil
 	}
-	root, err := os.OpenRoot(tree)
-	if err != nil {
-		return nil
-	}
-	defer root.Close()
-	f, err := root.Open(name)
+	f, err := openRegular(tree, name, unix.RESOLVE_IN_ROOT)
 	if err != nil {
 		return nil
 	}
