@@ -1,6 +1,7 @@
 package cgroup_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -88,6 +89,28 @@ func TestLimit_OneHierarchyPerController(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, "cpuset/a")); err == nil {
 		t.Error("a group was made in cpuset, where it takes nobody")
+	}
+}
+
+// TestLimit_CanBeRaised: the kernel of v1 refuses a limit of memory above that of memory with swap, which go up and down together.
+func TestLimit_CanBeRaised(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("cgroups are made by root")
+	}
+	const group = "gondola-test-limit"
+	tree := cgroup.Host()
+	t.Cleanup(func() {
+		if err := tree.Remove(context.Background(), group); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, mb := range []int64{64, 128, 64} {
+		if err := tree.Limit(group, cgroup.Limits{MemoryBytes: mb << 20}); err != nil {
+			t.Fatalf("Limit to %d MB = %v", mb, err)
+		}
+		if _, limit := tree.Memory(group); limit != mb<<20 {
+			t.Errorf("the limit is %d bytes, want %d MB", limit, mb)
+		}
 	}
 }
 

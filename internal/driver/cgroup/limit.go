@@ -68,22 +68,23 @@ func (t Tree) Limit(group string, l Limits) error {
 	if l.CPUMillis > 0 {
 		quota = Quota(l.CPUMillis)
 	}
+	if l.MemoryBytes > 0 {
+		if err := t.resizeMemory(group, strconv.FormatInt(l.MemoryBytes, 10)); err != nil {
+			return fmt.Errorf("limit cgroup: %w", err)
+		}
+	}
 	for _, s := range []struct {
 		controller, file string
 		value            int64
-		optional         bool
 	}{
-		{"memory", "memory.limit_in_bytes", l.MemoryBytes, false},
-		{"memory", "memory.memsw.limit_in_bytes", l.MemoryBytes, true}, // swap included, which not every kernel counts
-		{"cpu", "cpu.cfs_quota_us", quota, false},
-		{"cpu", "cpu.shares", shares, false},
-		{"pids", "pids.max", l.PIDs, false},
+		{"cpu", "cpu.cfs_quota_us", quota},
+		{"cpu", "cpu.shares", shares},
+		{"pids", "pids.max", l.PIDs},
 	} {
 		if s.value == 0 {
 			continue
 		}
-		err := write(filepath.Join(t.root, s.controller, group, s.file), strconv.FormatInt(s.value, 10))
-		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
+		if err := write(filepath.Join(t.root, s.controller, group, s.file), strconv.FormatInt(s.value, 10)); err != nil {
 			return fmt.Errorf("limit cgroup: %w", err)
 		}
 	}
