@@ -36,17 +36,42 @@ func content(t *testing.T, root, name string) string {
 var limits = cgroup.Limits{CPUMillis: 250, MemoryBytes: 64 << 20, PIDs: 100, Weight: 500}
 
 func TestLimit_Unified(t *testing.T) {
-	root := tree(t, map[string]string{
-		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "cpu memory pids",
-		"a/cgroup.controllers": "cpu memory pids", "a/cgroup.subtree_control": "cpu memory pids",
-		"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max", "a/b/cpu.weight": "",
-	})
-	if err := cgroup.At(root).Limit("a/b", limits); err != nil {
-		t.Fatal(err)
+	for name, counted := range map[string]bool{"swap is counted": true, "swap is not counted": false} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{
+				"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "cpu memory pids",
+				"a/cgroup.controllers": "cpu memory pids", "a/cgroup.subtree_control": "cpu memory pids",
+				"a/b/memory.max": "max", "a/b/cpu.max": "max", "a/b/pids.max": "max", "a/b/cpu.weight": "",
+			}
+			wants := map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "100", "cpu.weight": "20"}
+			if counted {
+				files["a/b/memory.swap.max"], wants["memory.swap.max"] = "m", "0"
+			}
+			root := tree(t, files)
+			if err := cgroup.At(root).Limit("a/b", limits); err != nil {
+				t.Fatal(err)
+			}
+			for file, want := range wants {
+				if got := content(t, root, "a/b/"+file); got != want {
+					t.Errorf("%s = %q, want %q", file, got, want)
+				}
+			}
+		})
 	}
-	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "25000 100000", "pids.max": "100", "cpu.weight": "20"} {
-		if got := content(t, root, "a/b/"+file); got != want {
-			t.Errorf("%s = %q, want %q", file, got, want)
+}
+
+func TestCountsSwap(t *testing.T) {
+	for name, row := range map[string]struct {
+		files map[string]string
+		want  bool
+	}{
+		"v2":         {map[string]string{"cgroup.controllers": "memory", "gondola/memory.swap.max": "max"}, true},
+		"v2 without": {map[string]string{"cgroup.controllers": "memory", "gondola/memory.max": "max"}, false},
+		"v1":         {map[string]string{"memory/memory.memsw.limit_in_bytes": ""}, true},
+		"v1 without": {map[string]string{"memory/memory.limit_in_bytes": ""}, false},
+	} {
+		if got := cgroup.At(tree(t, row.files)).CountsSwap(); got != row.want {
+			t.Errorf("%s: CountsSwap = %t, want %t", name, got, row.want)
 		}
 	}
 }
@@ -176,6 +201,10 @@ func TestResize_SetsAndTakesLimitsAway(t *testing.T) {
 		{"v2", map[string]string{"cgroup.controllers": "cpu memory", "cgroup.subtree_control": "cpu memory", "a/memory.max": "1", "a/cpu.max": "1", "a/cpu.weight": "1"},
 			map[string]string{"a/memory.max": "67108864", "a/cpu.max": "25000 100000", "a/cpu.weight": "10"},
 			map[string]string{"a/memory.max": "max", "a/cpu.max": "max", "a/cpu.weight": "10"}},
+		{"v2 that counts swap", map[string]string{"cgroup.controllers": "cpu memory", "cgroup.subtree_control": "cpu memory", "a/memory.max": "1", "a/memory.swap.max": "1",
+			"a/cpu.max": "1", "a/cpu.weight": "1"},
+			map[string]string{"a/memory.max": "67108864", "a/memory.swap.max": "0"},
+			map[string]string{"a/memory.max": "max", "a/memory.swap.max": "max"}},
 		{"v1", map[string]string{"memory/a/memory.limit_in_bytes": "1", "memory/a/memory.memsw.limit_in_bytes": "1", "cpu/a/cpu.cfs_quota_us": "1", "cpu/a/cpu.shares": "1"},
 			map[string]string{"memory/a/memory.limit_in_bytes": "67108864", "memory/a/memory.memsw.limit_in_bytes": "67108864", "cpu/a/cpu.cfs_quota_us": "25000", "cpu/a/cpu.shares": "256"},
 			map[string]string{"memory/a/memory.limit_in_bytes": "-1", "memory/a/memory.memsw.limit_in_bytes": "-1", "cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.shares": "256"}},

@@ -116,10 +116,26 @@ func (t Tree) limitUnified(group string, l Limits) error {
 		}
 		dir = filepath.Join(dir, part)
 	}
+	if l.MemoryBytes > 0 {
+		if err := writeSwap(dir, "0"); err != nil { // first, so that a limit below what is used swaps nothing out
+			return fmt.Errorf("limit cgroup: %w", err)
+		}
+	}
 	for file, value := range values {
 		if err := write(filepath.Join(dir, file), value); err != nil {
 			return fmt.Errorf("limit cgroup: %w", err)
 		}
+	}
+	return nil
+}
+
+// swapMax is what a group of v2 may have of swap, beside its memory.
+const swapMax = "memory.swap.max"
+
+// writeSwap writes swapMax, where the kernel counts swap: a limit of memory is none if what is beyond it is swapped out.
+func writeSwap(dir, value string) error {
+	if err := write(filepath.Join(dir, swapMax), value); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -152,11 +168,12 @@ func write(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// CountsSwap says whether limits can be set on memory and swap together.
+// CountsSwap says whether limits can be set on memory and swap together. On v2 the group of all groups does not tell, but that of all Machines.
 func (t Tree) CountsSwap() bool {
-	if t.Unified() {
-		return true
+	file := filepath.Join(t.root, "gondola", swapMax)
+	if !t.Unified() {
+		file = filepath.Join(t.root, "memory", "memory.memsw.limit_in_bytes")
 	}
-	_, err := os.Stat(filepath.Join(t.root, "memory", "memory.memsw.limit_in_bytes"))
+	_, err := os.Stat(file)
 	return err == nil
 }

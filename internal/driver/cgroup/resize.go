@@ -60,7 +60,7 @@ func (t Tree) resizeUnified(group string, l Limits) error {
 	if err := t.limitUnified(group, Limits{CPUMillis: l.CPUMillis, MemoryBytes: l.MemoryBytes, Weight: l.Weight, Container: l.Container}); err != nil {
 		return err
 	}
-	for file, limit := range map[string]int64{"memory.max": l.MemoryBytes, "cpu.max": l.CPUMillis} {
+	for file, limit := range map[string]int64{"memory.max": l.MemoryBytes, swapMax: l.MemoryBytes, "cpu.max": l.CPUMillis} {
 		if limit > 0 {
 			continue
 		}

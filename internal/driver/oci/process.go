@@ -106,11 +106,14 @@ func SandboxLimits(l gondola.Resources) gondola.Resources {
 	return l
 }
 
-// MachineResources translates the limits of such a sandbox.
-func MachineResources(limits gondola.Resources) *specs.LinuxResources {
+// MachineResources translates the limits of such a sandbox. countsSwap says whether the kernel does (cgroup.Tree): then it has none beside its memory.
+func MachineResources(limits gondola.Resources, countsSwap bool) *specs.LinuxResources {
 	res, l := &specs.LinuxResources{}, SandboxLimits(limits)
 	if l.MemoryBytes > 0 {
 		res.Memory = &specs.LinuxMemory{Limit: &l.MemoryBytes}
+		if countsSwap {
+			res.Memory.Swap = &l.MemoryBytes
+		}
 	}
 	if l.CPUMillis > 0 {
 		period, quota := uint64(cgroup.Period), cgroup.Quota(l.CPUMillis)

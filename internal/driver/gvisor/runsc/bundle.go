@@ -6,6 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"gondola"
+	"gondola/internal/driver/cgroup"
 	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
@@ -26,7 +27,7 @@ func (r *Runtime) pauseSpec(root, image string) *specs.Spec {
 	r.guestLimits(spec)
 	if r.spec.Cgroup != "" {
 		spec.Linux.CgroupsPath = "/" + r.sandboxCgroup()
-		spec.Linux.Resources = oci.MachineResources(r.spec.Limits)
+		spec.Linux.Resources = oci.MachineResources(r.spec.Limits, cgroup.Host().CountsSwap())
 		if n := hostProcesses(r.spec.Processes); n > 0 {
 			spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: n}
 		}
