@@ -35,6 +35,7 @@ import (
 )
 
 func main() {
+	unix.Umask(0o022) // whatever the daemon's: containers, which may run as anybody, are to read what is made for them
 	if runsc.Called() {
 		runsc.Main()
 	}
