@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // command is how runc is called for one container.
@@ -31,8 +32,14 @@ func (c command) run(ctx context.Context, bundle, id string, stdio [3]*os.File, 
 	return c.start(ctx, filepath.Join(bundle, "pid"), stdio, args, id)
 }
 
-// exec starts a process in a running container, and returns its pid as run does.
+// execPatience is how long runc may take to start a process in a running container.
+const execPatience = 10 * time.Second
+
+// exec starts a process in a running container, and returns its pid as run does. It does not end with ctx: who ended runc half way would have the
+// process and nobody to wait for it, so it is for the caller to end that.
 func (c command) exec(ctx context.Context, dir, id, process string, stdio [3]*os.File, console string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), execPatience)
+	defer cancel()
 	args := []string{"exec", "--detach", "--process=" + process}
 	if console != "" {
 		args = append(args, "--console-socket="+console)
