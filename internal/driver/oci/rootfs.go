@@ -249,9 +249,16 @@ func (d *rootDir) open(name string, flags int, mode uint32) (int, error) {
 	return unix.Openat2(d.fd, name, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: unix.RESOLVE_IN_ROOT})
 }
 
-// mkdirAll makes a directory and its parents, mode 0755.
+// followLinks is how many links are followed one from another, as by the kernel.
+const followLinks = 40
+
+// mkdirAll makes a directory and its parents, mode 0755. Where links on the way lead to nothing, it is made there.
 func (d *rootDir) mkdirAll(name string) error {
-	name = path.Clean("/" + name)
+	return d.mkdirBehind(path.Clean("/"+name), followLinks)
+}
+
+// mkdirBehind is mkdirAll by a path with ".." behind links, for the kernel to resolve.
+func (d *rootDir) mkdirBehind(name string, links int) error {
 	fd, err := d.open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil {
 		return unix.Close(fd)
@@ -259,15 +266,49 @@ func (d *rootDir) mkdirAll(name string) error {
 	if !errors.Is(err, unix.ENOENT) || name == "/" {
 		return err
 	}
-	if err := d.mkdirAll(path.Dir(name)); err != nil {
-		return err
-	}
-	parent, err := d.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY, 0)
+	parent, base, err := d.makeParent(name, links)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(parent)
-	return unix.Mkdirat(parent, path.Base(name), 0o755)
+	if err := unix.Mkdirat(parent, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) { // as "..", which is there by now
+		return err
+	}
+	return nil
+}
+
+// makeParent makes the directory of a file, or where name is a link of what that leads to, and returns it with the file's name in it.
+func (d *rootDir) makeParent(name string, links int) (parent int, base string, err error) {
+	dir, base := path.Split(strings.TrimRight(name, "/"))
+	if err := d.mkdirBehind(dir, links); err != nil {
+		return -1, "", err
+	}
+	if parent, err = d.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		return -1, "", err
+	}
+	to := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(parent, base, to)
+	if err != nil { // nothing, or no link
+		return parent, base, nil
+	}
+	unix.Close(parent)
+	if links == 0 {
+		return -1, "", unix.ELOOP
+	}
+	link := string(to[:n])
+	if !path.IsAbs(link) {
+		link = dir + link
+	}
+	return d.makeParent(link, links-1)
+}
+
+// makeWay makes the directory of a file that is to be made at name.
+func (d *rootDir) makeWay(name string) error {
+	parent, _, err := d.makeParent(path.Clean("/"+name), followLinks)
+	if err != nil {
+		return err
+	}
+	return unix.Close(parent)
 }
 
 // checkFile refuses what is there and is no regular file: an image, or a container whose layer is kept, may have put a device of the host or a FIFO
@@ -294,7 +335,7 @@ func (d *rootDir) checkFile(name string) error {
 // touch makes an empty file if nothing is there.
 func (d *rootDir) touch(name string) error {
 	name = path.Clean("/" + name)
-	if err := d.mkdirAll(path.Dir(name)); err != nil {
+	if err := d.makeWay(name); err != nil {
 		return err
 	}
 	if err := d.checkFile(name); err != nil {
@@ -314,7 +355,7 @@ func (d *rootDir) write(f gondola.File) error {
 		return gondola.Errorf(gondola.ErrInvalid, "raw_value is not base64: %w", err)
 	}
 	name := path.Clean("/" + f.GuestPath)
-	if err := d.mkdirAll(path.Dir(name)); err != nil {
+	if err := d.makeWay(name); err != nil {
 		return err
 	}
 	if err := d.checkFile(name); err != nil {

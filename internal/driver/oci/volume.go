@@ -128,7 +128,7 @@ func MountTmpfs(dir, options string, sizeMB int) error {
 
 // Mount translates a mount of a run. Parts of volumes have been replaced by then (see MakeRootfs).
 func (vs Volumes) Mount(m pilot.Mount) specs.Mount {
-	out := specs.Mount{Destination: m.Path, Type: "bind", Source: filepath.Join(m.Source, m.SubPath), Options: []string{"rbind", "rw"}}
+	out := specs.Mount{Destination: m.Path, Type: "bind", Source: m.Source, Options: []string{"rbind", "rw"}}
 	if m.Volume != nil {
 		v := vs[m.Volume.Name]
 		if out.Source = v.Source; v.Host {
