@@ -90,6 +90,17 @@ func TestLimit_UnifiedGivesControllersDownTheWay(t *testing.T) {
 	}
 }
 
+// TestLimit_UnifiedCountsWithoutALimit: a group without a limit of memory has files that tell what it uses.
+func TestLimit_UnifiedCountsWithoutALimit(t *testing.T) {
+	root := tree(t, map[string]string{"cgroup.controllers": "cpu memory", "cgroup.subtree_control": "cpu", "a/cpu.weight": ""})
+	if err := cgroup.At(root).Limit("a", cgroup.Limits{Weight: 500}); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, root, "cgroup.subtree_control"); got != "+memory" {
+		t.Errorf("cgroup.subtree_control = %q, want +memory", got)
+	}
+}
+
 func TestLimit_UnifiedNamesAMissingController(t *testing.T) {
 	root := tree(t, map[string]string{"cgroup.controllers": "cpu pids", "cgroup.subtree_control": ""})
 	err := cgroup.At(root).Limit("a", cgroup.Limits{MemoryBytes: 1 << 20})

@@ -91,7 +91,7 @@ func (t Tree) Limit(group string, l Limits) error {
 	return nil
 }
 
-// limitUnified gives every group on the way down the controllers, and writes the limits.
+// limitUnified gives every group on the way down the controllers, and writes the limits. Those that nothing is limited by count, where they can be had.
 func (t Tree) limitUnified(group string, l Limits) error {
 	values := map[string]string{}
 	if l.MemoryBytes > 0 {
@@ -106,11 +106,15 @@ func (t Tree) limitUnified(group string, l Limits) error {
 	if l.PIDs > 0 {
 		values["pids.max"] = strconv.FormatInt(l.PIDs, 10)
 	}
+	needed := map[string]bool{"cpu": false, "memory": false, "pids": false}
+	for file := range values {
+		controller, _, _ := strings.Cut(file, ".")
+		needed[controller] = true
+	}
 	dir := t.root
 	for _, part := range strings.Split(group, "/") {
-		for file := range values {
-			controller, _, _ := strings.Cut(file, ".")
-			if err := delegate(dir, controller); err != nil {
+		for controller, needed := range needed {
+			if err := delegate(dir, controller); err != nil && needed {
 				return err
 			}
 		}
