@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -69,9 +70,14 @@ func (r *Runtime) limit(res *specs.LinuxResources, g *gondola.ContainerExtension
 	if g.Requests != nil {
 		asks = g.Requests.CPUMillis
 	}
-	shares := uint64(cgroup.ContainerShares(asks))
-	cpu := &specs.LinuxCPU{Shares: &shares}
+	cpu := &specs.LinuxCPU{}
 	res.CPU = cpu
+	if r.tree.Unified() { // runcs make different weights of shares
+		res.Unified = map[string]string{"cpu.weight": strconv.FormatInt(cgroup.ContainerWeight(asks), 10)}
+	} else {
+		shares := uint64(cgroup.ContainerShares(asks))
+		cpu.Shares = &shares
+	}
 	if g.Limits == nil {
 		return
 	}
@@ -85,7 +91,7 @@ func (r *Runtime) limit(res *specs.LinuxResources, g *gondola.ContainerExtension
 			res.Memory.Swap = &m // none beside the memory
 		}
 		if r.tree.Unified() {
-			res.Unified = map[string]string{"memory.oom.group": "1"} // all of the container ends, not one process of it
+			res.Unified["memory.oom.group"] = "1" // all of the container ends, not one process of it
 		}
 	}
 }
