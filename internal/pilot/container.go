@@ -256,8 +256,8 @@ func (s *Supervisor) cannotStart(ctx context.Context, c *Container, err error) {
 // takeOver goes on with a container that an earlier pilot has started.
 func (s *Supervisor) takeOver(ctx context.Context, c *Container) {
 	s.mu.Lock()
-	con := s.restored[c.Name]
-	delete(s.restored, c.Name)
+	con := s.kept[c.Name]
+	delete(s.kept, c.Name)
 	s.mu.Unlock()
 	if con != nil {
 		s.attend(ctx, c, con)
@@ -299,6 +299,11 @@ func (s *Supervisor) attend(ctx context.Context, c *Container, con *console) {
 	rec := s.ledger.container(c.Name)
 	exit, known := s.live(ctx, c)
 	s.mu.Lock()
+	if !known && context.Cause(ctx) == errSuspend {
+		s.kept[c.Name] = con // a Runtime that copies between a terminal and these streams goes on with them if nothing comes of it
+		s.mu.Unlock()
+		return
+	}
 	delete(s.consoles, c.Name)
 	overrun := s.overrun[c.Name]
 	s.mu.Unlock()

@@ -57,7 +57,7 @@ type Supervisor struct {
 
 	commands    commands
 	suspending  chan struct{}       // of 1: the Phase is Suspending
-	restored    map[string]*console // container → its streams, of a Machine that was resumed until its containers are supervised
+	kept        map[string]*console // container → its streams while nobody supervises it: the Machine is being suspended, or was resumed
 	unsuspended string              // why the last Suspend failed
 	cold        string              // why the Machine was not resumed; of boot
 
@@ -71,7 +71,7 @@ func NewSupervisor(cfg SupervisorConfig) *Supervisor {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{spec: cfg.Spec, rt: cfg.Runtime, log: cfg.Log.With("machine", cfg.Spec.Machine), logBytes: cmp.Or(cfg.LogBytes, cfg.Spec.LogBytes),
-		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{}, environ: map[string][]string{},
+		volatile: cfg.Volatile, final: cfg.Final, opened: make(chan struct{}), done: make(chan struct{}), hung: make(chan struct{}), consoles: map[string]*console{}, kept: map[string]*console{}, environ: map[string][]string{},
 		overrun: map[string]bool{}, size: cfg.Spec.Size(), resized: make(chan struct{}, 1), suspending: make(chan struct{}, 1)}
 	s.prober = &prober{spec: &s.spec, rt: s.rt, exec: s.run}
 	return s

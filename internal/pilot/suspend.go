@@ -100,6 +100,7 @@ func (s *Supervisor) suspend(ctx context.Context) bool {
 	defer s.commands.open()
 	err := s.checkpoint(ctx)
 	if err == nil {
+		s.letGo()
 		return true
 	}
 	if ctx.Err() != nil {
@@ -114,6 +115,17 @@ func (s *Supervisor) suspend(ctx context.Context) bool {
 	s.mu.Unlock()
 	s.ledger.commit(entry{Phase: Running, Notes: []gondola.Note{{Warning: true, Reason: "SuspendFailed", Message: err.Error()}}})
 	return false
+}
+
+// letGo lets go of the streams of containers that stand still for good.
+func (s *Supervisor) letGo() {
+	s.mu.Lock()
+	kept := s.kept
+	s.consoles, s.kept = map[string]*console{}, map[string]*console{}
+	s.mu.Unlock()
+	for _, con := range kept {
+		con.close()
+	}
 }
 
 func (s *Supervisor) checkpoint(ctx context.Context) error {
@@ -190,7 +202,7 @@ func (s *Supervisor) restore(ctx context.Context, m manifest) (err error) {
 			}
 		}
 		if err == nil {
-			s.restored = consoles
+			s.kept = consoles
 		}
 	}()
 	var runs []Run

@@ -117,6 +117,7 @@ func cases() []testCase {
 		{"Suspend_DamagedSnapshotStartsFromTheBeginning", needs(suspends, forward), damagedSnapshot},
 		{"Suspend_OtherVersionStartsFromTheBeginning", needs(suspends, forward), otherVersion},
 		{"Suspend_RunsOnWhereItCannotBeWritten", needs(suspends, forward), cannotSuspend},
+		{"Suspend_FailureKeepsTheTerminal", needs(suspends, tty), cannotSuspendTerminal},
 		{"Suspend_OfOneselfIsAnswered", needs(suspends, forward), suspendsItself},
 		{"Suspend_EndsCommands", needs(suspends, forward), commandEndsWithSuspend},
 		{"Kill_LeavesNothingRunning", nil, killAll},
