@@ -42,7 +42,7 @@ type console struct {
 	exit     gondola.ExitStatus
 }
 
-// openConsole makes or reopens the streams of a run and sets the files in run. keep says that the container runs already.
+// openConsole makes or reopens the streams of a run and sets the files in run.
 func openConsole(rt Runtime, spec Spec, run *Run, log *logFile) (*console, error) {
 	ext := run.Container.Config.Gondola
 	c := &console{log: log, attached: map[*attachment]bool{}}

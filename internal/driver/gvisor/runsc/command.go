@@ -1,15 +1,12 @@
 package runsc
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"gondola/internal/driver/oci"
@@ -52,30 +49,11 @@ func (r *Runtime) runsc(ctx context.Context, dir, id string, stdio [3]*os.File, 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if said := lastError(logFile); said != "" {
+	// "running container: starting container: starting sub-container [/bin/x]: creating process: …"
+	if said := oci.LastError(logFile, "running container: ", "starting container: ", "creating container: "); said != "" {
 		return errors.New(said)
 	}
 	return fmt.Errorf("runsc: %w", err)
-}
-
-// lastError returns what runsc gave as its reason for failing.
-func lastError(logFile string) string {
-	b, err := os.ReadFile(logFile)
-	if err != nil {
-		return ""
-	}
-	said := ""
-	for line := range bytes.Lines(b) {
-		var entry struct{ Msg, Level string }
-		if json.Unmarshal(line, &entry) == nil && entry.Msg != "" {
-			said = entry.Msg
-		}
-	}
-	// "running container: starting container: starting sub-container [/bin/x]: creating process: …": the end says it.
-	for _, prefix := range []string{"running container: ", "starting container: ", "creating container: "} {
-		said = strings.TrimPrefix(said, prefix)
-	}
-	return said
 }
 
 // pauseFile is the image of the sandbox's root, in its bundle.

@@ -109,16 +109,9 @@ func (r *Runtime) follow(name string, c *container.Container, term *oci.Terminal
 			p.exit = pilot.Exit{Code: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL), Unknown: true}
 			return
 		}
-		p.exit = exitOf(ws)
+		p.exit = oci.ExitOf(ws)
 	}()
 	return p
-}
-
-func exitOf(ws unix.WaitStatus) pilot.Exit {
-	if ws.Signaled() {
-		return pilot.Exit{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
-	}
-	return pilot.Exit{Code: ws.ExitStatus()}
 }
 
 // find returns the present run of a container, also one that an earlier pilot started.

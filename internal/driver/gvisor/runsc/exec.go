@@ -75,7 +75,7 @@ func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exe
 	if undelivered != nil {
 		return gondola.ExitStatus{}, fmt.Errorf("deliver the output of %q: %w", e.Args[0], undelivered)
 	}
-	exit := exitOf(res.ws)
+	exit := oci.ExitOf(res.ws)
 	return gondola.ExitStatus{Code: exit.Code, Signal: exit.Signal}, nil
 }
 

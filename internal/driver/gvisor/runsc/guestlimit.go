@@ -16,6 +16,7 @@ import (
 
 	"gondola"
 	"gondola/internal/driver/cgroup"
+	"gondola/internal/driver/oci"
 	"gondola/internal/pilot"
 )
 
@@ -176,9 +177,6 @@ func (r *Runtime) guestLimits(pause *specs.Spec) {
 // limitGuest makes sure, before a run, that its cgroup shows its limits.
 func (r *Runtime) limitGuest(ctx context.Context, c pilot.Container) error {
 	files := r.guestFiles(c)
-	if len(files) == 0 {
-		return nil
-	}
 	root, err := r.booted()
 	if err != nil {
 		return err
@@ -226,7 +224,7 @@ func (r *Runtime) runInRoot(root *container.Container, capabilities *auth.TaskCa
 	if err != nil {
 		return err
 	}
-	if exit := exitOf(ws); exit.Code != 0 {
+	if exit := oci.ExitOf(ws); exit.Code != 0 {
 		return fmt.Errorf("%q in the sandbox ended with status %d", args, exit.Code)
 	}
 	return nil

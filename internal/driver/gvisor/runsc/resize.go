@@ -39,11 +39,7 @@ func (r *Runtime) Limit(_ context.Context, c pilot.Container) error {
 	if _, err := r.running(c.Name); err != nil {
 		return err
 	}
-	files := r.guestFiles(c)
-	if len(files) == 0 {
-		return nil
-	}
-	if err := r.writeGuest(files); err != nil {
+	if err := r.writeGuest(r.guestFiles(c)); err != nil {
 		return fmt.Errorf("show the limits of container %s: %w", c.Name, err)
 	}
 	return nil

@@ -1,9 +1,7 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"gondola/internal/driver/oci"
 )
 
 // command is how runc is called for one container.
@@ -68,7 +68,8 @@ func (c command) start(ctx context.Context, pidFile string, stdio [3]*os.File, a
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if said := lastError(c.Log); said != "" {
+		// "runc run failed: unable to start container process: exec: \"/bin/x\": …"
+		if said := oci.LastError(c.Log, "runc run failed: ", "runc create failed: ", "exec failed: ", "unable to start container process: "); said != "" {
 			return 0, errors.New(said)
 		}
 		return 0, fmt.Errorf("runc: %w", err)
@@ -78,24 +79,4 @@ func (c command) start(ctx context.Context, pidFile string, stdio [3]*os.File, a
 		return 0, fmt.Errorf("runc: %w", err)
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
-}
-
-// lastError returns what runc gave as its reason for failing.
-func lastError(logFile string) string {
-	b, err := os.ReadFile(logFile)
-	if err != nil {
-		return ""
-	}
-	said := ""
-	for line := range bytes.Lines(b) {
-		var entry struct{ Msg, Level string }
-		if json.Unmarshal(line, &entry) == nil && entry.Level == "error" {
-			said = entry.Msg
-		}
-	}
-	// "runc run failed: unable to start container process: exec: \"/bin/x\": …": the end says it.
-	for _, prefix := range []string{"runc run failed: ", "runc create failed: ", "exec failed: ", "unable to start container process: "} {
-		said = strings.TrimPrefix(said, prefix)
-	}
-	return said
 }

@@ -67,7 +67,7 @@ func waitCommand(ctx context.Context, pid int) (pilot.Exit, error) {
 			_, e := unix.Wait4(pid, &ws, 0, nil)
 			err, _ = e.(unix.Errno)
 			if e == nil {
-				waited <- end{exit: exitOf(ws, false)}
+				waited <- end{exit: oci.ExitOf(ws)}
 				return
 			}
 		}

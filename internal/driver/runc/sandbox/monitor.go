@@ -152,10 +152,7 @@ func reap(pid int) unix.WaitStatus {
 
 // exitOf tells how a process ended. Killed processes are the kernel's victims only if it says so.
 func exitOf(ws unix.WaitStatus, oomKills bool) pilot.Exit {
-	e := pilot.Exit{Code: ws.ExitStatus()}
-	if ws.Signaled() {
-		e = pilot.Exit{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
-	}
+	e := oci.ExitOf(ws)
 	e.OOM = oomKills && e.Code == 128+int(unix.SIGKILL)
 	return e
 }
