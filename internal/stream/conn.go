@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -82,9 +81,8 @@ func join(near *conn, target io.ReadWriteCloser) {
 	})
 	near.wg.Go(func() { near.lingerGone(delivered) })
 	wg.Wait()
-	if near.ctx.Err() == nil {
-		near.ws.Close(websocket.StatusNormalClosure, "")
-	}
+	target.Close()
+	<-near.ctx.Done() // the client closes when it has read all; before, what is on its way would be lost to a reset
 }
 
 // lingerGone ends the connection once the peer has closed it and its last bytes are delivered, or nobody takes them.
@@ -94,7 +92,7 @@ func (c *conn) lingerGone(delivered <-chan struct{}) {
 	case <-c.ctx.Done():
 		return
 	}
-	patience := time.NewTimer(pongWithin)
+	patience := time.NewTimer(lastWords)
 	defer patience.Stop()
 	select {
 	case <-delivered:
@@ -132,26 +130,25 @@ func DialConn(ctx context.Context, hc *http.Client, url string, header http.Head
 
 // conn is one end of a connection over a WebSocket.
 type conn struct {
-	ws     *websocket.Conn
+	ws     *wire
 	ctx    context.Context // ends when the peer has gone or this end is closed
 	cancel context.CancelFunc
 	opened chan notice   // the peer's first word; closed when there is no more to come
 	gone   chan struct{} // closed when nothing more can be received
 	in     *io.PipeReader
 	wg     sync.WaitGroup
-	busy   atomic.Bool
 
 	writing sync.Mutex
 	ended   bool // CloseWrite was called
 }
 
-func newConn(ctx context.Context, ws *websocket.Conn) *conn {
+func newConn(ctx context.Context, ws *wire) *conn {
 	c := &conn{ws: ws, opened: make(chan notice, 1), gone: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	in, out := io.Pipe()
 	c.in = in
 	c.wg.Go(func() { c.receive(out) })
-	c.wg.Go(func() { keepalive(c.ctx, ws, &c.busy, c.cancel) })
+	c.wg.Go(func() { ws.keepalive(c.ctx, c.cancel) })
 	return c
 }
 
@@ -161,7 +158,7 @@ func (c *conn) receive(out *io.PipeWriter) {
 	defer close(c.gone)
 	defer close(c.opened)
 	for {
-		kind, body, err := c.ws.Reader(c.ctx)
+		kind, body, err := c.ws.message(c.ctx)
 		if err != nil {
 			if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
 				err = io.EOF
@@ -172,9 +169,7 @@ func (c *conn) receive(out *io.PipeWriter) {
 			return
 		}
 		if kind == websocket.MessageBinary {
-			c.busy.Store(true)
 			io.Copy(out, body) // fails when nobody reads any more; the rest is dropped
-			c.busy.Store(false)
 			io.Copy(io.Discard, body)
 			continue
 		}

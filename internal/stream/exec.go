@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -31,14 +31,18 @@ func ServeExec(w http.ResponseWriter, r *http.Request, run func(ctx context.Cont
 	}
 	defer ws.CloseNow()
 	ctx, cancel := context.WithCancel(r.Context())
-	s := &execServer{ws: ws, ctx: ctx}
+	// The connection outlives the run's context: the outcome is still to be sent.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	s := &execServer{ws: ws, ctx: ctx, gone: make(chan struct{})}
 	streams := s.connect(r.Header.Get(streamsHeader))
 	var wg sync.WaitGroup
-	wg.Go(func() { s.read(); cancel() })
-	wg.Go(func() { keepalive(ctx, ws, &s.busy, cancel) })
+	wg.Go(func() { s.read(life); cancel(); close(s.gone) })
+	wg.Go(func() { ws.keepalive(life, func() { cancel(); end() }) })
 
 	status, err := run(ctx, streams)
-	s.finish(outcome{status, failureOf(err)})
+	defer context.AfterFunc(r.Context(), func() { time.AfterFunc(lastWords, end) })()
+	s.finish(life, outcome{status, failureOf(err)})
+	end()
 	cancel()
 	ws.CloseNow()
 	wg.Wait()
@@ -46,12 +50,12 @@ func ServeExec(w http.ResponseWriter, r *http.Request, run func(ctx context.Cont
 
 // execServer is the server's end of an exec.
 type execServer struct {
-	ws     *websocket.Conn
+	ws     *wire
 	ctx    context.Context // of the run
 	stdin  *io.PipeWriter
 	out    []*frameWriter
 	resize chan gondola.TerminalSize
-	busy   atomic.Bool
+	gone   chan struct{} // closed when nothing more can be received
 }
 
 func (s *execServer) connect(announced string) (streams gondola.ExecIO) {
@@ -82,11 +86,10 @@ func (s *execServer) writer(channel byte) *frameWriter {
 }
 
 // read hands the client's frames on until the connection ends.
-func (s *execServer) read() {
+func (s *execServer) read(ctx context.Context) {
 	defer s.endStdin(io.ErrUnexpectedEOF)
 	for {
-		// Not the run's context: its end would close the connection before the outcome is sent.
-		channel, body, err := nextFrame(context.WithoutCancel(s.ctx), s.ws)
+		channel, body, err := nextFrame(ctx, s.ws)
 		if err != nil {
 			return
 		}
@@ -95,9 +98,7 @@ func (s *execServer) read() {
 			if s.stdin == nil {
 				break
 			}
-			s.busy.Store(true)
 			io.Copy(s.stdin, body) // fails when nobody reads any more; the rest is dropped
-			s.busy.Store(false)
 		case chEndOfStdin:
 			s.endStdin(nil)
 		case chResize:
@@ -118,8 +119,8 @@ func (s *execServer) endStdin(err error) {
 	}
 }
 
-// finish sends the outcome and waits for the client to close, so that no frame is lost to a reset.
-func (s *execServer) finish(o outcome) {
+// finish sends the outcome and waits for the client to close, when it has read all, so that no frame is lost to a reset.
+func (s *execServer) finish(ctx context.Context, o outcome) {
 	for _, w := range s.out {
 		w.close()
 	}
@@ -128,8 +129,8 @@ func (s *execServer) finish(o outcome) {
 	if err != nil {
 		return
 	}
-	if s.ws.Write(context.WithoutCancel(s.ctx), websocket.MessageBinary, append([]byte{chOutcome}, b...)) == nil {
-		s.ws.Close(websocket.StatusNormalClosure, "")
+	if s.ws.Write(ctx, websocket.MessageBinary, append([]byte{chOutcome}, b...)) == nil {
+		<-s.gone
 	}
 }
 
@@ -149,15 +150,15 @@ func newest(c chan gondola.TerminalSize, v gondola.TerminalSize) {
 }
 
 // nextFrame returns the channel of the next frame and a reader of what follows; it must be read to its end before the next call.
-func nextFrame(ctx context.Context, ws *websocket.Conn) (byte, io.Reader, error) {
+func nextFrame(ctx context.Context, ws *wire) (byte, io.Reader, error) {
 	for {
-		_, body, err := ws.Reader(ctx)
+		_, body, err := ws.message(ctx)
 		if err != nil {
 			return 0, nil, err
 		}
 		var channel [1]byte
 		if _, err := io.ReadFull(body, channel[:]); err == io.EOF {
-			continue // an empty message says nothing
+			continue // a beat
 		} else if err != nil {
 			return 0, nil, err
 		}
@@ -168,7 +169,7 @@ func nextFrame(ctx context.Context, ws *websocket.Conn) (byte, io.Reader, error)
 // frameWriter sends what is written as frames of one channel.
 type frameWriter struct {
 	ctx     context.Context
-	ws      *websocket.Conn
+	ws      *wire
 	channel byte
 
 	mu     sync.Mutex
@@ -213,18 +214,17 @@ func DialExec(ctx context.Context, hc *http.Client, url string, header http.Head
 	}
 	defer ws.CloseNow()
 	run, cancel := context.WithCancel(ctx)
-	var busy atomic.Bool
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { keepalive(run, ws, &busy, cancel) })
+	wg.Go(func() { ws.keepalive(run, cancel) })
 	if streams.Resize != nil {
 		wg.Go(func() { sendResizes(run, ws, streams.Resize) })
 	}
 	if streams.Stdin != nil {
 		go sendStdin(run, ws, streams.Stdin) // not waited for: its Read cannot be interrupted
 	}
-	o, err := receive(run, ws, streams, &busy)
+	o, err := receive(run, ws, streams)
 	var local *localError
 	switch {
 	case err == nil:
@@ -261,7 +261,7 @@ type localError struct{ err error }
 func (e *localError) Error() string { return e.err.Error() }
 
 // receive writes the server's output until the outcome arrives.
-func receive(ctx context.Context, ws *websocket.Conn, streams gondola.ExecIO, busy *atomic.Bool) (o outcome, err error) {
+func receive(ctx context.Context, ws *wire, streams gondola.ExecIO) (o outcome, err error) {
 	for {
 		channel, body, err := nextFrame(ctx, ws)
 		if err != nil {
@@ -279,10 +279,7 @@ func receive(ctx context.Context, ws *websocket.Conn, streams gondola.ExecIO, bu
 		if to == nil {
 			to = io.Discard
 		}
-		busy.Store(true)
-		err = copyMessage(to, body)
-		busy.Store(false)
-		if err != nil {
+		if err := copyMessage(to, body); err != nil {
 			return o, err
 		}
 	}
@@ -308,7 +305,7 @@ func copyMessage(to io.Writer, from io.Reader) error {
 	}
 }
 
-func sendStdin(ctx context.Context, ws *websocket.Conn, stdin io.Reader) {
+func sendStdin(ctx context.Context, ws *wire, stdin io.Reader) {
 	w := &frameWriter{ctx: ctx, ws: ws, channel: chStdin}
 	buf := make([]byte, 32<<10)
 	for {
@@ -325,7 +322,7 @@ func sendStdin(ctx context.Context, ws *websocket.Conn, stdin io.Reader) {
 	}
 }
 
-func sendResizes(ctx context.Context, ws *websocket.Conn, sizes <-chan gondola.TerminalSize) {
+func sendResizes(ctx context.Context, ws *wire, sizes <-chan gondola.TerminalSize) {
 	for {
 		select {
 		case <-ctx.Done():

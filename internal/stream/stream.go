@@ -6,8 +6,14 @@
 // whether the connection was made (first, from the server) and that one side has sent its last byte. The API, its client and the pilot's
 // socket use the same frames.
 //
-// Messages of any size pass, nothing is buffered beyond one message, so a slow reader slows its writer down. Both sides ping; a peer that has
-// gone ends the call. Errors cross with their gondola kind, message and refusals.
+// Messages of any size pass, nothing is buffered beyond one message, so a slow reader slows its writer down, for as long as it likes. After the
+// outcome the client closes. Errors cross with their gondola kind, message and refusals.
+//
+// An empty binary message is a beat and says nothing else. Both sides send one every 10 s, and announce that by the header Gondola-Beats. Such a
+// peer, or one that pings, is taken for gone when this side has waited 30 to 40 s for anything from it, and that ends the call; it is found so also
+// while writes to it are held up. Only who is held up by its own consumer hears nothing meanwhile: it misses the peer when the consumer goes on, or
+// when the kernel gives up sending the beats (Linux: after about 15 minutes). Other peers are gone when TCP says so. WebSocket's own pings would not
+// do: the library gives each 5 s to be written, which a slow reader outlasts.
 package stream
 
 import (
@@ -16,9 +22,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,13 +45,16 @@ const (
 	chEndOfStdin
 )
 
-// streamsHeader announces the connected streams.
-const streamsHeader = "Gondola-Streams"
+const (
+	streamsHeader = "Gondola-Streams" // announces the connected streams
+	beatsHeader   = "Gondola-Beats"   // announces that who sends it beats
+)
 
 const (
-	pingEvery   = 10 * time.Second
-	pongWithin  = 30 * time.Second
-	controlSize = 4 << 20 // largest JSON message read
+	beatEvery   = 10 * time.Second
+	missedBeats = 3
+	lastWords   = 30 * time.Second // how long what was sent last may take to be delivered where nobody waits for it any more
+	controlSize = 4 << 20          // largest JSON message read
 )
 
 // StatusError is the answer of a server that did not open a WebSocket: an HTTP status and the first kilobyte of its body.
@@ -56,10 +67,20 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("server answered %d %s: %s", e.Code, http.StatusText(e.Code), strings.TrimSpace(string(e.Body)))
 }
 
+// wire is one end of the WebSocket.
+type wire struct {
+	*websocket.Conn
+	reads atomic.Uint64 // goes up when a read begins and when it ends, so it is odd while this side waits for the peer
+	beats atomic.Bool   // the peer beats or pings
+}
+
 // accept turns a request into a WebSocket; on failure it has answered.
-func accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
-	ws, err := websocket.Accept(w, r, nil)
-	if err != nil {
+func accept(w http.ResponseWriter, r *http.Request) (*wire, error) {
+	ws := &wire{}
+	ws.beats.Store(r.Header.Get(beatsHeader) != "")
+	w.Header().Set(beatsHeader, "true")
+	var err error
+	if ws.Conn, err = websocket.Accept(w, r, &websocket.AcceptOptions{OnPingReceived: ws.pinged}); err != nil {
 		return nil, err
 	}
 	ws.SetReadLimit(-1)
@@ -67,10 +88,17 @@ func accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
 }
 
 // dial opens a WebSocket. Errors are a *StatusError, ErrDeadline or ErrUnavailable.
-func dial(ctx context.Context, hc *http.Client, url string, header http.Header) (*websocket.Conn, error) {
-	ws, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: hc, HTTPHeader: header})
+func dial(ctx context.Context, hc *http.Client, url string, header http.Header) (*wire, error) {
+	h := http.Header{}
+	maps.Copy(h, header)
+	h.Set(beatsHeader, "true")
+	ws := &wire{}
+	var resp *http.Response
+	var err error
+	ws.Conn, resp, err = websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: hc, HTTPHeader: h, OnPingReceived: ws.pinged})
 	switch {
 	case err == nil:
+		ws.beats.Store(resp.Header.Get(beatsHeader) != "")
 		ws.SetReadLimit(-1)
 		return ws, nil
 	case resp != nil && resp.StatusCode != http.StatusSwitchingProtocols:
@@ -83,10 +111,62 @@ func dial(ctx context.Context, hc *http.Client, url string, header http.Header) 
 	}
 }
 
-// keepalive pings until ctx ends and calls lost when the peer does not answer. While busy, the reader of this side is held up by a slow
-// consumer and cannot see a pong: then only a failed write counts.
-func keepalive(ctx context.Context, ws *websocket.Conn, busy *atomic.Bool, lost context.CancelFunc) {
-	tick := time.NewTicker(pingEvery)
+// message returns the next message; it must be read to its end before the next call.
+func (w *wire) message(ctx context.Context) (websocket.MessageType, io.Reader, error) {
+	w.reads.Add(1)
+	defer w.reads.Add(1)
+	kind, r, err := w.Reader(ctx)
+	return kind, body{w, r}, err
+}
+
+// body is what is in a message.
+type body struct {
+	wire *wire
+	io.Reader
+}
+
+func (b body) Read(p []byte) (int, error) {
+	b.wire.reads.Add(1)
+	defer b.wire.reads.Add(1)
+	return b.Reader.Read(p[:min(len(p), 8<<10)]) // ends when that much is there, also over a slow line
+}
+
+// pinged is called within a read.
+func (w *wire) pinged(context.Context, []byte) bool {
+	w.reads.Add(2)
+	w.beats.Store(true)
+	return true
+}
+
+// keepalive beats until ctx ends, and calls lost when the peer is gone.
+func (w *wire) keepalive(ctx context.Context, lost func()) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { w.beat(ctx, lost) })
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	last, missed := uint64(0), 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n := w.reads.Load()
+		if n != last || n%2 == 0 || !w.beats.Load() {
+			last, missed = n, 0
+			continue
+		}
+		if missed++; missed == missedBeats {
+			lost()
+			return
+		}
+	}
+}
+
+// beat is held up as long as the peer reads nothing.
+func (w *wire) beat(ctx context.Context, lost func()) {
+	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -94,11 +174,7 @@ func keepalive(ctx context.Context, ws *websocket.Conn, busy *atomic.Bool, lost 
 			return
 		case <-tick.C:
 		}
-		wait, cancel := context.WithTimeout(ctx, pongWithin)
-		err := ws.Ping(wait)
-		late := wait.Err() != nil
-		cancel()
-		if err != nil && !(late && busy.Load()) {
+		if w.Write(ctx, websocket.MessageBinary, nil) != nil {
 			lost()
 			return
 		}
