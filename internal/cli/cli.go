@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -68,7 +69,7 @@ func New(p Parts) *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&e.data, "data", p.DataDir, "data directory (or GONDOLA_DATA)")
 	f.StringVar(&e.url, "api", os.Getenv("GONDOLA_API"), "URL of the Machines API (default: that of the data directory; or GONDOLA_API)")
-	f.StringVar(&e.token, "token", "", "token of the Machines API (default: that of the data directory; or GONDOLA_TOKEN)")
+	f.StringVar(&e.token, "token", "", "token of the Machines API (default: that of the data directory, for its own API alone; or GONDOLA_TOKEN)")
 	f.StringVar(&e.ca, "ca", os.Getenv("GONDOLA_CA"), "file with the certificate that an https API is trusted by (default: this machine's; or GONDOLA_CA)")
 	f.BoolVar(&e.asJSON, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -185,32 +186,26 @@ func exactArgs(want ...string) cobra.PositionalArgs {
 	}
 }
 
-// reach returns where the platform is and the token that opens it, from flags, environment or data directory.
-func (e *env) reach() (url, token string, err error) {
-	url, token = e.url, e.token
-	if token == "" {
-		token = os.Getenv("GONDOLA_TOKEN")
-	}
-	if url == "" || token == "" {
-		local, err := client.Local(e.data)
-		if err != nil {
-			return "", token, err
-		}
-		if url == "" {
-			url = local.API
-		}
+// reach returns which platform is meant and the token for it, from flags, environment or data directory. Of a platform that is not the data
+// directory's only its API is known, and it does not get that one's token: whoever names an API would have it.
+func (e *env) reach() (platform client.Running, token string, err error) {
+	token = cmp.Or(e.token, os.Getenv("GONDOLA_TOKEN"))
+	local, err := client.Local(e.data)
+	if e.url != "" && (err != nil || strings.TrimRight(e.url, "/") != local.API) {
 		if token == "" {
-			if token, err = local.Token(); err != nil {
-				return "", "", err
-			}
+			return local, "", UsageErrorf("the API %s wants a token: pass --token or set GONDOLA_TOKEN; that of the data directory %s is only for its own API", e.url, e.data)
 		}
+		return client.Running{API: e.url}, token, nil
 	}
-	return url, token, nil
+	if err == nil && token == "" {
+		token, err = local.Token()
+	}
+	return local, token, err
 }
 
 // connect returns a client of the platform.
 func (e *env) connect() (*client.Client, error) {
-	url, token, err := e.reach()
+	platform, token, err := e.reach()
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +213,7 @@ func (e *env) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{URL: url, Token: token, TLS: config, Retries: 3})
+	return client.New(client.Config{URL: platform.API, Token: token, TLS: config, Retries: 3})
 }
 
 // tls is the configuration for https; nil where no CA is named.

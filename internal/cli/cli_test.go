@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,7 +224,7 @@ func TestErrors_NameTheThingAndTheNextStep(t *testing.T) {
 		{"image import /does/not/exist.tar", []string{"/does/not/exist.tar"}},
 		{"image import /etc/passwd", []string{"archive"}},
 		{"machine list --token wrong", []string{"--token"}},
-		{"machine list --api http://127.0.0.1:1", []string{"127.0.0.1:1", "gondola up"}},
+		{"machine list --api http://127.0.0.1:1 --token t", []string{"127.0.0.1:1", "gondola up"}},
 		{"machine list --data " + empty, []string{empty, "gondola up"}},
 		{"status --data " + empty, []string{empty, "gondola up"}},
 		{"exec twin ls", []string{"2 Machines"}},
@@ -237,6 +241,38 @@ func TestErrors_NameTheThingAndTheNextStep(t *testing.T) {
 		}
 		if took := time.Since(began); took > 3*time.Second {
 			t.Errorf("gondola %s took %s to fail", test.args, took)
+		}
+	}
+}
+
+func TestToken_OfTheDataDirectoryIsForItsOwnAPIAlone(t *testing.T) {
+	c, p := newTerminal(t, gondolatest.Options{})
+	var asked atomic.Bool
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Store(true) }))
+	defer other.Close()
+	if r := c.run("app", "list", "--api", other.URL); r.code != 2 || !strings.Contains(r.err, other.URL) || !strings.Contains(r.err, "GONDOLA_TOKEN") || asked.Load() {
+		t.Errorf("app list --api of another = %+v, and that was asked: %t; want no request and what to pass", r, asked.Load())
+	}
+	t.Setenv("GONDOLA_API", other.URL)
+	if r := c.run("status"); r.code != 2 || asked.Load() {
+		t.Errorf("status with another GONDOLA_API = %+v, and that was asked: %t", r, asked.Load())
+	}
+	c.ok("app", "list", "--api", p.URL)
+	c.ok("app", "list", "--api", p.URL+"/")
+}
+
+func TestStatus_OfAnotherMachineIsThatMachines(t *testing.T) {
+	here, _ := newTerminal(t, gondolatest.Options{})
+	_, there := newTerminal(t, gondolatest.Options{Regions: []gondola.Region{"aaa", "bbb"}})
+	for name, c := range map[string]*terminal{"with a platform here": here, "with none": {t: t, data: t.TempDir()}} {
+		remote := []string{"--api", there.URL, "--token", there.Auth.Root()}
+		out := c.ok(append(remote, "status")...)
+		if !strings.Contains(out, there.URL) || !strings.Contains(out, "aaa") || strings.Contains(out, c.data) || strings.Contains(out, "Cluster") {
+			t.Errorf("status, %s:\n%s", name, out)
+		}
+		s := jsonOf[client.Running](t, c.ok(append(remote, "status", "--json")...))
+		if s.API != there.URL || !slices.Equal(s.Regions, []gondola.Region{"aaa", "bbb"}) || s.TokenFile != "" || len(s.Clusters) != 0 {
+			t.Errorf("status --json, %s = %+v", name, s)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gondola"
-	"gondola/client"
 )
 
 func (e *env) statusCommand() *cobra.Command {
@@ -16,7 +15,7 @@ func (e *env) statusCommand() *cobra.Command {
 		Short: "Show what runs: API, regions, clusters, Machines",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := client.Local(e.data)
+			u, _, err := e.reach()
 			if err != nil {
 				return err
 			}
@@ -32,9 +31,22 @@ func (e *env) statusCommand() *cobra.Command {
 				return err
 			}
 			if e.asJSON {
+				if u.Regions == nil { // of another machine's
+					regions, err := c.Regions(cmd.Context())
+					if err != nil {
+						return err
+					}
+					for _, r := range regions {
+						u.Regions = append(u.Regions, r.Code)
+					}
+				}
+				u.Clusters = orEmpty(u.Clusters)
 				return e.printJSON(u)
 			}
-			fmt.Fprintf(e.out, "API        %s\nToken      %s\n", u.API, u.TokenFile)
+			fmt.Fprintf(e.out, "API        %s\n", u.API)
+			if u.TokenFile != "" {
+				fmt.Fprintf(e.out, "Token      %s\n", u.TokenFile)
+			}
 			for _, k := range u.Clusters {
 				fmt.Fprintf(e.out, "Cluster    %s  %s  (kubectl --kubeconfig %s)\n", k.Name, k.Server, k.Kubeconfig)
 			}
