@@ -119,7 +119,7 @@ func (e *env) exec(ctx context.Context, machine string, o gondola.ExecOptions) e
 		streams.Stdin = e.in
 	}
 	if o.TTY {
-		restore, resize, err := rawTerminal(ctx)
+		restore, resize, err := terminal(ctx, o.Stdin)
 		if err != nil {
 			return err
 		}
@@ -138,10 +138,13 @@ func (e *env) exec(ctx context.Context, machine string, o gondola.ExecOptions) e
 	return nil
 }
 
-// rawTerminal puts the terminal on standard input into raw mode and reports its size now and whenever it changes.
-func rawTerminal(ctx context.Context) (restore func(), sizes <-chan gondola.TerminalSize, err error) {
+// terminal reports the size of the terminal on standard input now and whenever it changes. Raw, its keys, Ctrl-C too, are for the other end to read.
+func terminal(ctx context.Context, raw bool) (restore func(), sizes <-chan gondola.TerminalSize, err error) {
 	fd := int(os.Stdin.Fd())
-	old, err := term.MakeRaw(fd)
+	old, err := term.GetState(fd)
+	if err == nil && raw {
+		_, err = term.MakeRaw(fd)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("-t wants a terminal on standard input: %w", err)
 	}
