@@ -3,7 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +19,7 @@ type copying struct {
 	attach, command        string
 	clearCommand, stay     bool
 	flags                  configFlags
+	made                   []gondola.VolumeRef // for the clone
 }
 
 func (e *env) machineClone() *cobra.Command {
@@ -27,10 +30,15 @@ func (e *env) machineClone() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := o.disks(ctx, c, m, &req.Config); err != nil {
+		var clone gondola.Machine
+		if err = o.disks(ctx, c, m, &req.Config); err == nil {
+			clone, err = c.Create(ctx, m.Ref().App, req)
+		}
+		if err != nil {
+			e.discard(ctx, c, o.made)
 			return err
 		}
-		return e.launch(ctx, c, m.Ref().App, req, !detach)
+		return e.launched(ctx, c, m.Ref().App, clone, req.Config.AutoDestroy, !detach)
 	})
 	cmd.Long = "Creates another Machine like one that is there, in its App. Where that one mounts a Volume, the new one gets an empty Volume of the same\n" +
 		"name and size, or one that begins with a snapshot, or an existing one."
@@ -46,6 +54,17 @@ func (e *env) machineClone() *cobra.Command {
 	f.BoolVarP(&detach, "detach", "d", false, "do not wait until it has started")
 	o.flags.register(f)
 	return cmd
+}
+
+// discard removes the Volumes of a clone that there is not, also after Ctrl-C, and names those that are left.
+func (e *env) discard(ctx context.Context, c *client.Client, made []gondola.VolumeRef) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, v := range made {
+		if _, err := c.PurgeVolume(ctx, v); err != nil {
+			fmt.Fprintf(e.err, "volume %s, made for the clone, is left (%v): see gondola machine list, and remove it with gondola volume destroy --now %s\n", v.ID, err, v.ID)
+		}
+	}
 }
 
 // request is what creates the clone, still with the Volumes of the original.
@@ -100,6 +119,7 @@ func (o *copying) disks(ctx context.Context, c *client.Client, m gondola.Machine
 			if err != nil {
 				return err
 			}
+			o.made = append(o.made, refOf(made))
 			mount.Volume = string(made.ID)
 			break
 		}
@@ -127,6 +147,9 @@ func (o *copying) copyOf(ctx context.Context, c *client.Client, v gondola.Volume
 			return v, gondola.Errorf(gondola.ErrNotFound, "volume %s has no snapshot: make one with gondola volume snapshot create %s", v.ID, v.ID)
 		}
 		req.SnapshotID = last.ID
+	}
+	if req.SnapshotID == "" && v.FSType == gondola.VolumeFSRaw {
+		req.FSType = v.FSType
 	}
 	return c.CreateVolume(ctx, v.App, req)
 }

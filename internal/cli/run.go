@@ -95,11 +95,16 @@ func (e *env) launch(ctx context.Context, c *client.Client, app gondola.AppName,
 	if err != nil {
 		return err
 	}
+	return e.launched(ctx, c, app, m, req.Config.AutoDestroy, wait)
+}
+
+// launched waits until a Machine that was created runs, if that is wanted, and prints it.
+func (e *env) launched(ctx context.Context, c *client.Client, app gondola.AppName, m gondola.Machine, autoDestroy, wait bool) error {
 	ref := gondola.Ref{App: app, ID: m.ID}
 	if wait {
 		// One that goes away when it has ended may have done so already.
 		ended := []gondola.State{gondola.Started, gondola.Stopped, gondola.Destroyed}
-		if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: ended}); err != nil && !(req.Config.AutoDestroy && isKind(err, gondola.ErrNotFound)) {
+		if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: ended}); err != nil && !(autoDestroy && isKind(err, gondola.ErrNotFound)) {
 			return err
 		}
 	}
@@ -107,7 +112,7 @@ func (e *env) launch(ctx context.Context, c *client.Client, app gondola.AppName,
 	switch {
 	case err == nil:
 		m = now
-	case !req.Config.AutoDestroy || !isKind(err, gondola.ErrNotFound):
+	case !autoDestroy || !isKind(err, gondola.ErrNotFound):
 		return err
 	}
 	if e.asJSON {

@@ -2,6 +2,10 @@ package cli_test
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -62,4 +66,30 @@ func TestVolume_FromCreateToDestroy(t *testing.T) {
 			t.Errorf("gondola %s = %d, want 2: %s", strings.Join(args, " "), r.code, r.err)
 		}
 	}
+}
+
+func TestClone_NamesAVolumeThatItCannotTakeBack(t *testing.T) {
+	c, p := newTerminal(t, gondolatest.Options{})
+	c.ok("volume", "create", "data", "--size", "1")
+	c.ok("machine", "run", "-n", "db", "--volume", "data:/data", "test/app", "trap")
+	to, err := url.Parse(p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(to)
+	ill := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete || r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/machines") {
+			http.Error(w, `{"error": "out of order"}`, http.StatusInternalServerError)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	defer ill.Close()
+	r := c.run("machine", "clone", "db", "--api", ill.URL, "--token", p.Auth.Root())
+	for _, v := range jsonOf[[]gondola.Volume](t, c.ok("volume", "list", "--json")) {
+		if v.AttachedMachine == nil && r.code == 1 && strings.Contains(r.err, "gondola volume destroy --now "+string(v.ID)) {
+			return
+		}
+	}
+	t.Errorf("the volume of a clone that came to nothing is not named: %+v", r)
 }
