@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"gondola"
 	"gondola/client"
@@ -34,10 +35,9 @@ func (e *env) machineStart() *cobra.Command {
 }
 
 func (e *env) machineStop() *cobra.Command {
-	var signal string
-	var timeout time.Duration
+	var how ending
 	cmd := e.onMachines("stop", "Stop Machines", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		sig, limit, err := ending(signal, timeout)
+		sig, limit, err := how.read()
 		if err != nil {
 			return err
 		}
@@ -46,19 +46,33 @@ func (e *env) machineStop() *cobra.Command {
 		}
 		return e.become(ctx, c, m.Ref(), gondola.Stopped)
 	})
-	cmd.Flags().StringVarP(&signal, "signal", "s", "", "signal to begin with (default: that of its config)")
-	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 0, "how long until SIGKILL (default: that of its config)")
+	how.register(cmd.Flags())
 	return cmd
 }
 
-// ending reads how a Machine is to end.
-func ending(signal string, timeout time.Duration) (gondola.Signal, *gondola.Duration, error) {
-	sig, err := gondola.ParseSignal(signal)
-	if timeout <= 0 {
+// ending is how a Machine is to end, as flags.
+type ending struct {
+	signal  string
+	timeout time.Duration
+	flags   *pflag.FlagSet
+}
+
+func (n *ending) register(f *pflag.FlagSet) {
+	n.flags = f
+	f.StringVarP(&n.signal, "signal", "s", "", "signal to begin with (default: that of its config)")
+	f.DurationVarP(&n.timeout, "timeout", "t", 0, "how long until SIGKILL, 0s for at once (default: that of its config)")
+}
+
+func (n *ending) read() (gondola.Signal, *gondola.Duration, error) {
+	sig, err := gondola.ParseSignal(n.signal)
+	if err != nil || !n.flags.Changed("timeout") {
 		return sig, nil, err
 	}
-	limit := gondola.Duration(timeout)
-	return sig, &limit, err
+	if n.timeout < 0 {
+		return sig, nil, UsageErrorf("--timeout %s: want zero or more, such as 10s", n.timeout)
+	}
+	limit := gondola.Duration(n.timeout)
+	return sig, &limit, nil
 }
 
 func (e *env) machineSuspend() *cobra.Command {
@@ -93,11 +107,10 @@ func suspendError(events []gondola.Event) string {
 }
 
 func (e *env) machineRestart() *cobra.Command {
-	var signal string
-	var timeout time.Duration
+	var how ending
 	var force bool
 	cmd := e.onMachines("restart", "Stop Machines and start them again", func(ctx context.Context, c *client.Client, m gondola.Machine) error {
-		sig, limit, err := ending(signal, timeout)
+		sig, limit, err := how.read()
 		if err != nil {
 			return err
 		}
@@ -106,8 +119,7 @@ func (e *env) machineRestart() *cobra.Command {
 		}
 		return e.become(ctx, c, m.Ref(), gondola.Started)
 	})
-	cmd.Flags().StringVarP(&signal, "signal", "s", "", "signal to begin with (default: that of its config)")
-	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 0, "how long until SIGKILL (default: that of its config)")
+	how.register(cmd.Flags())
 	cmd.Flags().BoolVar(&force, "force-stop", false, "with SIGKILL at once")
 	return cmd
 }

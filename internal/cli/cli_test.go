@@ -136,6 +136,24 @@ func TestMachine_FromRunToDestroy(t *testing.T) {
 	}
 }
 
+func TestStop_TimeoutOfZeroKillsAtOnce(t *testing.T) {
+	c, _ := newTerminal(t, gondolatest.Options{})
+	config := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(config, []byte(`{"image": "test/app", "init": {"cmd": ["ignore"]}, "stop_config": {"timeout": "4m"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("machine", "run", "--name", "stubborn", "--machine-config", config)
+	if out := c.ok("machine", "restart", "stubborn", "--timeout", "0"); !strings.Contains(out, "is started") {
+		t.Errorf("machine restart --timeout 0 = %q", out)
+	}
+	if out := c.ok("machine", "stop", "stubborn", "--timeout", "0"); !strings.Contains(out, "is stopped") {
+		t.Errorf("machine stop --timeout 0 = %q", out)
+	}
+	if r := c.run("machine", "stop", "stubborn", "--timeout", "-1s"); r.code != 2 || !strings.Contains(r.err, "--timeout -1s") {
+		t.Errorf("machine stop --timeout -1s = %+v", r)
+	}
+}
+
 func TestLease_KeepsOthersOut(t *testing.T) {
 	c, _ := newTerminal(t, gondolatest.Options{})
 	c.ok("machine", "run", "--name", "web", "test/app")
