@@ -40,7 +40,7 @@ func (e *env) secretsSet(app *string) *cobra.Command {
 					if read != "" {
 						return UsageErrorf("%s and %s cannot both be read from stdin", read, name)
 					}
-					b, err := io.ReadAll(io.LimitReader(e.in, gondola.MaxSecretValue+1))
+					b, err := io.ReadAll(io.LimitReader(input{cmd.Context(), e.in}, gondola.MaxSecretValue+1))
 					if err != nil {
 						return fmt.Errorf("read %s from stdin: %w", name, err)
 					}
@@ -67,7 +67,7 @@ func (e *env) secretsImport(app *string) *cobra.Command {
 		Example: "  gondola secrets import < .env",
 		Long:    "Set secrets from lines NAME=VALUE on stdin.\n\nEmpty lines and those that begin with # are left out; a VALUE may stand in quotes, and between \"\"\" over several lines.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			values, err := parseSecrets(e.in)
+			values, err := parseSecrets(input{cmd.Context(), e.in})
 			if err != nil {
 				return err
 			}
@@ -76,6 +76,25 @@ func (e *env) secretsImport(app *string) *cobra.Command {
 	}
 	stageFlag(cmd, &stage)
 	return cmd
+}
+
+// input is what a command reads from in until ctx ends. A Read at a terminal cannot be interrupted; it may outlive the command.
+type input struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (i input) Read(p []byte) (int, error) {
+	b, done := make([]byte, len(p)), make(chan struct{})
+	var n int
+	var err error
+	go func() { defer close(done); n, err = i.in.Read(b) }()
+	select {
+	case <-done:
+		return copy(p, b[:n]), err
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
 }
 
 // parseSecrets reads lines NAME=VALUE. Its errors name lines, never what is in them.
@@ -99,6 +118,9 @@ func parseSecrets(r io.Reader) (map[string]*string, error) {
 			for !strings.Contains(rest, quotes) {
 				parts = append(parts, rest)
 				if !lines.Scan() {
+					if err := lines.Err(); err != nil {
+						return nil, fmt.Errorf("read secrets: %w", err)
+					}
 					return nil, UsageErrorf("the value that begins in line %d has no closing %s", begin, quotes)
 				}
 				rest, n = lines.Text(), n+1

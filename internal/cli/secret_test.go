@@ -1,10 +1,14 @@
 package cli_test
 
 import (
+	"context"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"gondola"
+	"gondola/internal/cli"
 	"gondola/internal/gondolatest"
 )
 
@@ -68,5 +72,53 @@ func TestSecrets_AreSetListedAndSeenByMachines(t *testing.T) {
 	}
 	if r := c.run("secrets", "set", "-a", "shop", "FLY_X=1"); r.code != 1 || !strings.Contains(r.err, "FLY_") {
 		t.Errorf("a reserved name = %d %s", r.code, r.err)
+	}
+}
+
+// keyboard is a terminal where a person types a text and then Ctrl-C.
+type keyboard struct {
+	io.Reader
+	ctrlC context.CancelFunc
+	left  <-chan struct{}
+}
+
+func (k keyboard) Read(p []byte) (int, error) {
+	if n, _ := k.Reader.Read(p); n > 0 {
+		return n, nil
+	}
+	k.ctrlC()
+	<-k.left
+	return 0, io.EOF
+}
+
+func TestSecrets_CtrlCEndsTheReadingOfStdin(t *testing.T) {
+	c, p := newTerminal(t, gondolatest.Options{})
+	p.NewApp("shop")
+	for _, test := range []struct {
+		typed string
+		args  []string
+	}{
+		{"half a val", []string{"secrets", "set", "-a", "shop", "A=-"}},
+		{"A=1\n", []string{"secrets", "import", "-a", "shop"}},
+		{"A=\"\"\"one\n", []string{"secrets", "import", "-a", "shop"}},
+	} {
+		ctx, ctrlC := context.WithCancel(t.Context())
+		left, out := make(chan struct{}), make(chan int, 1)
+		go func() {
+			in := keyboard{strings.NewReader(test.typed), ctrlC, left}
+			out <- cli.Main(ctx, cli.Parts{DataDir: c.data, In: in, Out: io.Discard, Err: io.Discard}, test.args)
+		}()
+		select {
+		case code := <-out:
+			if code != 130 {
+				t.Errorf("Ctrl-C at gondola %s = %d, want 130", strings.Join(test.args, " "), code)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("gondola %s goes on after Ctrl-C", strings.Join(test.args, " "))
+		}
+		close(left)
+	}
+	if all, err := p.ListSecrets(t.Context(), "shop", gondola.SecretsQuery{}); err != nil || len(all) > 0 {
+		t.Errorf("there are secrets that were never typed to their end: %v, %v", all, err)
 	}
 }
