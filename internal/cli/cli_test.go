@@ -223,6 +223,9 @@ func TestErrors_NameTheThingAndTheNextStep(t *testing.T) {
 	c, _ := newTerminal(t, gondolatest.Options{Regions: []gondola.Region{"aaa", "bbb"}, Total: gondola.Resources{CPUMillis: 2000, MemoryBytes: 1 << 30}})
 	c.ok("machine", "run", "--name", "twin", "--app", "a", "test/app")
 	c.ok("machine", "run", "--name", "twin", "--app", "b", "test/app")
+	first := jsonOf[gondola.Volume](t, c.ok("volume", "create", "disk", "--json"))
+	second := jsonOf[gondola.Volume](t, c.ok("volume", "fork", "disk", "--json"))
+	c.ok("volume", "destroy", string(jsonOf[gondola.Volume](t, c.ok("volume", "create", "gone", "--json")).ID))
 	empty := t.TempDir()
 	for _, test := range []struct {
 		args string
@@ -230,6 +233,8 @@ func TestErrors_NameTheThingAndTheNextStep(t *testing.T) {
 	}{
 		{"machine status nobody", []string{`"nobody"`, "gondola machine list"}},
 		{"machine stop twin", []string{"2 Machines are named", "use an id"}},
+		{"volume show disk", []string{"2 volumes are named", "use an id", string(first.ID), string(second.ID)}},
+		{"volume recover gone", []string{`no volume "gone"`, "gondola volume list"}},
 		{"machine run --region zzz test/app", []string{"zzz", "aaa", "bbb"}},
 		{"machine list --region zzz", []string{"zzz", "aaa", "bbb"}},
 		{"machine run nowhere/app", []string{"nowhere/app"}},

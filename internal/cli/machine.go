@@ -27,22 +27,29 @@ func find(ctx context.Context, c *client.Client, arg string) (gondola.Machine, e
 	if err != nil {
 		return gondola.Machine{}, err
 	}
-	var named []gondola.Machine
-	for _, m := range all {
-		if string(m.ID) == arg {
-			return m, nil
+	return meant("Machine", arg, all, func(m gondola.Machine) (string, string) { return string(m.ID), m.Name })
+}
+
+// meant returns the one of all that has arg as its id or else, alone, as its name. kind is a Machine or a volume.
+func meant[T any](kind, arg string, all []T, called func(T) (id, name string)) (none T, err error) {
+	var found []T
+	var ids []string
+	for _, x := range all {
+		id, name := called(x)
+		if id == arg {
+			return x, nil
 		}
-		if m.Name == arg {
-			named = append(named, m)
+		if name == arg {
+			found, ids = append(found, x), append(ids, id)
 		}
 	}
-	switch len(named) {
+	switch len(found) {
 	case 0:
-		return gondola.Machine{}, gondola.Errorf(gondola.ErrNotFound, "there is no Machine %q: see gondola machine list", arg)
+		return none, gondola.Errorf(gondola.ErrNotFound, "there is no %s %q: see gondola %s list", kind, arg, strings.ToLower(kind))
 	case 1:
-		return named[0], nil
+		return found[0], nil
 	}
-	return gondola.Machine{}, gondola.Errorf(gondola.ErrInvalid, "%d Machines are named %q: use an id of gondola machine list", len(named), arg)
+	return none, gondola.Errorf(gondola.ErrInvalid, "%d %ss are named %q: use an id, one of %s", len(found), kind, arg, strings.Join(ids, ", "))
 }
 
 // onMachine is a command on one Machine.

@@ -31,32 +31,18 @@ func (e *env) withVolume(ctx context.Context, arg string, f func(c *client.Clien
 	return f(c, v)
 }
 
-// findVolume finds a Volume by its id, or by its name where one has it.
+// findVolume finds a Volume by its id, or by its name unless it is destroyed.
 func findVolume(ctx context.Context, c *client.Client, arg string) (gondola.Volume, error) {
 	all, err := c.ListVolumes(ctx, "")
 	if err != nil {
 		return gondola.Volume{}, err
 	}
-	var found []gondola.Volume
-	for _, v := range all {
-		if string(v.ID) == arg {
-			return v, nil
+	return meant("volume", arg, all, func(v gondola.Volume) (string, string) {
+		if v.State == gondola.VolumePendingDestroy {
+			return string(v.ID), string(v.ID)
 		}
-		if v.Name == arg && v.State != gondola.VolumePendingDestroy {
-			found = append(found, v)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return gondola.Volume{}, gondola.Errorf(gondola.ErrNotFound, "there is no volume %q; see: gondola volume list", arg)
-	case 1:
-		return found[0], nil
-	}
-	var ids []string
-	for _, v := range found {
-		ids = append(ids, string(v.ID))
-	}
-	return gondola.Volume{}, gondola.Errorf(gondola.ErrInvalid, "%d volumes are named %q: say which of %s", len(found), arg, strings.Join(ids, ", "))
+		return string(v.ID), v.Name
+	})
 }
 
 func refOf(v gondola.Volume) gondola.VolumeRef { return gondola.VolumeRef{App: v.App, ID: v.ID} }
@@ -88,12 +74,7 @@ func (e *env) volumeCreate() *cobra.Command {
 			if err := ensureApp(ctx, c, app); err != nil {
 				return err
 			}
-			defer e.progress("making volume " + args[0])()
-			v, err := c.CreateVolume(ctx, gondola.AppName(app), req)
-			if err != nil {
-				return err
-			}
-			return e.printVolume(v)
+			return e.makeVolume(ctx, c, gondola.AppName(app), req)
 		},
 	}
 	f := cmd.Flags()
@@ -107,6 +88,15 @@ func (e *env) volumeCreate() *cobra.Command {
 	f.BoolVar(&unique, "require-unique-zone", false, "on another host than the App's Volumes of this name")
 	f.BoolVar(&backup, "auto-backup", false, "make a snapshot every day")
 	return cmd
+}
+
+func (e *env) makeVolume(ctx context.Context, c *client.Client, app gondola.AppName, req gondola.CreateVolumeRequest) error {
+	defer e.progress("making volume " + req.Name)()
+	v, err := c.CreateVolume(ctx, app, req)
+	if err != nil {
+		return err
+	}
+	return e.printVolume(v)
 }
 
 // ensureApp makes an App when it is not there.

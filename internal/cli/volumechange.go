@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+
 	"github.com/spf13/cobra"
 
 	"gondola"
@@ -14,15 +16,7 @@ func (e *env) volumeFork() *cobra.Command {
 		Use: "fork VOLUME", Short: "Make another Volume with what is on one now", Args: exactArgs("a volume"), ValidArgsFunction: e.completeVolume,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.withVolume(cmd.Context(), args[0], func(c *client.Client, v gondola.Volume) error {
-				if name == "" {
-					name = v.Name
-				}
-				defer e.progress("copying " + args[0])()
-				made, err := c.CreateVolume(cmd.Context(), v.App, gondola.CreateVolumeRequest{Name: name, Region: region, SourceVolume: v.ID})
-				if err != nil {
-					return err
-				}
-				return e.printVolume(made)
+				return e.makeVolume(cmd.Context(), c, v.App, gondola.CreateVolumeRequest{Name: cmp.Or(name, v.Name), Region: region, SourceVolume: v.ID})
 			})
 		},
 	}
