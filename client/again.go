@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -15,6 +16,9 @@ const (
 	firstPause = 100 * time.Millisecond
 	longPause  = 2 * time.Second
 )
+
+// patience is how long a call waits in all for a server that has too many requests.
+const patience = time.Minute
 
 // repeat is do for what may safely be done again: what reads, and changes of which the root package says that doing them again is harmless.
 func (c *Client) repeat(ctx context.Context, method, path string, query url.Values, in, out any) error {
@@ -49,24 +53,43 @@ func (c *Client) again(ctx context.Context, passes func(error) bool, retries int
 
 // isPassing says whether the same call may go well in a moment.
 func isPassing(err error) bool {
-	return errors.Is(err, gondola.ErrUnavailable) || errors.As(err, new(later))
+	var l later
+	return errors.Is(err, gondola.ErrUnavailable) || errors.As(err, &l) && !l.refused
+}
+
+// patiently does a call again as long as the answer is 429: the server did nothing of it. It gives up where the time it was told to wait goes
+// beyond patience or beyond ctx.
+func (c *Client) patiently(ctx context.Context, call func() error) error {
+	end := time.Now().Add(patience)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	return c.again(ctx, func(err error) bool {
+		var l later
+		return errors.As(err, &l) && l.refused && time.Now().Add(l.after).Before(end)
+	}, -1, call)
 }
 
 // later is an error of a server that said when to come again.
 type later struct {
 	error
-	after time.Duration
+	after   time.Duration
+	refused bool // by 429
 }
 
 func (l later) Unwrap() error { return l.error }
 
-// comeLater returns the error with what the header Retry-After says; a date there, which no server of this API sends, is not read.
-func comeLater(err error, header string) error {
-	seconds, bad := strconv.Atoi(header)
-	if bad != nil || seconds < 0 {
+// comeLater returns the error with what the header Retry-After of the answer says, seconds or a date. Without one, after 429 that is a second.
+func comeLater(err error, resp *http.Response) error {
+	header, l := resp.Header.Get("Retry-After"), later{err, time.Second, resp.StatusCode == http.StatusTooManyRequests}
+	if n, bad := strconv.ParseUint(header, 10, 31); bad == nil {
+		l.after = time.Duration(n) * time.Second
+	} else if at, bad := http.ParseTime(header); bad == nil {
+		l.after = time.Until(at)
+	} else if !l.refused {
 		return err
 	}
-	return later{err, time.Duration(seconds) * time.Second}
+	return l
 }
 
 // pages reads a list page by page; read takes each and returns the next cursor, if the body has it, and how many there were.

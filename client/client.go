@@ -171,12 +171,14 @@ func (c *Client) once(ctx context.Context, method, path string, query url.Values
 			return nil, gondola.Errorf(gondola.ErrInvalid, "%s %s: the request cannot be printed as JSON: %w", method, path, err)
 		}
 	}
-	resp, err := c.patiently(ctx, func() (*http.Response, error) {
+	var resp *http.Response
+	err := c.patiently(ctx, func() (err error) {
 		var r io.Reader
 		if body != nil {
 			r = bytes.NewReader(body)
 		}
-		return c.send(ctx, method, path, query, r, "application/json")
+		resp, err = c.send(ctx, method, path, query, r, "application/json")
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -225,11 +227,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		defer resp.Body.Close()
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-		err := errorOf(resp.StatusCode, path, b)
-		if resp.StatusCode == http.StatusTooManyRequests {
-			return nil, tooMany{err, retryAfter(resp.Header.Get("Retry-After"), time.Now())}
-		}
-		return nil, comeLater(err, resp.Header.Get("Retry-After"))
+		return nil, comeLater(errorOf(resp.StatusCode, path, b), resp)
 	}
 	return resp, nil
 }
