@@ -23,6 +23,7 @@ import (
 type program struct {
 	version string
 	config  string // --config
+	unit    string // file of the service that is there, if one is
 }
 
 // dataDir is where --data points when it is not given: every command looks where `up` does.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"gondola/internal/cli"
+	"gondola/internal/daemon"
 )
 
 // assets holds pilot.gz and hello.gz where `make build` has put them.
@@ -28,7 +29,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	// Kubernetes' packages put flags of theirs on the command line of whoever links them, and cobra would take them for ours.
 	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
-	p := &program{version: versionOf()}
+	p := &program{version: versionOf(), unit: daemon.ServiceFile}
 	code := cli.Main(ctx, cli.Parts{Version: p.version, Commands: p.commands(), Token: []*cobra.Command{p.tokenCA()}, DataDir: dataDir()}, os.Args[1:])
 	stop()
 	os.Exit(code)

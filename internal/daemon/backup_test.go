@@ -237,18 +237,3 @@ func rewrite(t *testing.T, backup []byte, entry func(*tar.Header, []byte) (bool,
 	}
 	return out.Bytes()
 }
-
-func TestServiceUnit_RunsUpAsItWasAskedFor(t *testing.T) {
-	text, err := daemon.ServiceUnit([]string{"--data", `/srv/my "data" 100%`, "--region", "fra"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{`ExecStart=/usr/local/bin/gondola up --data "/srv/my \"data\" 100%%" --region fra` + "\n", "Delegate=yes\n", "KillMode=process\n", "WantedBy=multi-user.target\n"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the unit has no line %q:\n%s", want, text)
-		}
-	}
-	if _, err := daemon.ServiceUnit([]string{"--data", "a\nExecStartPre=/bin/evil"}); !errors.Is(err, gondola.ErrInvalid) {
-		t.Errorf("an argument with a line break gives %v, want ErrInvalid", err)
-	}
-}

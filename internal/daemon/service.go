@@ -18,7 +18,7 @@ import (
 const (
 	ServiceName = "gondola.service"
 	ServiceExe  = "/usr/local/bin/gondola"
-	serviceFile = "/etc/systemd/system/" + ServiceName
+	ServiceFile = "/etc/systemd/system/" + ServiceName
 )
 
 // serviceUnit is the service. systemd leaves everything but the daemon alone (KillMode, Delegate), so that neither a stop nor an upgrade
@@ -50,12 +50,12 @@ WantedBy=multi-user.target
 
 // ServiceOptions is what the service commands need to know.
 type ServiceOptions struct {
-	Args []string // of `gondola up`
-	Say  func(format string, args ...any)
+	Command string // of the unit: ServiceCommand or InstalledCommand
+	Say     func(format string, args ...any)
 }
 
-// ServiceUnit returns the unit file of a service that runs ServiceExe with the arguments of `gondola up`.
-func ServiceUnit(args []string) (string, error) {
+// ServiceCommand returns the command of a service that runs ServiceExe with the arguments of `gondola up`, as a unit file has it.
+func ServiceCommand(args []string) (string, error) {
 	words := []string{ServiceExe, "up"}
 	for _, a := range args {
 		if strings.ContainsAny(a, "\n\x00") {
@@ -63,12 +63,40 @@ func ServiceUnit(args []string) (string, error) {
 		}
 		words = append(words, unitWord(a))
 	}
+	return strings.Join(words, " "), nil
+}
+
+// InstalledCommand returns the command of the service whose unit file this is, letter by letter, so that an upgrade keeps what an administrator
+// has written there; empty if there is no such file. One that does not run `gondola up` of ServiceExe is ErrConflict.
+func InstalledCommand(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("service: %w", err)
+	}
+	var commands []string
+	for line := range strings.Lines(string(b)) {
+		if command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart="); ok {
+			commands = append(commands, command)
+		}
+	}
+	if len(commands) != 1 || !strings.HasPrefix(commands[0]+" ", ServiceExe+" up ") || strings.HasSuffix(commands[0], `\`) {
+		return "", gondola.Errorf(gondola.ErrConflict, "%s does not run `%s up …` by one line ExecStart=…, so its flags cannot be kept: give those that the service shall have, "+
+			"or take it away first with: gondola service uninstall", file, ServiceExe)
+	}
+	return commands[0], nil
+}
+
+// ServiceUnit returns the unit file of a service with this command.
+func ServiceUnit(command string) (string, error) {
 	unit, err := template.New("unit").Parse(serviceUnit)
 	if err != nil {
 		return "", err
 	}
 	var b bytes.Buffer
-	err = unit.Execute(&b, strings.Join(words, " "))
+	err = unit.Execute(&b, command)
 	return b.String(), err
 }
 
@@ -87,17 +115,17 @@ func InstallService(ctx context.Context, o ServiceOptions) error {
 	if err := wantSystemd("install"); err != nil {
 		return err
 	}
-	text, err := ServiceUnit(o.Args)
+	text, err := ServiceUnit(o.Command)
 	if err != nil {
 		return err
 	}
 	if err := installExe(); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	if err := writeFile(serviceFile, []byte(text), 0o644); err != nil {
+	if err := writeFile(ServiceFile, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	o.Say("%s runs %s; starting it", ServiceName, ServiceExe)
+	o.Say("%s runs %s; starting it", ServiceName, o.Command)
 	for _, args := range [][]string{{"daemon-reload"}, {"enable", "--quiet", ServiceName}, {"restart", ServiceName}} {
 		if err := systemctl(ctx, args...); err != nil {
 			return err
@@ -112,14 +140,14 @@ func UninstallService(ctx context.Context, o ServiceOptions) error {
 	if err := wantSystemd("uninstall"); err != nil {
 		return err
 	}
-	if _, err := os.Stat(serviceFile); errors.Is(err, os.ErrNotExist) {
-		o.Say("nothing to do: there is no %s", serviceFile)
+	if _, err := os.Stat(ServiceFile); errors.Is(err, os.ErrNotExist) {
+		o.Say("nothing to do: there is no %s", ServiceFile)
 		return nil
 	}
 	if err := systemctl(ctx, "disable", "--quiet", "--now", ServiceName); err != nil {
 		return err
 	}
-	if err := os.Remove(serviceFile); err != nil {
+	if err := os.Remove(ServiceFile); err != nil {
 		return err
 	}
 	if err := systemctl(ctx, "daemon-reload"); err != nil {
