@@ -115,7 +115,7 @@ func (p *program) up() *cobra.Command {
 			if len(pools) > 0 {
 				c.LoadBalancerPools = pools
 			}
-			o := daemon.Options{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Hello: asset("hello.gz"), MergeKubeconfig: kube.MergeKubeconfig, Say: say}
+			o := daemon.Options{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Hello: asset("hello.gz"), MergeKubeconfig: kube.MergeKubeconfig, RenewKubeconfig: kube.RenewKubeconfig, Say: say}
 			if !bare {
 				o.NewCluster = newCluster
 			}

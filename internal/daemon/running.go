@@ -29,7 +29,7 @@ func Connect(c Config) (*client.Client, error) {
 }
 
 // writeKubeconfigs puts the administrator's kubeconfig into the data directory and merges it where kubectl looks: for this user and, under
-// sudo, for the one who called it.
+// sudo, for the one who called it. A file of a user that cannot be changed is told of and holds up nothing.
 func (p *platform) writeKubeconfigs(kubeconfig []byte) error {
 	p.cluster = filepath.Join(p.Config.Data, "clusters", p.Config.Cluster, "kubeconfig")
 	if err := writeFile(p.cluster, kubeconfig, 0o600); err != nil {
@@ -38,11 +38,34 @@ func (p *platform) writeKubeconfigs(kubeconfig []byte) error {
 	if p.MergeKubeconfig == nil {
 		return nil
 	}
-	var errs []error
 	for _, k := range kubeconfigFiles() {
-		errs = append(errs, p.MergeKubeconfig(k.path, kubeconfig, k.uid, k.gid))
+		current, err := p.MergeKubeconfig(k.path, kubeconfig, k.uid, k.gid)
+		if err != nil {
+			p.Say("no context for kubectl: %v", err)
+			continue
+		}
+		p.contexts = append(p.contexts, current)
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// renewed brings a newer kubeconfig to those who have one.
+func (p *platform) renewed() {
+	if p.kubeconfig == nil {
+		return
+	}
+	b, err := p.kubeconfig()
+	if err == nil {
+		err = writeFile(p.cluster, b, 0o600)
+	}
+	if err == nil && p.RenewKubeconfig != nil {
+		for _, k := range kubeconfigFiles() {
+			err = errors.Join(err, p.RenewKubeconfig(k.path, b))
+		}
+	}
+	if err != nil {
+		p.log.Error("kubeconfig could not be renewed", "error", err)
+	}
 }
 
 type kubeconfigFile struct {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"gondola"
@@ -31,8 +32,10 @@ type Options struct {
 
 	// NewCluster makes the control plane of a Kubernetes cluster; nil: none is started.
 	NewCluster func(ClusterConfig) (Cluster, error)
-	// MergeKubeconfig adds a kubeconfig to a file of the user and makes its context current.
-	MergeKubeconfig func(path string, kubeconfig []byte, uid, gid int) error
+	// MergeKubeconfig adds a kubeconfig to a file of the user, and makes its context current where it is new there or none is. It returns which one is.
+	MergeKubeconfig func(path string, kubeconfig []byte, uid, gid int) (current string, err error)
+	// RenewKubeconfig brings a newer kubeconfig into a file of the user that has it, and nothing else.
+	RenewKubeconfig func(path string, kubeconfig []byte) error
 
 	// Say prints a line of progress.
 	Say func(format string, args ...any)
@@ -177,6 +180,7 @@ type platform struct {
 	parts
 	closers    []func() error
 	cluster    string                 // kubeconfig's path
+	contexts   []string               // that are current in the users' kubeconfigs that have ours
 	kubeconfig func() ([]byte, error) // of the cluster that runs; nil: none does
 	server     string                 // URL of the API server
 }
@@ -366,20 +370,6 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	return p.writeRunning()
 }
 
-// renewed brings a newer kubeconfig to those who have one.
-func (p *platform) renewed() {
-	if p.kubeconfig == nil {
-		return
-	}
-	b, err := p.kubeconfig()
-	if err == nil {
-		err = p.writeKubeconfigs(b)
-	}
-	if err != nil {
-		p.log.Error("kubeconfig could not be renewed", "error", err)
-	}
-}
-
 // writeRunning says in the data directory where everything is.
 func (p *platform) writeRunning() error {
 	up := client.Running{API: "http://" + p.Config.API, TokenFile: filepath.Join(p.Config.Data, "token"), Regions: p.Config.Regions, Clusters: []client.RunningCluster{}}
@@ -396,9 +386,19 @@ func (p *platform) writeRunning() error {
 // next tells what to type next.
 func (p *platform) next() {
 	if p.cluster != "" {
-		p.Say("\nkubectl is set up (context gondola-%s). In another terminal:", p.Config.Cluster)
-		p.Say("  gondola kubectl create deployment hello --image=gondola.local/hello --replicas=3")
-		p.Say("  gondola kubectl get pods -o wide")
+		kubectl, name := "gondola kubectl", "gondola-"+p.Config.Cluster
+		switch {
+		case len(p.contexts) == 0:
+			kubectl += " --kubeconfig " + p.cluster
+			p.Say("\nKubernetes runs. In another terminal:")
+		case slices.ContainsFunc(p.contexts, func(current string) bool { return current != name }):
+			kubectl += " --context " + name
+			p.Say("\nkubectl is set up (context %s; another one is current and stays so). In another terminal:", name)
+		default:
+			p.Say("\nkubectl is set up (context %s). In another terminal:", name)
+		}
+		p.Say("  %s create deployment hello --image=gondola.local/hello --replicas=3", kubectl)
+		p.Say("  %s get pods -o wide", kubectl)
 	}
 	p.Say("  gondola machine list")
 	p.Say("Ctrl-C stops the daemon and leaves the Machines running.")

@@ -317,7 +317,7 @@ func (r *running) kubectl(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "config")
-	if err := kube.MergeKubeconfig(path, b, -1, -1); err != nil {
+	if _, err := kube.MergeKubeconfig(path, b, -1, -1); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("KUBECONFIG", path)

@@ -1,7 +1,9 @@
 package kube
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -57,26 +59,54 @@ func WithServer(kubeconfig []byte, url string) ([]byte, error) {
 	return clientcmd.Write(*k)
 }
 
-// MergeKubeconfig puts the contexts, clusters and users of kubeconfig into the file at path, replacing those of the same name, and makes its
-// current context the current one. All else in the file stays, though comments and order are lost. The file appears at once and whole, with
+// MergeKubeconfig puts the contexts, clusters and users of kubeconfig into the file at path, replacing those of the same name, and returns which
+// context is current there then: that of kubeconfig where the file did not have it yet or had none current, else the one that was. All else in
+// the file stays, though comments and order are lost; a file that has all of this already is not touched. The file appears at once and whole, with
 // mode 0600, owned by uid and gid where they are not negative; missing directories are made and owned likewise.
-func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) error {
+func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) (current string, err error) {
+	add, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return "", fmt.Errorf("kubeconfig: %w", err)
+	}
+	err = changeKubeconfig(path, uid, gid, func(k *api.Config) {
+		if k.CurrentContext == "" || k.Contexts[add.CurrentContext] == nil {
+			k.CurrentContext = add.CurrentContext
+		}
+		current = k.CurrentContext
+		put(k, add)
+	})
+	return current, err
+}
+
+// RenewKubeconfig brings newer certificates into the file at path, where it has the current context of kubeconfig for the same cluster. All else stays as
+// it is, the current context too.
+func RenewKubeconfig(path string, kubeconfig []byte) error {
 	add, err := clientcmd.Load(kubeconfig)
 	if err != nil {
 		return fmt.Errorf("kubeconfig: %w", err)
 	}
-	return changeKubeconfig(path, uid, gid, func(k *api.Config) {
-		for n, v := range add.Clusters {
-			k.Clusters[n] = v
-		}
-		for n, v := range add.AuthInfos {
-			k.AuthInfos[n] = v
-		}
-		for n, v := range add.Contexts {
-			k.Contexts[n] = v
-		}
-		k.CurrentContext = add.CurrentContext
-	})
+	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && !sameCluster(k, add) {
+		return nil
+	}
+	return changeKubeconfig(path, -1, -1, func(k *api.Config) { put(k, add) })
+}
+
+// put puts what is in add into k.
+func put(k, add *api.Config) {
+	maps.Copy(k.Clusters, add.Clusters)
+	maps.Copy(k.AuthInfos, add.AuthInfos)
+	maps.Copy(k.Contexts, add.Contexts)
+}
+
+// sameCluster says whether the current context of ours is in k too, for the same server with the same authority: another installation may have a cluster
+// of the same name.
+func sameCluster(k, ours *api.Config) bool {
+	theirs, own := k.Contexts[ours.CurrentContext], ours.Contexts[ours.CurrentContext]
+	if theirs == nil || own == nil {
+		return false
+	}
+	a, b := k.Clusters[theirs.Cluster], ours.Clusters[own.Cluster]
+	return a != nil && b != nil && a.Server == b.Server && bytes.Equal(a.CertificateAuthorityData, b.CertificateAuthorityData)
 }
 
 // RemoveFromKubeconfig takes a context out of the file at path, and its cluster and user unless another context uses them. If it was current,
@@ -116,12 +146,16 @@ func changeKubeconfig(path string, uid, gid int, change func(*api.Config)) error
 	if err != nil {
 		return fmt.Errorf("%s cannot be read as a kubeconfig and stays as it is; repair it or set KUBECONFIG to another file: %w", path, err)
 	}
+	before, err := clientcmd.Write(*k)
+	if err != nil {
+		return err
+	}
 	change(k)
 	if len(k.Contexts) == 0 && len(k.Clusters) == 0 && len(k.AuthInfos) == 0 {
 		return os.Remove(path) // nothing else was ever in it
 	}
 	b, err := clientcmd.Write(*k)
-	if err != nil {
+	if err != nil || bytes.Equal(b, before) {
 		return err
 	}
 	if err := makeOwnedDir(filepath.Dir(path), uid, gid); err != nil {

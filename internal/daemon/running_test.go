@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// cluster is a platform whose cluster has started, and what it says.
+func cluster(t *testing.T, merge func(path string, kubeconfig []byte, uid, gid int) (string, error)) (*platform, *strings.Builder) {
+	t.Helper()
+	var said strings.Builder
+	c, err := Config{Data: t.TempDir()}.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(c.Data, "clusters", "main", "none"), "")
+	p := &platform{Options: Options{Config: c, MergeKubeconfig: merge, Say: func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) }}, log: slog.New(slog.DiscardHandler)}
+	if err := p.writeKubeconfigs([]byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	p.next()
+	return p, &said
+}
+
+func TestUp_SaysHowKubectlReachesTheCluster(t *testing.T) {
+	t.Setenv("SUDO_USER", "")
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	for current, want := range map[string]string{"gondola-main": "  gondola kubectl get pods", "work": "  gondola kubectl --context gondola-main get pods"} {
+		_, said := cluster(t, func(string, []byte, int, int) (string, error) { return current, nil })
+		if !strings.Contains(said.String(), "kubectl is set up (context gondola-main") || !strings.Contains(said.String(), want) {
+			t.Errorf("where %s is current, up says\n%s\nwant %q", current, said, want)
+		}
+	}
+	p, said := cluster(t, func(string, []byte, int, int) (string, error) { return "", errors.New("the disk is full") })
+	if strings.Contains(said.String(), "kubectl is set up") || !strings.Contains(said.String(), "the disk is full") || !strings.Contains(said.String(), "kubectl --kubeconfig "+p.cluster+" get pods") {
+		t.Errorf("where no kubeconfig could be written, up says\n%s", said)
+	}
+}
+
+func TestUp_RenewsKubeconfigsAndMergesNoneAgain(t *testing.T) {
+	t.Setenv("SUDO_USER", "")
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	merged, renewed := 0, ""
+	p, _ := cluster(t, func(string, []byte, int, int) (string, error) { merged++; return "gondola-main", nil })
+	p.kubeconfig = func() ([]byte, error) { return []byte("second"), nil }
+	p.RenewKubeconfig = func(path string, kubeconfig []byte) error { renewed += path + " " + string(kubeconfig); return nil }
+	p.renewed()
+	if want := os.Getenv("KUBECONFIG") + " second"; merged != 1 || renewed != want {
+		t.Errorf("merged %d times, renewed %q; want 1 and %q", merged, renewed, want)
+	}
+	if b, err := os.ReadFile(p.cluster); err != nil || !bytes.Equal(b, []byte("second")) {
+		t.Errorf("the data directory has %q (%v)", b, err)
+	}
+}
