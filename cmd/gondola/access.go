@@ -76,3 +76,17 @@ func (p *program) kubeconfig() *cobra.Command {
 	f.StringVar(&p.config, "config", "", "config file (default "+daemon.DefaultConfigFile+" if it is there)")
 	return cmd
 }
+
+// onlyKubeconfig returns the path of the administrator's kubeconfig where a data directory has one cluster and this user may read it, else "".
+func onlyKubeconfig(data string) string {
+	paths, _ := filepath.Glob(filepath.Join(data, "clusters", "*", "kubeconfig"))
+	if len(paths) != 1 {
+		return ""
+	}
+	f, err := os.Open(paths[0])
+	if err != nil {
+		return ""
+	}
+	f.Close()
+	return paths[0]
+}

@@ -43,13 +43,11 @@ func (p *program) commands() []*cobra.Command {
 
 // kubectlCommand is kubectl, to which signals are what they are to kubectl itself.
 func kubectlCommand() *cobra.Command {
-	c := kubectl.Command()
+	var c *cobra.Command
+	c = kubectl.Command(func() string { return onlyKubeconfig(c.Root().PersistentFlags().Lookup("data").Value.String()) })
 	before := c.PersistentPreRunE
 	c.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
 		signal.Reset(os.Interrupt, syscall.SIGTERM) // its commands do not look at our context: Ctrl-C has to end them
-		if before == nil {
-			return nil
-		}
 		return before(cmd, args)
 	}
 	return c

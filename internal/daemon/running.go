@@ -78,7 +78,7 @@ func kubeconfigFiles() []kubeconfigFile {
 	var out []kubeconfigFile
 	if env := os.Getenv("KUBECONFIG"); env != "" {
 		out = append(out, kubeconfigFile{strings.Split(env, string(os.PathListSeparator))[0], os.Getuid(), os.Getgid()})
-	} else if home, err := os.UserHomeDir(); err == nil {
+	} else if home := homeDir(); home != "" {
 		out = append(out, kubeconfigFile{filepath.Join(home, ".kube", "config"), os.Getuid(), os.Getgid()})
 	}
 	if name := os.Getenv("SUDO_USER"); name != "" && name != "root" {
@@ -91,4 +91,16 @@ func kubeconfigFiles() []kubeconfigFile {
 		}
 	}
 	return out
+}
+
+// homeDir is that of this user. systemd gives a service of the host no HOME.
+func homeDir() string {
+	if home, err := os.UserHomeDir(); err == nil {
+		return home
+	}
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err != nil {
+		return ""
+	}
+	return u.HomeDir
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -40,6 +43,24 @@ func TestUp_SaysHowKubectlReachesTheCluster(t *testing.T) {
 	p, said := cluster(t, func(string, []byte, int, int) (string, error) { return "", errors.New("the disk is full") })
 	if strings.Contains(said.String(), "kubectl is set up") || !strings.Contains(said.String(), "the disk is full") || !strings.Contains(said.String(), "kubectl --kubeconfig "+p.cluster+" get pods") {
 		t.Errorf("where no kubeconfig could be written, up says\n%s", said)
+	}
+}
+
+func TestUp_WithoutAHomeInItsEnvironmentFindsTheUsersKubeconfig(t *testing.T) {
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err != nil {
+		t.Skip("this user has no entry in /etc/passwd: ", err)
+	}
+	for _, name := range []string{"HOME", "KUBECONFIG", "SUDO_USER"} { // as systemd starts a service
+		t.Setenv(name, "")
+	}
+	var merged []string
+	_, said := cluster(t, func(path string, _ []byte, _, _ int) (string, error) {
+		merged = append(merged, path)
+		return "gondola-main", nil
+	})
+	if want := []string{filepath.Join(u.HomeDir, ".kube", "config")}; !slices.Equal(merged, want) {
+		t.Errorf("merged into %v, want %v; up says\n%s", merged, want, said)
 	}
 }
 

@@ -339,7 +339,7 @@ func output(t *testing.T, args ...string) string {
 	defer read.Close()
 	stdout := os.Stdout
 	os.Stdout = write
-	cmd := kubectl.Command()
+	cmd := kubectl.Command(func() string { return "" })
 	os.Stdout = stdout
 	cmd.SetArgs(args)
 	err = cmd.Execute()
