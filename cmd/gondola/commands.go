@@ -142,7 +142,7 @@ func (p *program) down() *cobra.Command {
 				return err
 			}
 			return daemon.Down(cmd.Context(), daemon.DownOptions{Config: c, Version: p.version, Pilot: asset("pilot.gz"), Purge: purge, Say: say,
-				RemoveKubeconfig: func(path, cluster string) error { return kube.RemoveFromKubeconfig(path, kube.ContextName(cluster)) }})
+				RemoveKubeconfig: kube.RemoveFromKubeconfig})
 		},
 	}
 	cmd.Flags().BoolVar(&purge, "purge", false, "remove everything that gondola made on this host, data included")

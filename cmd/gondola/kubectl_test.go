@@ -55,9 +55,6 @@ func TestKubectl_WithoutAKubeconfigReadsTheDataDirectorys(t *testing.T) {
 		return string(out)
 	}
 	get := []string{"get", "--raw", "/x"}
-	if got := kubectl("", get...); !strings.Contains(got, "localhost:8080") {
-		t.Errorf("where no kubeconfig is: %s", got)
-	}
 	kubeconfigOf(t, "ours", filepath.Join(data, "clusters", "main", "kubeconfig"))
 	kubeconfigOf(t, "other", filepath.Join(dir, "other"))
 	for env, want := range map[string]string{"": "ours", "KUBECONFIG=" + filepath.Join(dir, "other"): "other"} {
@@ -85,7 +82,7 @@ func TestKubectl_WithoutAKubeconfigReadsTheDataDirectorys(t *testing.T) {
 		t.Fatal(err)
 	}
 	kubeconfigOf(t, "second", filepath.Join(data, "clusters", "second", "kubeconfig"))
-	if got := kubectl("", get...); !strings.Contains(got, "localhost:8080") {
+	if got := kubectl("", get...); got == "ours" || got == "second" {
 		t.Errorf("where two clusters are: %s, want none of them", got)
 	}
 }

@@ -24,8 +24,8 @@ type DownOptions struct {
 	Version string
 	Pilot   []byte // as in Options
 	Purge   bool   // remove everything that this installation made
-	// RemoveKubeconfig takes the cluster's context out of a kubeconfig of the user.
-	RemoveKubeconfig func(path, cluster string) error
+	// RemoveKubeconfig takes the context of a cluster, by its own kubeconfig, out of a file of the user, unless it is there for another installation's.
+	RemoveKubeconfig func(path string, kubeconfig []byte) error
 	Say              func(format string, args ...any)
 }
 
@@ -80,7 +80,7 @@ func Down(ctx context.Context, o DownOptions) error {
 		o.Say("gondola up brings them back; gondola down --purge removes everything")
 		return nil
 	}
-	if err := errors.Join(forgetCluster(o), purge(ctx, c, instance)); err != nil {
+	if err := errors.Join(forgetClusters(o), purge(ctx, c, instance)); err != nil {
 		return fmt.Errorf("%w; try again: gondola down --purge", err)
 	}
 	o.Say("everything that gondola made on this host is removed")
@@ -185,15 +185,26 @@ func stopMachines(ctx context.Context, o DownOptions, instance string) error {
 	return errors.Join(errs...)
 }
 
-// forgetCluster takes the cluster's context out of the kubeconfigs of users.
-func forgetCluster(o DownOptions) error {
+// forgetClusters takes the contexts of this installation's clusters out of the kubeconfigs of users.
+func forgetClusters(o DownOptions) error {
 	if o.RemoveKubeconfig == nil {
 		return nil
 	}
+	ours, err := filepath.Glob(filepath.Join(o.Config.Data, "clusters", "*", "kubeconfig"))
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, k := range kubeconfigFiles() {
-		if err := o.RemoveKubeconfig(k.path, o.Config.Cluster); err != nil {
-			errs = append(errs, fmt.Errorf("kubeconfig %s: %w", k.path, err))
+	for _, path := range ours {
+		kubeconfig, err := os.ReadFile(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, k := range kubeconfigFiles() {
+			if err := o.RemoveKubeconfig(k.path, kubeconfig); err != nil {
+				errs = append(errs, fmt.Errorf("kubeconfig %s: %w", k.path, err))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,29 +69,48 @@ func (p *platform) renewed() {
 	}
 }
 
+// kubeconfigFile is where a user's kubectl looks. uid and gid are whose it becomes if it is new; -1: whose the directory is.
 type kubeconfigFile struct {
 	path     string
 	uid, gid int
 }
 
-// kubeconfigFiles are the kubeconfigs to merge into: the first of $KUBECONFIG, or ~/.kube/config, and that of the user behind sudo.
+// kubeconfigFiles are the kubeconfigs to merge into: the first of $KUBECONFIG, or ~/.kube/config, and that of the user behind sudo, to whom all belongs
+// that is new in his home.
 func kubeconfigFiles() []kubeconfigFile {
-	var out []kubeconfigFile
-	if env := os.Getenv("KUBECONFIG"); env != "" {
-		out = append(out, kubeconfigFile{strings.Split(env, string(os.PathListSeparator))[0], os.Getuid(), os.Getgid()})
+	var paths []string
+	if env := strings.FieldsFunc(os.Getenv("KUBECONFIG"), func(r rune) bool { return r == os.PathListSeparator }); len(env) > 0 {
+		paths = append(paths, env[0])
 	} else if home := homeDir(); home != "" {
-		out = append(out, kubeconfigFile{filepath.Join(home, ".kube", "config"), os.Getuid(), os.Getgid()})
+		paths = append(paths, filepath.Join(home, ".kube", "config"))
 	}
+	uid, gid, home := -1, -1, ""
 	if name := os.Getenv("SUDO_USER"); name != "" && name != "root" {
 		if u, err := user.Lookup(name); err == nil {
-			uid, err1 := strconv.Atoi(u.Uid)
-			gid, err2 := strconv.Atoi(u.Gid)
-			if err1 == nil && err2 == nil {
-				out = append(out, kubeconfigFile{filepath.Join(u.HomeDir, ".kube", "config"), uid, gid})
-			}
+			paths = append(paths, filepath.Join(u.HomeDir, ".kube", "config"))
+			uid, gid, home = id(u.Uid), id(u.Gid), filepath.Clean(u.HomeDir)
+		}
+	}
+	var out []kubeconfigFile
+	for _, path := range paths {
+		k := kubeconfigFile{filepath.Clean(path), -1, -1}
+		if home != "" && strings.HasPrefix(k.path, home+"/") {
+			k.uid, k.gid = uid, gid
+		}
+		if !slices.Contains(out, k) {
+			out = append(out, k)
 		}
 	}
 	return out
+}
+
+// id is a user's or group's as the system calls have it; -1 if it is no number.
+func id(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // homeDir is that of this user. systemd gives a service of the host no HOME.

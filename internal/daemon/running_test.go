@@ -64,6 +64,52 @@ func TestUp_WithoutAHomeInItsEnvironmentFindsTheUsersKubeconfig(t *testing.T) {
 	}
 }
 
+func TestKubeconfigs_InTheHomeOfTheUserBehindSudoAreHis(t *testing.T) {
+	u, err := user.Lookup("daemon")
+	if err != nil {
+		t.Skip("this host has no second user to be behind sudo: ", err)
+	}
+	t.Setenv("SUDO_USER", u.Username)
+	t.Setenv("HOME", "/root")
+	his := func(name string) kubeconfigFile {
+		return kubeconfigFile{filepath.Join(u.HomeDir, ".kube", name), id(u.Uid), id(u.Gid)}
+	}
+	for env, want := range map[string][]kubeconfigFile{
+		"":                                {{"/root/.kube/config", -1, -1}, his("config")},
+		his("work").path:                  {his("work"), his("config")},
+		":" + his("work").path + ":/else": {his("work"), his("config")},
+		his("config").path:                {his("config")},
+		his("").path + "//config":         {his("config")},
+		"/srv/kubeconfig":                 {{"/srv/kubeconfig", -1, -1}, his("config")},
+	} {
+		t.Setenv("KUBECONFIG", env)
+		if got := kubeconfigFiles(); !slices.Equal(got, want) {
+			t.Errorf("with KUBECONFIG=%s: %v, want %v", env, got, want)
+		}
+	}
+}
+
+func TestDown_TakesItsOwnClustersOutOfKubeconfigs(t *testing.T) {
+	t.Setenv("SUDO_USER", "")
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	data := t.TempDir()
+	var removed []string
+	o := DownOptions{Config: Config{Data: data}, RemoveKubeconfig: func(path string, kubeconfig []byte) error {
+		removed = append(removed, path+" "+string(kubeconfig))
+		return nil
+	}}
+	if err := forgetClusters(o); err != nil || len(removed) > 0 {
+		t.Errorf("an installation without a cluster removes %v (%v)", removed, err)
+	}
+	for _, cluster := range []string{"main", "older"} {
+		put(t, filepath.Join(data, "clusters", cluster, "kubeconfig"), "of "+cluster)
+	}
+	path := os.Getenv("KUBECONFIG")
+	if err := forgetClusters(o); err != nil || !slices.Equal(removed, []string{path + " of main", path + " of older"}) {
+		t.Errorf("removed %q (%v), want those of both clusters", removed, err)
+	}
+}
+
 func TestUp_RenewsKubeconfigsAndMergesNoneAgain(t *testing.T) {
 	t.Setenv("SUDO_USER", "")
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))

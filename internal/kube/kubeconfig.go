@@ -2,7 +2,9 @@ package kube
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,10 +15,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// ContextName is the name of a cluster's context, cluster and user in a kubeconfig.
-func ContextName(cluster string) string { return "gondola-" + cluster }
+// contextName is the name of a cluster's context, cluster and user in a kubeconfig.
+func contextName(cluster string) string { return "gondola-" + cluster }
 
-// Kubeconfig returns the administrator's kubeconfig, certificates inside, with ContextName as its current context. It is there as soon as
+// Kubeconfig returns the administrator's kubeconfig, certificates inside, with contextName as its current context. It is there as soon as
 // Run has made the certificates.
 func (c *Cluster) Kubeconfig() ([]byte, error) {
 	k := c.kubeconfig(adminClient)
@@ -28,7 +30,7 @@ func (c *Cluster) Kubeconfig() ([]byte, error) {
 
 // kubeconfig names the certificates of an identity by their paths, so that whoever uses it notices renewed ones.
 func (c *Cluster) kubeconfig(identity string) *api.Config {
-	name := ContextName(c.cfg.Name)
+	name := contextName(c.cfg.Name)
 	k := api.NewConfig()
 	k.Clusters[name] = &api.Cluster{Server: c.endpoint(), CertificateAuthority: c.pki.file("ca.crt")}
 	k.AuthInfos[name] = &api.AuthInfo{ClientCertificate: c.pki.file(identity + ".crt"), ClientKey: c.pki.file(identity + ".key")}
@@ -61,8 +63,9 @@ func WithServer(kubeconfig []byte, url string) ([]byte, error) {
 
 // MergeKubeconfig puts the contexts, clusters and users of kubeconfig into the file at path, replacing those of the same name, and returns which
 // context is current there then: that of kubeconfig where the file did not have it yet or had none current, else the one that was. All else in
-// the file stays, though comments and order are lost; a file that has all of this already is not touched. The file appears at once and whole, with
-// mode 0600, owned by uid and gid where they are not negative; missing directories are made and owned likewise.
+// the file stays, and its owner and mode, though comments and order are lost; a file that has all of this already is not touched. A new one has mode
+// 0600 and belongs to uid and gid or, where they are negative, to the owner of the nearest directory that is there; missing directories are made
+// and owned likewise. It appears at once and whole.
 func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) (current string, err error) {
 	add, err := clientcmd.Load(kubeconfig)
 	if err != nil {
@@ -109,10 +112,15 @@ func sameCluster(k, ours *api.Config) bool {
 	return a != nil && b != nil && a.Server == b.Server && bytes.Equal(a.CertificateAuthorityData, b.CertificateAuthorityData)
 }
 
-// RemoveFromKubeconfig takes a context out of the file at path, and its cluster and user unless another context uses them. If it was current,
-// none is; a file with nothing left in it goes. A missing file or context is no error.
-func RemoveFromKubeconfig(path, context string) error {
-	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && k.Contexts[context] == nil {
+// RemoveFromKubeconfig takes the current context of kubeconfig out of the file at path where it is there for the same cluster, and its cluster and user
+// unless another context uses them. If it was current, none is; a file with nothing left in it goes. A missing file or context is no error.
+func RemoveFromKubeconfig(path string, kubeconfig []byte) error {
+	ours, err := clientcmd.Load(kubeconfig)
+	if err != nil {
+		return fmt.Errorf("kubeconfig: %w", err)
+	}
+	context := ours.CurrentContext
+	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && !sameCluster(k, ours) {
 		return nil
 	}
 	return changeKubeconfig(path, -1, -1, func(k *api.Config) {
@@ -158,28 +166,36 @@ func changeKubeconfig(path string, uid, gid int, change func(*api.Config)) error
 	if err != nil || bytes.Equal(b, before) {
 		return err
 	}
-	if err := makeOwnedDir(filepath.Dir(path), uid, gid); err != nil {
+	mode := fs.FileMode(0o600)
+	if info, err := os.Stat(path); err == nil {
+		uid, gid = owner(info)
+		mode = info.Mode().Perm()
+	} else if uid, gid, err = makeOwnedDir(filepath.Dir(path), uid, gid); err != nil {
 		return err
 	}
-	return replaceFile(path, b, uid, gid)
+	return replaceFile(path, b, mode, uid, gid)
 }
 
-// makeOwnedDir makes dir and its missing parents; only those it makes change their owner.
-func makeOwnedDir(dir string, uid, gid int) error {
-	if exists(dir) {
-		return nil
+// makeOwnedDir makes dir and its missing parents; only those it makes change their owner. It returns whose they are.
+func makeOwnedDir(dir string, uid, gid int) (int, int, error) {
+	if info, err := os.Stat(dir); err == nil {
+		if uid < 0 || gid < 0 {
+			uid, gid = owner(info)
+		}
+		return uid, gid, nil
 	}
-	if err := makeOwnedDir(filepath.Dir(dir), uid, gid); err != nil {
-		return err
+	uid, gid, err := makeOwnedDir(filepath.Dir(dir), uid, gid)
+	if err != nil {
+		return uid, gid, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-		return err
+		return uid, gid, err
 	}
-	return os.Lchown(dir, uid, gid)
+	return uid, gid, os.Lchown(dir, uid, gid)
 }
 
-// replaceFile writes a file of mode 0600 beside path and moves it there.
-func replaceFile(path string, b []byte, uid, gid int) error {
+// replaceFile writes a file beside path and moves it there.
+func replaceFile(path string, b []byte, mode fs.FileMode, uid, gid int) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".gondola-*")
 	if err != nil {
 		return err
@@ -189,27 +205,13 @@ func replaceFile(path string, b []byte, uid, gid int) error {
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
-	if uid < 0 && gid < 0 { // keep the owner of the file that is replaced
-		uid, gid = owner(path)
-	}
-	if err := f.Chown(uid, gid); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
+	if err := errors.Join(f.Chown(uid, gid), f.Chmod(mode), f.Sync()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
 }
 
-// owner returns who owns a file; -1, -1 (leave as it is) if it is not there.
-func owner(path string) (uid, gid int) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return -1, -1
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return -1, -1
-	}
+func owner(info fs.FileInfo) (uid, gid int) {
+	st := info.Sys().(*syscall.Stat_t)
 	return int(st.Uid), int(st.Gid)
 }

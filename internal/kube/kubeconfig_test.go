@@ -1,9 +1,11 @@
 package kube_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -70,11 +72,7 @@ func TestMergeKubeconfig_KeepsWhatIsThereAndMakesOursCurrent(t *testing.T) {
 	if !strings.Contains(string(b), "certificate-authority: certs/ca.pem") {
 		t.Errorf("the other cluster's relative path was changed:\n%s", b)
 	}
-	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
-		t.Errorf("mode = %v, want 0600", info.Mode())
-	}
-
-	if err := kube.RemoveFromKubeconfig(path, "gondola-main"); err != nil {
+	if err := kube.RemoveFromKubeconfig(path, []byte(ours)); err != nil {
 		t.Fatal(err)
 	}
 	k, _ = clientcmd.LoadFromFile(path)
@@ -157,13 +155,53 @@ func TestRenewKubeconfig_RenewsWhatIsThereAlone(t *testing.T) {
 	}
 }
 
-func TestMergeKubeconfig_MakesMissingDirectories(t *testing.T) {
+// owned fails the test unless a path has this mode and is of this user and group.
+func owned(t *testing.T, path string, mode os.FileMode, uid, gid int) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if st := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != mode || int(st.Uid) != uid || int(st.Gid) != gid {
+		t.Errorf("%s is %v %d:%d, want %v %d:%d", path, info.Mode(), st.Uid, st.Gid, mode, uid, gid)
+	}
+}
+
+func TestMergeKubeconfig_MakesMissingDirectoriesAndItsFilePrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "home", ".kube", "config")
 	if _, err := kube.MergeKubeconfig(path, []byte(ours), os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := clientcmd.LoadFromFile(path); err != nil {
 		t.Error(err)
+	}
+	owned(t, path, 0o600, os.Getuid(), os.Getgid())
+	owned(t, filepath.Dir(path), 0o700, os.Getuid(), os.Getgid())
+}
+
+func TestMergeKubeconfig_ByRootTakesNoFileFromItsUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it gives files to other users")
+	}
+	home := filepath.Join(t.TempDir(), "home")
+	theirs := filepath.Join(home, "work")
+	if err := errors.Join(os.Mkdir(home, 0o755), os.Chown(home, 1234, 1235), os.WriteFile(theirs, []byte(work), 0o600), os.Chmod(theirs, 0o640), os.Chown(theirs, 1236, 1237)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name     string
+		uid, gid int
+	}{{"work", -1, -1}, {"work", 0, 0}, {"new/config", -1, -1}, {"given/config", 1238, 1239}} {
+		if _, err := kube.MergeKubeconfig(filepath.Join(home, c.name), []byte(strings.Replace(ours, "token: ours", "token: "+c.name, 1)), c.uid, c.gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owned(t, theirs, 0o640, 1236, 1237)
+	owned(t, home, 0o755, 1234, 1235)
+	for dir, id := range map[string]int{"new": 1234, "given": 1238} {
+		owned(t, filepath.Join(home, dir), 0o700, id, id+1)
+		owned(t, filepath.Join(home, dir, "config"), 0o600, id, id+1)
 	}
 }
 
@@ -180,8 +218,29 @@ func TestMergeKubeconfig_LeavesAFileThatItCannotReadAlone(t *testing.T) {
 	}
 }
 
+func TestRemoveFromKubeconfig_LeavesTheContextOfAnotherInstallation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(path, []byte(ours), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{strings.Replace(ours, "b3Vycw==", "dGhlaXJz", 1), strings.Replace(ours, "10.0.0.1:6443", "10.0.0.1:7443", 1)} {
+		if err := kube.RemoveFromKubeconfig(path, []byte(other)); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := os.ReadFile(path); string(b) != ours {
+			t.Errorf("after the end of an installation with the same name for its cluster, the file has\n%s", b)
+		}
+	}
+	if err := kube.RemoveFromKubeconfig(path, []byte(ours)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("a file with nothing left in it stays (%v)", err)
+	}
+}
+
 func TestRemoveFromKubeconfig_OfWhatIsNotThereIsNoError(t *testing.T) {
-	if err := kube.RemoveFromKubeconfig(filepath.Join(t.TempDir(), "none"), "gondola-main"); err != nil {
+	if err := kube.RemoveFromKubeconfig(filepath.Join(t.TempDir(), "none"), []byte(ours)); err != nil {
 		t.Error(err)
 	}
 }
