@@ -70,7 +70,7 @@ func Backup(ctx context.Context, o BackupOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &backup{data: c.Data}
+	b := &backup{data: c.Data, say: o.Say}
 	defer func() {
 		if err = errors.Join(err, f.Close()); err != nil {
 			err = errors.Join(err, os.Remove(o.To))
@@ -100,6 +100,7 @@ type backup struct {
 	tmp   string // copies of databases
 	tar   *tar.Writer
 	files int
+	say   func(format string, args ...any)
 }
 
 func (b *backup) write(ctx context.Context, w io.Writer, m manifest, volumes gondola.Volumes) (err error) {
@@ -166,10 +167,11 @@ func (b *backup) addVolumes(ctx context.Context, volumes gondola.Volumes) error 
 	}
 	for _, v := range all {
 		err := b.addVolume(ctx, volumes, gondola.VolumeRef{App: v.App, ID: v.ID})
-		if errors.Is(err, gondola.ErrNotFound) { // destroyed since the list was read
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, gondola.ErrNotFound): // destroyed since the list was read
+		case errors.Is(err, gondola.ErrPrecondition): // it is being destroyed, or is not made yet: there is nothing to bring back
+			b.say("volume %s is left out: %v", v.ID, err)
+		case err != nil:
 			return fmt.Errorf("back up volume %s (leave volumes out with --without-volumes): %w", v.ID, err)
 		}
 	}

@@ -3,7 +3,9 @@ package daemon_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 
 	"gondola"
 	"gondola/internal/daemon"
+	"gondola/internal/gondolatest"
 	"gondola/internal/market"
 	"gondola/internal/seal"
 	"gondola/internal/store"
@@ -140,6 +143,81 @@ func TestBackup_HoldsSecretsSealedAndTheirKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.fails(order{Command: "up"}, "secrets.key is missing", "put it back")
+}
+
+// disks are volumes whose snapshots have what a host's have.
+type disks struct {
+	gondola.Volumes
+	data string
+}
+
+func (d disks) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id string) (gondola.VolumeSnapshot, error) {
+	s, err := d.Volumes.SnapshotVolume(ctx, ref, id)
+	if err == nil {
+		dir := filepath.Join(d.data, "volumes", s.ID)
+		err = errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "disk"), []byte("of "+string(ref.ID)), 0o600))
+	}
+	return s, err
+}
+
+func TestBackup_LeavesOutVolumesThatAreBeingDestroyed(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	if _, err := p.CreateApp(t.Context(), gondola.NewApp{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	if err := os.WriteFile(filepath.Join(data, "instance"), []byte("abcdefgh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var volumes []gondola.VolumeID
+	for range 3 {
+		v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", SizeGB: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(data, "volumes", string(v.ID)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		volumes = append(volumes, v.ID)
+	}
+	gone := volumes[1]
+	p.Workers[0].Host.FailOn(func(step string, id gondola.MachineID) error {
+		if step == "DeleteVolume" && string(id) == string(gone) {
+			return errors.New("the disk is busy")
+		}
+		return nil
+	})
+	if _, err := p.PurgeVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: gone}); err == nil {
+		t.Fatal("the volume is destroyed, want that it cannot be for now")
+	}
+	var said strings.Builder
+	file := filepath.Join(t.TempDir(), "backup.tar.zst")
+	err := daemon.Backup(t.Context(), daemon.BackupOptions{Config: daemon.Config{Data: data}, Version: "test", To: file, Volumes: disks{p, data},
+		Say: func(format string, args ...any) { fmt.Fprintf(&said, format+"\n", args...) }})
+	if err != nil {
+		t.Fatalf("backup: %v", err)
+	}
+	if want := fmt.Sprintf("volume %s is left out: ", gone); !strings.Contains(said.String(), want) || strings.Count(said.String(), "left out") != 1 {
+		t.Errorf("backup says\n%s\nwant %q alone", &said, want)
+	}
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	rewrite(t, whole, func(h *tar.Header, b []byte) (bool, []byte) {
+		got[h.Name] = string(b)
+		return true, b
+	})
+	for _, id := range volumes {
+		want := ""
+		if id != gone {
+			want = "of " + string(id)
+		}
+		if b := got["volumes/"+string(id)+"/disk"]; b != want {
+			t.Errorf("volume %s is in the backup as %q, want %q", id, b, want)
+		}
+	}
 }
 
 func TestRestore_OfADamagedBackupChangesNothing(t *testing.T) {
