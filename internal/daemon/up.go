@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 	"gondola/client"
 	"gondola/internal/host"
@@ -87,6 +89,7 @@ func Up(ctx context.Context, o Options) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // most of the heap is Kubernetes' schemas, which never change: 40 MiB less for little CPU
 	}
+	unix.Umask(0o022) // whatever that of who starts it: programs in containers, under users of their own, read what is made for them
 	c, err := o.Config.complete()
 	if err != nil {
 		return err

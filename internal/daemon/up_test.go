@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
 	"gondola/internal/daemon"
 	"gondola/internal/store"
@@ -368,6 +370,22 @@ func TestUpAndDown_AgainAndAgain(t *testing.T) {
 	h.clean()
 	if out, err := h.run(order{Command: "down", Purge: true}); err != nil || !strings.Contains(out, "nothing to do") {
 		t.Errorf("purge again: %v\n%s", err, out)
+	}
+}
+
+// TestUp_ContainersReadWhatIsMadeForThem: images are unpacked for users of their own, whatever the umask of who starts the daemon.
+func TestUp_ContainersReadWhatIsMadeForThem(t *testing.T) {
+	h := newHost(t)
+	defer unix.Umask(unix.Umask(0o077))
+	u := h.start(order{})
+	trees := filepath.Join(h.data, "images", "trees")
+	if info, err := os.Stat(trees); err != nil {
+		t.Error(err)
+	} else if info.Mode().Perm() != 0o755 {
+		t.Errorf("%s has mode %v, want 0755", trees, info.Mode())
+	}
+	if err := u.end(os.Interrupt); err != nil {
+		t.Error(err)
 	}
 }
 
