@@ -3,6 +3,7 @@ package datastore_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/sys/unix"
 )
 
 // A process that serves a store is killed in the middle of many writes, several times over one database.
@@ -34,8 +36,9 @@ func TestStore_KeepsWhatItAcknowledgedWhenItIsKilled(t *testing.T) {
 	t.Logf("%d writes were acknowledged", len(acknowledged))
 }
 
-// killed starts a store in a process, writes to it from many sides and kills it; it returns what was acknowledged.
-func killed(t *testing.T, dir string, round int) map[string]int64 {
+// serve serves a store in a process of its own, which ends with the test at the latest.
+func serve(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asStore+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -49,11 +52,21 @@ func killed(t *testing.T, dir string, round int) map[string]int64 {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
 		t.Fatalf("the process says %q (%v)", line, err)
 	}
+	return cmd
+}
+
+// killed starts a store in a process, writes to it from many sides and kills it; it returns what was acknowledged.
+func killed(t *testing.T, dir string, round int) map[string]int64 {
+	cmd := serve(t, dir)
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
 	c, ctx, acknowledged := dial(t, dir), soon(t), map[string]int64{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -189,6 +202,74 @@ func TestStore_TellsOfAWriteThatFailed(t *testing.T) {
 	run(t, db, `DROP TRIGGER full`)
 	if _, ok, err := c.update(ctx, "/there", "new", revision); !ok || err != nil {
 		t.Errorf("update when there is room again = %v, %v", ok, err)
+	}
+}
+
+// A compaction that meets a full disk ends nothing, wherever it meets it: what is old stays, and goes when there is room again.
+func TestStore_OutlivesACompactionOnAFullDisk(t *testing.T) {
+	for name, fault := range map[string]struct {
+		full, room func(t *testing.T, p *os.Process, db *sql.DB)
+	}{
+		"whose commit fails": {
+			func(t *testing.T, p *os.Process, _ *sql.DB) { limitFiles(t, p, 1) },
+			func(t *testing.T, p *os.Process, _ *sql.DB) { limitFiles(t, p, unix.RLIM_INFINITY) },
+		},
+		"which SQLite undoes": {
+			func(t *testing.T, _ *os.Process, db *sql.DB) {
+				run(t, db, `CREATE TRIGGER full BEFORE DELETE ON kine BEGIN SELECT RAISE(ROLLBACK, 'disk is full'); END`)
+			},
+			func(t *testing.T, _ *os.Process, db *sql.DB) { run(t, db, `DROP TRIGGER full`) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, ctx := t.TempDir(), soon(t)
+			process, db := serve(t, dir).Process, beside(t, dir)
+			c := dial(t, dir)
+			var wg sync.WaitGroup
+			for writer := range 8 { // kine keeps the newest thousand
+				wg.Go(func() {
+					key, revision := fmt.Sprint("/keys/", writer), int64(0)
+					for range 200 {
+						at, ok, err := c.update(ctx, key, "x", revision)
+						if revision = at; !ok || err != nil {
+							t.Errorf("update of %s = %v, %v", key, ok, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			compacted := func() bool {
+				t.Helper()
+				if _, err := c.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: 400}); err != nil {
+					t.Fatalf("compact = %v", err)
+				}
+				_, err := c.Range(ctx, &etcdserverpb.RangeRequest{Key: []byte("/keys/0"), Revision: 300})
+				if err != nil && !strings.Contains(err.Error(), "compacted") {
+					t.Fatalf("read of an old revision = %v", err)
+				}
+				return err != nil
+			}
+			fault.full(t, process, db)
+			if compacted() {
+				t.Error("what is old is gone after a compaction that failed")
+			}
+			fault.room(t, process, db)
+			if !compacted() {
+				t.Error("what is old is there after a compaction when there was room again")
+			}
+			if _, ok, err := c.create(ctx, "/new", "x"); !ok || err != nil {
+				t.Errorf("create when there is room again = %v, %v", ok, err)
+			}
+		})
+	}
+}
+
+// limitFiles lets a process write no further than that into any file.
+func limitFiles(t *testing.T, p *os.Process, bytes uint64) {
+	t.Helper()
+	if err := unix.Prlimit(p.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -39,8 +39,28 @@ func (d *dialect) BeginTx(ctx context.Context, opts *sql.TxOptions) (server.Tran
 	if opts != nil && opts.Isolation == sql.LevelReadCommitted {
 		return alone{d}, nil
 	}
-	return d.Generic.BeginTx(ctx, opts)
+	tx, err := d.Generic.BeginTx(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return compaction{tx}, nil
 }
+
+// compaction is kine's transaction, except that what fails in it is an error: kine ends the process where a commit or a rollback fails, which is
+// what a full disk does. Deleting what is old is the last that is done in it, so that commits.
+type compaction struct{ server.Transaction }
+
+// Compact deletes what is old, and commits.
+func (c compaction) Compact(ctx context.Context, from, to int64) (int64, error) {
+	deleted, err := c.Transaction.Compact(ctx, from, to)
+	if err != nil {
+		return 0, err
+	}
+	return deleted, c.Commit()
+}
+
+func (compaction) MustCommit()     {}
+func (c compaction) MustRollback() { _ = c.Rollback() } // SQLite has undone by itself what met a full disk
 
 // alone is a transaction of a single statement, which is committed when it returns, and undone where it failed.
 type alone struct{ *dialect }
