@@ -132,7 +132,8 @@ func openBackend(ctx context.Context, wg *sync.WaitGroup, database string) (serv
 		d.commitWrites(ctx)
 		kine.DB.Close()
 	})
-	return &backend{logstructured.New(&history{sqllog.New(d, wg, cfg), d})}, nil
+	log := &history{sqllog.New(d, wg, cfg), d}
+	return &backend{logstructured.New(log), log, wg}, nil
 }
 
 // dataSource names a database for the SQLite driver. synchronous=FULL: a write that Kubernetes has acknowledged survives the loss of power.

@@ -205,6 +205,38 @@ func TestStore_TellsOfAWriteThatFailed(t *testing.T) {
 	}
 }
 
+// Events have a lease. That of one whose deletion fails when its time has come must not be forgotten.
+func TestStore_DeletesWhatHasExpiredWhenThereIsRoomAgain(t *testing.T) {
+	dir := t.TempDir()
+	_, c := open(t, dir)
+	ctx, db := soon(t), beside(t, dir)
+	run(t, db, `CREATE TRIGGER full BEFORE INSERT ON kine WHEN NEW.deleted AND NEW.name = '/first' BEGIN SELECT RAISE(ABORT, 'disk is full'); END`)
+	for _, key := range []string{"/first", "/second"} {
+		if _, ok, err := c.txn(ctx, &etcdserverpb.TxnRequest{Compare: at(key, 0), Success: []*etcdserverpb.RequestOp{{Request: &etcdserverpb.RequestOp_RequestPut{
+			RequestPut: &etcdserverpb.PutRequest{Key: []byte(key), Value: []byte("x"), Lease: 1}}}}}); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	gone := func(key string) {
+		t.Helper()
+		for revision := int64(1); revision != 0; _, revision = c.read(t, key) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("%s, of one second, is there after a minute", key)
+			}
+		}
+	}
+	gone("/second") // so that of the first was tried
+	if _, revision := c.read(t, "/first"); revision == 0 {
+		t.Fatal("a key is gone whose deletion failed")
+	}
+	run(t, db, `DROP TRIGGER full`)
+	gone("/first")
+}
+
 // A compaction that meets a full disk ends nothing, wherever it meets it: what is old stays, and goes when there is room again.
 func TestStore_OutlivesACompactionOnAFullDisk(t *testing.T) {
 	for name, fault := range map[string]struct {

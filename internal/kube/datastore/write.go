@@ -4,11 +4,16 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
+	"github.com/k3s-io/kine/pkg/logstructured"
 	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
 	"github.com/k3s-io/kine/pkg/server"
+	"github.com/k3s-io/kine/pkg/ttl"
+	"github.com/sirupsen/logrus"
 )
 
 // mostTogether is how many writes are committed together at most.
@@ -155,7 +160,52 @@ func (h *history) CurrentRevision(ctx context.Context) (int64, error) {
 
 // backend is kine's, except that a write which failed is an error. kine takes it for one that came too late: it looks the key up, and where it
 // finds nothing a Create is acknowledged.
-type backend struct{ server.Backend }
+type backend struct {
+	server.Backend
+	log logstructured.Log // that it keeps
+	wg  *sync.WaitGroup   // of what ends with the context of Start
+}
+
+// Start begins to serve, as kine does, except that keys whose time has come are deleted through b: a deletion that failed is tried again. Where
+// kine loses sight of them it is told to look anew; their time is counted from then.
+func (b *backend) Start(ctx context.Context) error {
+	if err := b.log.Start(ctx); err != nil {
+		return err
+	}
+	if _, err := b.Create(ctx, server.HealthKey, []byte(server.HealthVal), 0); err != nil && !errors.Is(err, server.ErrKeyExists) {
+		logrus.Errorf("The key for health checks could not be written: %v", err)
+	}
+	b.wg.Go(func() {
+		again := time.NewTicker(time.Second)
+		defer again.Stop()
+		for {
+			run, cancel := context.WithCancel(ctx)
+			ttl.Run(run, expiring{b})
+			cancel()
+			select {
+			case <-ctx.Done():
+				return
+			case <-again.C:
+			}
+		}
+	})
+	return nil
+}
+
+// expiring is where kine deletes what has expired, one key after the other. Whoever deletes has to wait when it fails: on a full disk all that
+// has expired is tried again and again, and a line logged for each.
+type expiring struct{ *backend }
+
+func (e expiring) Delete(ctx context.Context, key string, revision int64) (int64, *server.KeyValue, bool, error) {
+	at, kv, ok, err := e.backend.Delete(ctx, key, revision)
+	if err != nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Second):
+		}
+	}
+	return at, kv, ok, err
+}
 
 // note takes the error of the last append on behalf of a request, nil if it went well.
 type note struct{ err error }
