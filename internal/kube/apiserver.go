@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -48,7 +49,7 @@ func (c *Cluster) newAPIServer() (part, error) {
 func (c *Cluster) apiServerFlags() []string {
 	f := c.pki.file
 	return []string{
-		"--etcd-servers=unix://" + c.socket(),
+		"--etcd-servers=" + (&url.URL{Scheme: "unix", Path: c.socket()}).String(),
 		"--bind-address=" + c.cfg.Address.String(), "--advertise-address=" + c.cfg.Address.String(), fmt.Sprintf("--secure-port=%d", c.cfg.Port),
 		"--service-cluster-ip-range=" + joined(c.cfg.ServiceCIDRs),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",

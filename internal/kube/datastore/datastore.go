@@ -109,7 +109,8 @@ func openBackend(ctx context.Context, wg *sync.WaitGroup, database string) (serv
 	// Every field by hand: kine's defaults live in its command line.
 	pool := generic.ConnectionPoolConfig{MaxIdle: 20, MaxIdleTime: 2 * time.Minute}
 	cfg := &drivers.Config{
-		DataSourceName: database + "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000", ConnectionPoolConfig: pool,
+		// kine writes file:// before it, and SQLite takes that for a URL
+		DataSourceName: (&url.URL{Path: database}).EscapedPath() + "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=30000", ConnectionPoolConfig: pool,
 		CompactTimeout: 5 * time.Second, CompactMinRetain: 1000, CompactBatchSize: 1000, PollBatchSize: 500, PollInterval: time.Second,
 	}
 	// kine makes the tables and knows the statements of SQLite; its connections are replaced by those that keep them.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -302,6 +303,24 @@ func limitFiles(t *testing.T, p *os.Process, bytes uint64) {
 	t.Helper()
 	if err := unix.Prlimit(p.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}, nil); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestStore_IsWhereItIsSaidToBe(t *testing.T) {
+	above := t.TempDir()
+	dir := filepath.Join(above, "50%25 of #1? yes")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, c := open(t, dir)
+	if _, ok, err := c.create(soon(t), "/there", "x"); !ok || err != nil {
+		t.Errorf("create = %v, %v", ok, err)
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "state.db")); err != nil || fi.Size() == 0 {
+		t.Errorf("the database: %v, %v", fi, err)
+	}
+	if entries, err := os.ReadDir(above); err != nil || len(entries) != 1 {
+		t.Errorf("beside its directory: %v (%v), want nothing", entries, err)
 	}
 }
 

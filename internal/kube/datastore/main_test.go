@@ -60,7 +60,7 @@ type client struct {
 
 func dial(t testing.TB, dir string) *client {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+filepath.Join(dir, "kine.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient((&url.URL{Scheme: "unix", Path: filepath.Join(dir, "kine.sock")}).String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
