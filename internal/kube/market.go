@@ -133,16 +133,16 @@ func (m *market) reserve(uid string, region gondola.Region, wants gondola.Resour
 	m.pending[uid] = &placed{region, wants, now}
 }
 
-// room returns how many bytes the largest new Volume of a region can have; false where no worker of it tells.
+// room returns how many bytes the largest new Volume of a region can have, 0 on full disks; false where no worker of it tells.
 func (m *market) room(region gondola.Region) (bytes int64, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range m.offers {
-		if o.Region == region && !o.Cordoned {
-			bytes = max(bytes, o.DiskFree)
+		if o.Region == region && !o.Cordoned && o.DiskFree != 0 {
+			bytes, known = max(bytes, o.DiskFree), m.heard
 		}
 	}
-	return bytes, m.heard && bytes > 0
+	return bytes, known
 }
 
 // release stops counting a Pod.

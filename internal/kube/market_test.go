@@ -56,6 +56,31 @@ func TestAttraction_PrefersCheaperAndThenCachedImages(t *testing.T) {
 	}
 }
 
+func TestMarket_KnowsTheRoomForAVolume(t *testing.T) {
+	m := newMarket(nil, nil)
+	tell := func(worker string, region gondola.Region, diskFree int64, cordoned bool) {
+		o := offer(worker, region, 1000, 1000)
+		o.DiskFree, o.Cordoned = diskFree, cordoned
+		m.take(gondola.Change{Worker: o.Worker, Offer: &o})
+	}
+	tell("a", "fra", 10<<30, false)
+	if bytes, known := m.room("fra"); known {
+		t.Errorf("room before the platform has told all = %d, want not known", bytes)
+	}
+	tell("b", "fra", 30<<30, true)
+	tell("c", "ams", -1<<30, false) // more is promised than the disk has left
+	tell("d", "gru", 0, false)
+	m.take(gondola.Change{Worker: "a", Synced: true})
+	for region, want := range map[gondola.Region]struct {
+		bytes int64
+		known bool
+	}{"fra": {10 << 30, true}, "ams": {0, true}, "gru": {0, false}, "nowhere": {0, false}} {
+		if bytes, known := m.room(region); bytes != want.bytes || known != want.known {
+			t.Errorf("room in %s = %d, %v; want %d, %v", region, bytes, known, want.bytes, want.known)
+		}
+	}
+}
+
 func TestMarket_CountsPlacedPodsUntilTheOfferShowsThem(t *testing.T) {
 	m, now := newMarket(nil, nil), time.Now()
 	take := func(changes ...gondola.Change) {
