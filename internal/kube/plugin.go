@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/resource"
+	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 
@@ -23,8 +25,8 @@ import (
 const PluginName = "GondolaMarket"
 
 // plugin is the market in the scheduler. Filter rejects a node whose region has no worker that can take the Pod, in the market's words;
-// Score prefers cheaper regions and those that have the images; Reserve makes the next Pod see what this one takes. A Pod that was rejected
-// everywhere is woken as soon as an offer has room for it. Nothing here does I/O: the market's picture is kept in the background.
+// Score prefers cheaper regions and those that have the images; Reserve makes the next Pod see what this one takes. Of the Pods that were rejected
+// everywhere as many are woken as offers have room for, as soon as they do. Nothing here does I/O: the market's picture is kept in the background.
 type plugin struct {
 	market *market
 	handle fwk.Handle
@@ -32,12 +34,16 @@ type plugin struct {
 
 	mu      sync.Mutex
 	refused map[types.UID]*refused // Pods that found no room in at least one region
+	spare   int                    // how many more are woken than there is room for
 }
 
 // refused is a Pod, and the regions that had no room for it when it was last tried.
 type refused struct {
 	pod     *corev1.Pod
 	regions []gondola.Region
+	woken   time.Time // when it was last; if zero, never
+	queued  bool      // it was woken, and not tried since
+	vain    bool      // it was woken and tried, and it found no place; until wake has seen that
 }
 
 var (
@@ -81,7 +87,9 @@ func (s *podState) Clone() fwk.StateData {
 // PreFilter computes what the Pod wants, once for all regions.
 func (p *plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
 	p.mu.Lock()
-	delete(p.refused, pod.UID)
+	if r := p.refused[pod.UID]; r != nil {
+		r.regions, r.queued, r.vain = nil, false, r.queued
+	}
 	p.mu.Unlock()
 	s := &podState{wants: podRequests(pod), freed: map[string]gondola.Resources{}}
 	s.claim, s.only = p.pinned(pod)
@@ -196,19 +204,31 @@ func (p *plugin) Unreserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod,
 	p.market.release(string(pod.UID))
 }
 
-// EventsToRegister lists what may make room for a Pod that was rejected. Offers are no event of Kubernetes: wake follows them.
+// EventsToRegister lists what may make room for a Pod that was rejected. Offers are no event of Kubernetes: wake follows them, and they tell of a
+// Pod that is gone or has become smaller when its room is free.
 func (p *plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
 	return []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint}},
-		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Delete}, QueueingHintFn: p.podGone},
-		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.UpdatePodScaleDown}},
-		{Event: fwk.ClusterEvent{Resource: fwk.PersistentVolumeClaim, ActionType: fwk.Add | fwk.Update}},
+		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.UpdatePodScaleDown}, QueueingHintFn: itself},
+		{Event: fwk.ClusterEvent{Resource: fwk.PersistentVolumeClaim, ActionType: fwk.Add | fwk.Update}, QueueingHintFn: itsClaim},
 	}, nil
 }
 
-// podGone wakes the Pods that wait only if the one that was deleted had a place.
-func (p *plugin) podGone(_ klog.Logger, _ *corev1.Pod, old, _ any) (fwk.QueueingHint, error) {
-	if gone, ok := old.(*corev1.Pod); ok && gone.Spec.NodeName == "" {
+// itself wakes a Pod that wants less than it did.
+func itself(_ klog.Logger, pod *corev1.Pod, _, now any) (fwk.QueueingHint, error) {
+	if changed, ok := now.(*corev1.Pod); ok && changed.UID != pod.UID {
+		return fwk.QueueSkip, nil
+	}
+	return fwk.Queue, nil
+}
+
+// itsClaim wakes a Pod when one of its claims is there or has changed.
+func itsClaim(_ klog.Logger, pod *corev1.Pod, _, now any) (fwk.QueueingHint, error) {
+	pvc, ok := now.(*corev1.PersistentVolumeClaim)
+	if ok && (pvc.Namespace != pod.Namespace || !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		name, ok := translate.ClaimName(pod, &v)
+		return ok && name == pvc.Name
+	})) {
 		return fwk.QueueSkip, nil
 	}
 	return fwk.Queue, nil
@@ -229,9 +249,19 @@ func (p *plugin) forget(obj any) {
 	p.market.release(string(pod.UID))
 }
 
+// How often wake looks when no offer changes: nothing tells that a place which no Machine came for counts no longer, nor what became of those
+// that were woken.
+const (
+	lookAgain = 5 * time.Second
+	lookSoon  = 250 * time.Millisecond
+)
+
+// mostSpare is how many more Pods are woken at most than there is room for.
+const mostSpare = 63
+
 // wake puts Pods that were refused back into the scheduler's active queue, past its back-off, when the offers have room for them.
 func (p *plugin) wake(ctx context.Context) {
-	again := time.NewTicker(5 * time.Second) // nothing tells that a place which no Machine came for counts no longer
+	again := time.NewTimer(lookAgain)
 	defer again.Stop()
 	for {
 		select {
@@ -240,9 +270,11 @@ func (p *plugin) wake(ctx context.Context) {
 		case <-p.market.changed:
 		case <-again.C:
 		}
-		if pods := p.hopeful(); len(pods) > 0 {
+		pods, within := p.hopeful()
+		if len(pods) > 0 {
 			p.handle.Activate(klog.FromContext(ctx), pods)
 		}
+		again.Reset(within)
 		pause := time.NewTimer(100 * time.Millisecond) // offers come in bursts
 		select {
 		case <-ctx.Done():
@@ -252,27 +284,80 @@ func (p *plugin) wake(ctx context.Context) {
 	}
 }
 
-// hopeful returns the Pods that still wait and for which a region that refused them now has room, by namespace/name, and forgets those that are
-// gone.
-func (p *plugin) hopeful() map[string]*corev1.Pod {
-	pods := p.handle.SharedInformerFactory().Core().V1().Pods().Lister()
-	regions := p.market.regions(p.now())
+// hopeful returns the Pods to wake, by namespace/name, and how soon to look again at the latest. They are those for which a region that refused them
+// now has room beside the others of them and those that were woken before and not tried yet, which the scheduler has in its queue: by priority, then
+// those that were woken longest ago or never, then the oldest. Each of them costs the scheduler a look at every region; were all woken that fit by
+// themselves, a thousand that wait would be tried for every single place.
+//
+// One that was woken may be refused by another plugin, and its room stays: each time that is so, twice as many more are woken than there is room
+// for, so that however many such Pods are in front, those behind them have their turn soon.
+func (p *plugin) hopeful() (pods map[string]*corev1.Pod, again time.Duration) {
+	lister := p.handle.SharedInformerFactory().Core().V1().Pods().Lister()
+	now := p.now()
+	regions, left := p.market.regions(now), map[gondola.Region][]gondola.Offer{}
+	for r, offers := range regions {
+		left[r] = slices.Clone(offers)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := map[string]*corev1.Pod{}
+	pods, again = map[string]*corev1.Pod{}, lookAgain
+	var waiting []*refused
+	vain := false
 	for uid, r := range p.refused {
-		now, err := pods.Pods(r.pod.Namespace).Get(r.pod.Name)
-		if err != nil || now.UID != uid || now.Spec.NodeName != "" {
+		pod, err := lister.Pods(r.pod.Namespace).Get(r.pod.Name)
+		if err != nil || pod.UID != uid || pod.Spec.NodeName != "" {
 			delete(p.refused, uid)
 			continue
 		}
-		for _, region := range r.regions {
-			if _, ok := verdict(region, regions[region], podRequests(now)); ok {
-				out[now.Namespace+"/"+now.Name] = now
+		vain, r.vain = vain || r.vain, false
+		if r.pod = pod; r.queued && now.Sub(r.woken) < lookAgain {
+			again = lookSoon
+			takePlace(left, r)
+			continue
+		}
+		waiting = append(waiting, r)
+	}
+	switch {
+	case vain:
+		p.spare = min(2*p.spare+1, mostSpare)
+	case again == lookAgain:
+		p.spare = 0
+	}
+	spare := p.spare
+	slices.SortFunc(waiting, func(a, b *refused) int {
+		return cmp.Or(cmp.Compare(corev1helpers.PodPriority(b.pod), corev1helpers.PodPriority(a.pod)), a.woken.Compare(b.woken),
+			a.pod.CreationTimestamp.Compare(b.pod.CreationTimestamp.Time), cmp.Compare(a.pod.UID, b.pod.UID))
+	})
+	for _, r := range waiting {
+		if !takePlace(left, r) {
+			if spare == 0 || !fitsSomewhere(regions, r) {
+				continue
 			}
+			spare--
+		}
+		r.woken, r.queued, again = now, true, lookSoon
+		pods[r.pod.Namespace+"/"+r.pod.Name] = r.pod
+	}
+	return pods, again
+}
+
+// takePlace takes a Pod out of the offers of a region that refused it; false if none has room.
+func takePlace(left map[gondola.Region][]gondola.Offer, r *refused) bool {
+	wants := podRequests(r.pod)
+	for _, region := range r.regions {
+		if _, ok := verdict(region, left[region], wants); ok {
+			lessPending(left[region], []gondola.Resources{wants})
+			return true
 		}
 	}
-	return out
+	return false
+}
+
+func fitsSomewhere(regions map[gondola.Region][]gondola.Offer, r *refused) bool {
+	return slices.ContainsFunc(r.regions, func(region gondola.Region) bool {
+		_, ok := verdict(region, regions[region], podRequests(r.pod))
+		return ok
+	})
 }
 
 // regionOf is the region that a virtual node stands for; "" for a node that is none.
