@@ -150,7 +150,9 @@ func (p *plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 	}
 	if freed := s.freed[node.Node().Name]; freed != (gondola.Resources{}) {
 		if i := roomiest(offers, s.wants); i >= 0 {
-			offers[i].Free = offers[i].Free.Add(freed)
+			o := &offers[i]
+			o.Free = o.Free.Add(freed) // of several workers' Machines, maybe
+			o.Free.CPUMillis, o.Free.MemoryBytes = min(o.Free.CPUMillis, o.Capacity.CPUMillis), min(o.Free.MemoryBytes, o.Capacity.MemoryBytes)
 		}
 	}
 	refusal, ok := verdict(region, offers, s.wants)

@@ -240,3 +240,28 @@ func TestPlugin_WakesByEventsOnlyWhomTheyConcern(t *testing.T) {
 		}
 	}
 }
+
+func TestPlugin_CountsNoMoreFreedThanAWorkerHas(t *testing.T) {
+	victim, p := waitingPod("victim", "3"), newPlugin(t)
+	p.tell("fra", 1000) // of 4
+	node := framework.NewNodeInfo()
+	node.SetNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "fra", Labels: map[string]string{corev1.LabelTopologyRegion: "fra"}}})
+	gone, err := framework.NewPodInfo(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for wants, fits := range map[string]bool{"4": true, "5": false} {
+		state, pod := framework.NewCycleState(), waitingPod("pod", wants)
+		if _, status := p.PreFilter(t.Context(), state, pod, nil); !status.IsSuccess() {
+			t.Fatal(status)
+		}
+		for range 2 { // on two workers, of which one is left
+			if status := p.RemovePod(t.Context(), state, pod, gone, node); !status.IsSuccess() {
+				t.Fatal(status)
+			}
+		}
+		if status := p.Filter(t.Context(), state, pod, node); status.IsSuccess() != fits {
+			t.Errorf("a Pod of %s CPUs where Pods of 6 go from a worker of 4: %v", wants, status)
+		}
+	}
+}
