@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
@@ -83,7 +86,13 @@ func (p *plugin) try(t *testing.T, pod *corev1.Pod) {
 // A Pod that was placed and deleted before its Machine was there must not keep the room from others, whether or not a Pod waited meanwhile.
 func TestPlugin_WakesAPodWhenOneGoesThatNeverGotItsMachine(t *testing.T) {
 	first, second := waitingPod("first", "3"), waitingPod("second", "3")
-	client := fake.NewClientset(first, second)
+	client, watching := fake.NewClientset(first, second), make(chan struct{})
+	begun := sync.OnceFunc(func() { close(watching) })
+	client.PrependWatchReactor("pods", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		defer begun()
+		w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+		return true, w, err
+	})
 	h := &handle{factory: informers.NewSharedInformerFactory(client, 0), activated: make(chan string, 10)}
 	m := newMarket(nil, nil)
 	made, err := m.plugin(t.Context(), nil, h)
@@ -94,6 +103,7 @@ func TestPlugin_WakesAPodWhenOneGoesThatNeverGotItsMachine(t *testing.T) {
 	h.factory.Start(t.Context().Done())
 	h.factory.WaitForCacheSync(t.Context().Done())
 	t.Cleanup(h.factory.Shutdown)
+	<-watching // of the fake, a watch that begins later than a change does not tell of it
 
 	o := offer("w", "fra", 3800, 4000)
 	m.take(gondola.Change{Worker: "w", Offer: &o})
