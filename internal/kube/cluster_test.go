@@ -78,6 +78,7 @@ func TestCluster(t *testing.T) {
 	t.Run("DeniesAnUnknownUser", c.stranger)
 	t.Run("HoldsANodeToItsOwnThings", c.nodeLimits)
 	t.Run("AnswersNamesOfServices", c.names)
+	t.Run("AnswersWhoHasAnAddressNow", c.reverseNames)
 	t.Run("GivesServicesAddressesOfBothFamilies", c.dualStack)
 	t.Run("RunsADeploymentAsMachines", func(t *testing.T) { c.deployment(t, platform) })
 	t.Run("TellsEveryRegionsRefusal", func(t *testing.T) { c.refusals(t, platform) })
@@ -165,6 +166,33 @@ func (r *running) names(t *testing.T) {
 		}
 		if got, err := resolver.LookupHost(t.Context(), "nothing.default.svc.cluster.local."); err == nil {
 			t.Errorf("a name of no service over %s = %v, want an error", network, got)
+		}
+	}
+}
+
+// reverseNames: an address that another Service has got is that one's at once.
+func (r *running) reverseNames(t *testing.T) {
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(address.String(), "53"))
+	}}
+	services := r.Client.CoreV1().Services("default")
+	for _, name := range []string{"first", "second"} {
+		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{ClusterIP: "10.43.0.77", Ports: []corev1.ServicePort{{Port: 80}}}}
+		eventually(t, 5*time.Second, func() string { // the address of one that is gone is free a moment later
+			if _, err := services.Create(t.Context(), s, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+				return err.Error()
+			}
+			return ""
+		})
+		want := name + ".default.svc.cluster.local."
+		eventually(t, 2*time.Second, func() string {
+			if got, err := resolver.LookupAddr(t.Context(), "10.43.0.77"); err != nil || len(got) != 1 || got[0] != want {
+				return fmt.Sprintf("10.43.0.77 is %v (%v), want %s", got, err, want)
+			}
+			return ""
+		})
+		if err := services.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

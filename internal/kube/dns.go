@@ -39,8 +39,8 @@ func corefile(cfg *Config, kubeconfig string) string {
 	if len(cfg.Upstream) > 0 {
 		fmt.Fprintf(&b, "\tforward . %s {\n\t\tmax_concurrent 1000\n\t}\n", strings.Join(cfg.Upstream, " "))
 	}
-	// Answers about the cluster are never cached: a new Service is there at once, a removed one gone at once.
-	fmt.Fprintf(&b, "\tcache 30 {\n\t\tdisable success %[1]s\n\t\tdisable denial %[1]s\n\t}\n\tloadbalance\n}\n", cfg.Domain)
+	// Answers about the cluster are never cached, nor those to whom an address belongs: a new Service is there at once, a removed one gone at once.
+	fmt.Fprintf(&b, "\tcache 30 {\n\t\tdisable success %[1]s in-addr.arpa ip6.arpa\n\t\tdisable denial %[1]s in-addr.arpa ip6.arpa\n\t}\n\tloadbalance\n}\n", cfg.Domain)
 	return b.String()
 }
 
