@@ -25,6 +25,7 @@ import (
 // How long the parts get to end in good order before they are left behind.
 const (
 	partsGrace     = 12 * time.Second
+	startGrace     = 3 * time.Second // for the API server to have started, before it is told to stop
 	apiServerGrace = 15 * time.Second
 )
 
@@ -96,12 +97,28 @@ func (c *Cluster) Run(ctx context.Context) error {
 	<-ctx.Done()
 	hush()
 	c.await(partsDone, partsGrace, "controllers, scheduler and provider")
+	c.awaitStart(apiCtx, apiDone)
 	stopAPI()
 	c.await(apiDone, apiServerGrace, "the API server")
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
 	}
 	return nil
+}
+
+// awaitStart waits until the API server has started, or has ended, but not for ever. One that is told to stop earlier takes that for fatal, and
+// writes so to stderr.
+func (c *Cluster) awaitStart(ctx context.Context, ended <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, startGrace)
+	defer cancel()
+	go func() {
+		defer cancel()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	}()
+	_ = c.answered(ctx, adminClient, "/readyz")
 }
 
 // start runs a part in the background. Its early end is everybody's: fail gets the reason.

@@ -63,6 +63,47 @@ func TestNew_RefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
+// A cluster that is told to stop while it starts stops, wherever it is.
+func TestCluster_StopsWhileItStarts(t *testing.T) {
+	kubetest.NeedNetNS(t)
+	dir := filepath.Join(t.TempDir(), "test")
+	for _, step := range []string{"datastore", "API server", "cluster DNS"} {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		cfg := config(t, dir)
+		cfg.Progress = func(reached string, _ time.Duration) {
+			if reached == step {
+				stop()
+			}
+		}
+		c, err := kube.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := c.Run(ctx); err != nil || ctx.Err() == nil {
+			t.Errorf("end of Run, which was stopped at %q = %v, want nil", step, err)
+		}
+		t.Logf("ended after %v, stopped at %q", time.Since(began), step)
+	}
+}
+
+func TestCluster_SaysWhatFailedWhileItStarted(t *testing.T) {
+	kubetest.NeedNetNS(t)
+	taken, err := net.Listen("tcp", net.JoinHostPort(address.String(), "53"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	c, err := kube.New(config(t, filepath.Join(t.TempDir(), "test")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "cluster DNS on "+address.String()+":53") {
+		t.Errorf("end of Run where the port of the DNS is taken = %v, want that", err)
+	}
+}
+
 // TestCluster runs one cluster over a platform of two regions for all that it shows.
 func TestCluster(t *testing.T) {
 	kubetest.NeedNetNS(t)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +28,8 @@ import (
 var etcdClientLogger *zap.Logger
 
 // bridgeLogs points the loggers at l until restore is called. After hush, what they say counts as debug: parts that are told to stop
-// complain of one another's end.
+// complain of one another's end. Nor do they end the process then, as an API server does that is told to stop before all of it has started: the
+// goroutine ends that has given up. That stays so until the next call, for those that were left behind.
 func bridgeLogs(l *slog.Logger) (hush, restore func()) {
 	var hushed atomic.Bool
 	l = slog.New(&hushable{l.Handler(), &hushed})
@@ -42,6 +45,13 @@ func bridgeLogs(l *slog.Logger) (hush, restore func()) {
 	klog.SetOutputBySeverity("WARNING", &lineLogger{log: l, level: slog.LevelWarn, clean: afterBracket})
 	klog.SetOutputBySeverity("ERROR", &lineLogger{log: l, level: slog.LevelError, clean: afterBracket})
 	klog.SetOutputBySeverity("FATAL", &lineLogger{log: l, level: slog.LevelError, clean: afterBracket})
+
+	klog.OsExit = func(code int) {
+		if hushed.Load() {
+			runtime.Goexit()
+		}
+		os.Exit(code)
+	}
 
 	logrus.SetOutput(io.Discard)
 	logrus.SetLevel(logrus.WarnLevel)
