@@ -64,7 +64,7 @@ func (c *Cluster) socket() string { return c.cfg.path("kine.sock") }
 
 // Run drives the cluster until ctx ends, then stops its parts first, the API server after them and the datastore last, within half a minute.
 // It returns nil after an orderly end, else the error of the part that gave up.
-func (c *Cluster) Run(ctx context.Context) error {
+func (c *Cluster) Run(caller context.Context) error {
 	began := time.Now()
 	milestone := func(step string) { c.cfg.Progress(step, time.Since(began)) }
 	parts, err := c.prepare()
@@ -82,7 +82,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer store.Close()
 	milestone("datastore")
 
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
 	go func() {
 		if err := <-store.Failed(); err != nil {
@@ -95,15 +95,24 @@ func (c *Cluster) Run(ctx context.Context) error {
 	partsDone := start(ctx, "control plane", func(ctx context.Context) error { return c.runParts(ctx, parts, milestone) }, cancel)
 
 	<-ctx.Done()
+	failed := failure(caller, ctx)
 	hush()
 	c.await(partsDone, partsGrace, "controllers, scheduler and provider")
 	c.awaitStart(apiCtx, apiDone)
 	stopAPI()
 	c.await(apiDone, apiServerGrace, "the API server")
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("cluster %s: %w", c.cfg.Name, err)
+	if failed != nil {
+		return fmt.Errorf("cluster %s: %w", c.cfg.Name, failed)
 	}
 	return nil
+}
+
+// failure returns why ctx, which is made of the caller's, has ended; nil if the caller's has.
+func failure(caller, ctx context.Context) error {
+	if caller.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 // awaitStart waits until the API server has started, or has ended, but not for ever. One that is told to stop earlier takes that for fatal, and
