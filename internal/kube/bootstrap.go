@@ -3,11 +3,13 @@ package kube
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -19,7 +21,41 @@ import (
 // dnsService is the name of the cluster's DNS Service, as everywhere.
 const dnsService = "kube-dns"
 
+// ours is the label of all that is made here.
 var ours = map[string]string{"app.kubernetes.io/managed-by": "gondola"}
+
+// andOurs adds it to labels.
+func andOurs(labels map[string]string) map[string]string {
+	maps.Copy(labels, ours)
+	return labels
+}
+
+// objects is what a client does with one kind of object.
+type objects[T any] interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (T, error)
+	Create(ctx context.Context, object T, opts metav1.CreateOptions) (T, error)
+	Update(ctx context.Context, object T, opts metav1.UpdateOptions) (T, error)
+}
+
+// put makes an object where there is none of its name. The one that is there is updated if correct, which makes it what it should be, says that it
+// was another; a nil correct leaves it as it is.
+func put[T metav1.Object](ctx context.Context, all objects[T], want T, correct func(have T) bool) error {
+	have, err := all.Get(ctx, want.GetName(), metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = all.Create(ctx, want, metav1.CreateOptions{})
+	case err == nil && correct != nil && correct(have):
+		_, err = all.Update(ctx, have, metav1.UpdateOptions{})
+	}
+	return err
+}
+
+// set makes have what is wanted, and says whether it was another.
+func set[V any](have *V, want V) bool {
+	other := !equality.Semantic.DeepEqual(*have, want)
+	*have = want
+	return other
+}
 
 // bootstrap makes the objects that the cluster's own parts need; doing it again corrects them.
 func bootstrap(ctx context.Context, client kubernetes.Interface, cfg *Config) error {
@@ -80,30 +116,19 @@ var providerRules = []rbacv1.PolicyRule{
 // ensureRole gives a user of ours exactly these rules, by a ClusterRole and binding of the user's name.
 func ensureRole(ctx context.Context, client kubernetes.Interface, user string, rules []rbacv1.PolicyRule) error {
 	meta := metav1.ObjectMeta{Name: user, Labels: ours}
-	roles, bindings := client.RbacV1().ClusterRoles(), client.RbacV1().ClusterRoleBindings()
-	role := &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}
-	if _, err := roles.Create(ctx, role, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
-		if _, err := roles.Update(ctx, role, metav1.UpdateOptions{}); err != nil {
-			return err
-		}
-	} else if err != nil {
+	err := put(ctx, client.RbacV1().ClusterRoles(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}, func(have *rbacv1.ClusterRole) bool {
+		return set(&have.Rules, rules)
+	})
+	if err != nil {
 		return err
 	}
-	_, err := bindings.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta,
+	return put(ctx, client.RbacV1().ClusterRoleBindings(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta,
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}}}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil // what a binding points at cannot change
-	}
-	return err
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}}}, nil) // what a binding points at cannot change
 }
 
 // ensureDNSService makes the Service that Pods ask names of. It has no selector: its endpoint is CoreDNS in this process.
 func ensureDNSService(ctx context.Context, client kubernetes.Interface, cfg *Config) error {
-	services := client.CoreV1().Services(metav1.NamespaceSystem)
-	if _, err := services.Get(ctx, dnsService, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-		return err // there, or not to be had; its address never changes
-	}
 	addresses := cfg.dnsAddresses()
 	policy := corev1.IPFamilyPolicySingleStack
 	families := []corev1.IPFamily{corev1.IPv4Protocol}
@@ -117,35 +142,37 @@ func ensureDNSService(ctx context.Context, client kubernetes.Interface, cfg *Con
 	port := func(name string, protocol corev1.Protocol) corev1.ServicePort {
 		return corev1.ServicePort{Name: name, Protocol: protocol, Port: 53, TargetPort: intstr.FromInt(cfg.DNSPort)}
 	}
-	_, err := services.Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: dnsService, Labels: map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS",
-			"kubernetes.io/cluster-service": "true", "app.kubernetes.io/managed-by": "gondola"}},
+	return put(ctx, client.CoreV1().Services(metav1.NamespaceSystem), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: dnsService, Labels: andOurs(map[string]string{"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS",
+			"kubernetes.io/cluster-service": "true"})},
 		Spec: corev1.ServiceSpec{ClusterIP: ips[0], ClusterIPs: ips, IPFamilies: families, IPFamilyPolicy: &policy,
 			Ports: []corev1.ServicePort{port("dns", corev1.ProtocolUDP), port("dns-tcp", corev1.ProtocolTCP)}},
-	}, metav1.CreateOptions{})
-	return err
+	}, nil) // its address never changes
 }
 
 // ensureDNSEndpoints points the DNS Service at an address of this host.
 func ensureDNSEndpoints(ctx context.Context, client kubernetes.Interface, address netip.Addr, number int32) error {
-	kind, name := discoveryv1.AddressTypeIPv4, dnsService+"-gondola"
+	return ensureEndpoint(ctx, client, dnsService, address, endpointPort("dns", corev1.ProtocolUDP, number), endpointPort("dns-tcp", corev1.ProtocolTCP, number))
+}
+
+// ensureEndpoint points a Service of kube-system, which has no selector, at an address of this host.
+func ensureEndpoint(ctx context.Context, client kubernetes.Interface, service string, address netip.Addr, ports ...discoveryv1.EndpointPort) error {
+	kind, name, ready := discoveryv1.AddressTypeIPv4, service+"-gondola", true
 	if address.Is6() {
-		kind, name = discoveryv1.AddressTypeIPv6, dnsService+"-gondola-v6"
+		kind, name = discoveryv1.AddressTypeIPv6, name+"-v6"
 	}
-	ready := true
-	port := func(name string, protocol corev1.Protocol) discoveryv1.EndpointPort {
-		return discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: &number}
-	}
-	slices := client.DiscoveryV1().EndpointSlices(metav1.NamespaceSystem)
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: dnsService, discoveryv1.LabelManagedBy: "gondola"}},
+	want := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service, discoveryv1.LabelManagedBy: "gondola"}},
 		AddressType: kind,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
-		Ports:       []discoveryv1.EndpointPort{port("dns", corev1.ProtocolUDP), port("dns-tcp", corev1.ProtocolTCP)},
+		Ports:       ports,
 	}
-	_, err := slices.Create(ctx, slice, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
-	}
-	return err
+	return put(ctx, client.DiscoveryV1().EndpointSlices(metav1.NamespaceSystem), want, func(have *discoveryv1.EndpointSlice) bool {
+		elsewhere, otherwise := set(&have.Endpoints, want.Endpoints), set(&have.Ports, want.Ports)
+		return elsewhere || otherwise
+	})
+}
+
+func endpointPort(name string, protocol corev1.Protocol, number int32) discoveryv1.EndpointPort {
+	return discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: &number}
 }

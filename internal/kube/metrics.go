@@ -14,13 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	certutil "k8s.io/client-go/util/cert"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
@@ -28,7 +26,8 @@ import (
 )
 
 // The aggregated API metrics.k8s.io is served in this process, on the API server's address, and registered as any other would be: an
-// APIService whose Service leads to it. Where a user has installed another metrics server, which takes the APIService over, that one stays.
+// APIService whose Service leads to it. Where a user has installed another metrics server, which takes the APIService over, that one stays; when
+// it is removed ours is back within a minute.
 const (
 	metricsService = "gondola-metrics"
 	metricsPort    = 4443
@@ -68,9 +67,17 @@ func (c *Cluster) serveMetrics(ctx context.Context, handler http.Handler, listen
 	return nil
 }
 
-// runMetrics serves the metrics API and registers it.
+// runMetrics serves the metrics API and keeps it registered.
 func (c *Cluster) runMetrics(ctx context.Context, handler http.Handler) error {
 	authority, err := os.ReadFile(c.pki.file("ca.crt"))
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(c.rest(adminClient))
+	if err != nil {
+		return err
+	}
+	registry, err := aggregator.NewForConfig(c.rest(adminClient))
 	if err != nil {
 		return err
 	}
@@ -78,16 +85,27 @@ func (c *Cluster) runMetrics(ctx context.Context, handler http.Handler) error {
 	listening := make(chan struct{})
 	g.Go(func() error { return c.serveMetrics(ctx, handler, listening) })
 	g.Go(func() error {
-		if !received(ctx, listening) {
-			return nil
+		if received(ctx, listening) {
+			keepMetrics(ctx, client, registry, c.cfg.Address, authority)
 		}
-		err := retry(ctx, 100*time.Millisecond, func(ctx context.Context) error { return registerMetrics(ctx, c.rest(adminClient), &c.cfg, authority) })
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return nil
 	})
 	return g.Wait()
+}
+
+// keepMetrics registers the metrics API until ctx ends, once a minute: a metrics server that somebody installs and removes again takes with it what
+// is ours.
+func keepMetrics(ctx context.Context, client kubernetes.Interface, registry aggregator.Interface, address netip.Addr, authority []byte) {
+	again := time.NewTicker(time.Minute)
+	defer again.Stop()
+	for {
+		_ = retry(ctx, 100*time.Millisecond, func(ctx context.Context) error { return registerMetrics(ctx, client, registry, address, authority) })
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // onlyFrontProxy lets only the API server's aggregator through, which has authorized what it passes on.
@@ -101,72 +119,48 @@ func onlyFrontProxy(next http.Handler) http.Handler {
 	})
 }
 
-// registerMetrics makes the Service, its endpoint, the role of readers and the APIService; doing it again corrects them.
-func registerMetrics(ctx context.Context, config *rest.Config, cfg *Config, authority []byte) error {
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
+// registerMetrics makes the Service, its endpoint, the role of readers and the APIService; doing it again corrects them. Where the APIService is
+// somebody else's it leaves all as it is.
+func registerMetrics(ctx context.Context, client kubernetes.Interface, registry aggregator.Interface, address netip.Addr, authority []byte) error {
+	port := int32(443)
+	want := &apiregistrationv1.APIService{ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io", Labels: ours},
+		Spec: apiregistrationv1.APIServiceSpec{Group: "metrics.k8s.io", Version: "v1beta1", GroupPriorityMinimum: 100, VersionPriority: 100, CABundle: authority,
+			Service: &apiregistrationv1.ServiceReference{Namespace: metav1.NamespaceSystem, Name: metricsService, Port: &port}}}
+	services := registry.ApiregistrationV1().APIServices()
+	switch have, err := services.Get(ctx, want.Name, metav1.GetOptions{}); {
+	case apierrors.IsNotFound(err):
+	case err != nil:
 		return err
+	case have.Spec.Service == nil || have.Spec.Service.Name != metricsService || have.Spec.Service.Namespace != metav1.NamespaceSystem:
+		return nil
 	}
-	registry, err := aggregator.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	if err := ensureMetricsService(ctx, client, cfg); err != nil {
+	if err := ensureMetricsService(ctx, client, address); err != nil {
 		return fmt.Errorf("service %s: %w", metricsService, err)
 	}
 	if err := ensureMetricsReader(ctx, client); err != nil {
 		return fmt.Errorf("role %s: %w", metricsReader, err)
 	}
-	port := int32(443)
-	want := apiregistrationv1.APIServiceSpec{Group: "metrics.k8s.io", Version: "v1beta1", GroupPriorityMinimum: 100, VersionPriority: 100, CABundle: authority,
-		Service: &apiregistrationv1.ServiceReference{Namespace: metav1.NamespaceSystem, Name: metricsService, Port: &port}}
-	services := registry.ApiregistrationV1().APIServices()
-	have, err := services.Get(ctx, "v1beta1.metrics.k8s.io", metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = services.Create(ctx, &apiregistrationv1.APIService{ObjectMeta: metav1.ObjectMeta{Name: "v1beta1.metrics.k8s.io", Labels: ours}, Spec: want}, metav1.CreateOptions{})
-		return err
-	}
+	return put(ctx, services, want, func(have *apiregistrationv1.APIService) bool { return set(&have.Spec, want.Spec) })
+}
+
+func ensureMetricsService(ctx context.Context, client kubernetes.Interface, address netip.Addr) error {
+	err := put(ctx, client.CoreV1().Services(metav1.NamespaceSystem), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: metricsService, Labels: andOurs(map[string]string{"k8s-app": metricsService})},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(metricsPort)}}},
+	}, nil)
 	if err != nil {
 		return err
 	}
-	if s := have.Spec.Service; s == nil || s.Name != metricsService || s.Namespace != metav1.NamespaceSystem {
-		return nil // somebody else's
-	}
-	have.Spec = want
-	_, err = services.Update(ctx, have, metav1.UpdateOptions{})
-	return err
-}
-
-func ensureMetricsService(ctx context.Context, client kubernetes.Interface, cfg *Config) error {
-	_, err := client.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: metricsService, Labels: map[string]string{"k8s-app": metricsService, "app.kubernetes.io/managed-by": "gondola"}},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(metricsPort)}}},
-	}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	ready, name, number, protocol := true, "https", int32(metricsPort), corev1.ProtocolTCP
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: metricsService + "-gondola", Labels: map[string]string{discoveryv1.LabelServiceName: metricsService, discoveryv1.LabelManagedBy: "gondola"}},
-		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{cfg.Address.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
-		Ports:       []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &number}},
-	}
-	slices := client.DiscoveryV1().EndpointSlices(metav1.NamespaceSystem)
-	if _, err = slices.Create(ctx, slice, metav1.CreateOptions{}); apierrors.IsAlreadyExists(err) {
-		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
-	}
-	return err
+	return ensureEndpoint(ctx, client, metricsService, address, endpointPort("https", corev1.ProtocolTCP, metricsPort))
 }
 
 // ensureMetricsReader lets those read metrics who may view, edit or administer.
 func ensureMetricsReader(ctx context.Context, client kubernetes.Interface) error {
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: metricsReader, Labels: map[string]string{"app.kubernetes.io/managed-by": "gondola",
-		"rbac.authorization.k8s.io/aggregate-to-admin": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "true", "rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+	want := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: metricsReader, Labels: andOurs(map[string]string{
+		"rbac.authorization.k8s.io/aggregate-to-admin": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "true", "rbac.authorization.k8s.io/aggregate-to-view": "true"})},
 		Rules: []rbacv1.PolicyRule{rule("metrics.k8s.io", read, "pods", "nodes")}}
-	_, err := client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = client.RbacV1().ClusterRoles().Update(ctx, role, metav1.UpdateOptions{})
-	}
-	return err
+	return put(ctx, client.RbacV1().ClusterRoles(), want, func(have *rbacv1.ClusterRole) bool {
+		others, otherwise := set(&have.Labels, want.Labels), set(&have.Rules, want.Rules)
+		return others || otherwise
+	})
 }
