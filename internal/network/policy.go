@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -75,7 +76,8 @@ func (n *Network) SetPolicies(ctx context.Context, network, owner string, set go
 			delete(p.sets, key)
 			delete(p.compiled, key)
 		}
-		return fmt.Errorf("policies of network %s: %w", network, err)
+		// What cannot be carried out would otherwise be tried again by every later process.
+		return fmt.Errorf("policies of network %s: %w", network, errors.Join(err, n.writePolicyFile()))
 	}
 	return nil
 }

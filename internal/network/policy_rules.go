@@ -251,12 +251,8 @@ func (n *Network) among(c *nftables.Conn, f family, ranges []policy.Range) ([]ex
 			elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}
 	}
-	const first = 300 // the rest goes in pieces that fit a netlink attribute of 64 KiB
-	s := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, Interval: true, KeyType: f.addr}
-	if err := c.AddSet(s, elements[:min(first, len(elements))]); err != nil {
-		return nil, err
-	}
-	if err := inPieces(elements[min(first, len(elements)):], func(e []nftables.SetElement) error { return n.addAnonymous(c, s, e) }); err != nil {
+	s := &nftables.Set{Table: n.table, Interval: true, KeyType: f.addr}
+	if err := addAnonymous(c, s, elements); err != nil {
 		return nil, err
 	}
 	return []expr.Any{&expr.Lookup{SourceRegister: reg(0), SetName: s.Name, SetID: s.ID}}, nil

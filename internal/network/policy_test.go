@@ -181,6 +181,59 @@ func TestPolicies_RangesHaveExceptions(t *testing.T) {
 	b.refused(t, "tcp", at(a.v6(), 80))
 }
 
+func TestPolicies_HaveAsManyRangesAsTheyLike(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b, c := described(t, n, 1, "a"), described(t, n, 2, "b"), described(t, n, 3, "c")
+	var peers []gondola.PolicyPeer
+	add := func(addr netip.Addr) {
+		r := netip.PrefixFrom(addr, addr.BitLen())
+		peers = append(peers, gondola.PolicyPeer{Range: &r})
+	}
+	for i := range 700 { // none beside another, and all before those of Machines
+		v6 := network.SixPN().Addr().As16()
+		v6[13], v6[15] = byte(i/100), byte(2*(i%100))
+		add(netip.AddrFrom4([4]byte{10, 0, byte(i / 100), byte(2 * (i % 100))}))
+		add(netip.AddrFrom16(v6))
+	}
+	for _, addr := range b.Addresses {
+		add(addr)
+	}
+	setPolicies(t, n, gondola.PolicySet{Policies: []gondola.Policy{{Name: "many", Selector: selects("a"), Ingress: allow(gondola.PolicyRule{Peers: peers})}}})
+	b.all(t, a, 80, true)
+	c.all(t, a, 80, false)
+	n = open(t)
+	check(t, n.Describe(t.Context(), subject(a.ID, "a")))
+	b.all(t, a, 80, true)
+	c.all(t, a, 80, false)
+}
+
+func TestPolicies_ThatCannotBeCarriedOutAreForgotten(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	a, b := described(t, n, 1, "a"), described(t, n, 2, "b")
+	deny := func(app string) gondola.PolicySet {
+		return gondola.PolicySet{Policies: []gondola.Policy{{Name: "deny", Selector: selects(app), Ingress: allow()}}}
+	}
+	setPolicies(t, n, deny("b"))
+	dropTable(t)
+	if err := n.SetPolicies(t.Context(), "blue", "test", deny("a")); err == nil {
+		t.Fatal("policies are set in a table that is not there")
+	}
+	n = open(t)
+	for _, g := range []*guest{a, b} {
+		check(t, n.Describe(t.Context(), subject(g.ID, map[*guest]string{a: "a", b: "b"}[g])))
+		_, err := n.Attach(t.Context(), g.Machine, false)
+		check(t, err)
+	}
+	b.all(t, a, 80, true)
+	a.all(t, b, 80, false) // those of before
+}
+
 func TestPolicies_FollowMetadataAndEndOpenConnections(t *testing.T) {
 	if !onHost(t) {
 		return

@@ -342,8 +342,8 @@ func (n *Network) notFrom(c *nftables.Conn, t target) ([]expr.Any, error) {
 	if len(t.sources) == 0 {
 		return nil, nil
 	}
-	s := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, Interval: true, KeyType: t.family.addr}
-	if err := c.AddSet(s, intervals(t.sources)); err != nil {
+	s := &nftables.Set{Table: n.table, Interval: true, KeyType: t.family.addr}
+	if err := addAnonymous(c, s, intervals(t.sources)); err != nil {
 		return nil, err
 	}
 	return []expr.Any{saddr(0, t.family), &expr.Lookup{SourceRegister: reg(0), SetName: s.Name, SetID: s.ID, Invert: true}}, nil
@@ -380,28 +380,17 @@ func (n *Network) anyBackend(c *nftables.Conn, t target) ([]expr.Any, error) {
 		return []expr.Any{&expr.Immediate{Register: reg(backendAt), Data: b.Addr().AsSlice()},
 			&expr.Immediate{Register: reg(backendAt + t.family.words), Data: binary.BigEndian.AppendUint16(nil, b.Port())}}, nil
 	}
-	m := &nftables.Set{Table: n.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger,
+	m := &nftables.Set{Table: n.table, IsMap: true, KeyType: nftables.TypeInteger,
 		DataType: nftables.MustConcatSetType(nftables.TypeMark, t.family.addr, nftables.TypeInetService)}
 	elements := make([]nftables.SetElement, len(t.backends))
 	for i, b := range t.backends {
 		elements[i] = nftables.SetElement{Key: native32(uint32(i)), Val: append(make([]byte, 4), backendData(b)...)}
 	}
-	const first = 300 // the rest goes in pieces that fit a netlink attribute of 64 KiB
-	if err := c.AddSet(m, elements[:min(first, len(elements))]); err != nil {
-		return nil, err
-	}
-	if err := inPieces(elements[min(first, len(elements)):], func(e []nftables.SetElement) error { return n.addAnonymous(c, m, e) }); err != nil {
+	if err := addAnonymous(c, m, elements); err != nil {
 		return nil, err
 	}
 	random := &expr.Numgen{Register: reg(backendAt - 1), Modulus: uint32(len(t.backends)), Type: unix.NFT_NG_RANDOM}
 	return []expr.Any{random, lookup(m, backendAt-1, backendAt-1)}, nil
-}
-
-// addAnonymous adds to an anonymous set of the same transaction, which the library allows only for named ones.
-func (n *Network) addAnonymous(c *nftables.Conn, s *nftables.Set, e []nftables.SetElement) error {
-	named := *s
-	named.Anonymous = false
-	return c.SetAddElements(&named, e)
 }
 
 func (n *Network) writeAddresses(c *nftables.Conn, d serviceDiff) error {

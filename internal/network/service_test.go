@@ -86,6 +86,34 @@ func TestServices_BalanceOverBackendsWithDifferentPorts(t *testing.T) {
 	}
 }
 
+func TestServices_HaveAsManyBackendsAsTheyLike(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	s := withServices(t)
+	const first, count, answering = 20000, 700, 100
+	var backends []netip.AddrPort
+	for i := range uint16(count) {
+		backends = append(backends, ports(s.b, first+i)...)
+		if i >= count-answering { // the last of them, which no first piece has
+			s.b.serve(t, "b", s.b.v4(), first+i)
+			s.b.serve(t, "b", s.b.v6(), first+i)
+		}
+	}
+	s.set(t, 60, backends...)
+	s.set(t, 0, backends...)
+	for _, vip := range s.vips() {
+		const tries = 300 // to hit none of a seventh: 10^-20
+		for i := range tries {
+			if name, _, err := s.a.ask("tcp", at(vip, 80)); err == nil && name == "b" {
+				break
+			} else if i == tries-1 {
+				t.Errorf("none of the last %d of %d backends of %s answers: %v", answering, count, vip, err)
+			}
+		}
+	}
+}
+
 func TestServices_SourceIsTheClient(t *testing.T) {
 	if !onHost(t) {
 		return

@@ -446,6 +446,19 @@ func deleteElements(c *nftables.Conn, s *nftables.Set, elements []nftables.SetEl
 	return inPieces(elements, func(e []nftables.SetElement) error { return c.SetDeleteElements(s, e) })
 }
 
+// addAnonymous makes a set without a name, of any size, for a rule that follows in the same transaction. The library writes the number of elements
+// that it makes a set with as the most that it ever takes, and adds more only to sets with names: so it is told all there will be (its last word
+// counts), and that there is a name.
+func addAnonymous(c *nftables.Conn, s *nftables.Set, elements []nftables.SetElement) error {
+	s.Anonymous, s.Constant, s.Size = true, true, uint32(len(elements))
+	if err := c.AddSet(s, nil); err != nil {
+		return err
+	}
+	named := *s
+	named.Anonymous = false
+	return addElements(c, &named, elements)
+}
+
 func inPieces(elements []nftables.SetElement, do func([]nftables.SetElement) error) error {
 	const piece = 300
 	for len(elements) > 0 {

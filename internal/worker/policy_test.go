@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 
@@ -59,4 +60,22 @@ func TestPolicies_KnowAMachineBeforeItHasANetworkAndAsItChanges(t *testing.T) {
 	if len(host.early) > 0 {
 		t.Errorf("machines %v had a network before policies knew them", host.early)
 	}
+}
+
+// overruled is a Host that cannot carry out the policies of any Machine.
+type overruled struct{ worker.Host }
+
+func (overruled) Describe(context.Context, gondola.PolicySubject) error {
+	return errors.New("the kernel does not take these rules")
+}
+
+func TestPolicies_ThatCannotBeCarriedOutKeepNoWorkerDown(t *testing.T) {
+	r := newRig(t, gondola.Resources{CPUMillis: 2000, MemoryBytes: 4 << 30})
+	w, stop := r.run()
+	m := r.create(w, gondola.CreateRequest{Config: longRunning()})
+	r.await(w, m.ID, gondola.Started)
+	stop()
+	r.host = overruled{r.fake}
+	w, _ = r.run()
+	r.await(w, m.ID, gondola.Started)
 }

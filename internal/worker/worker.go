@@ -180,8 +180,9 @@ func (w *Worker) load(ctx context.Context) error {
 		w.ledger.restore(row.ID, row.Number, row.Allocated)
 		w.disks.hold(row.ID, m.rec.volumes())
 		m.show()
+		// Policies that cannot be carried out leave the Machine as isolated as it is until they are set anew; they must not keep all Machines down.
 		if err := w.cfg.Host.Describe(ctx, m.subject()); err != nil {
-			return err
+			m.log.Error("policies of the machine cannot be carried out", "err", err)
 		}
 	}
 	return nil
