@@ -230,8 +230,8 @@ func (p *platform) close() error {
 	return errors.Join(errs...)
 }
 
-// startNetwork puts this host's own addresses in place.
-func (p *platform) startNetwork(ctx context.Context, _ *group) error {
+// startNetwork puts this host's own addresses in place and looks after the firewall.
+func (p *platform) startNetwork(ctx context.Context, g *group) error {
 	cfg, err := p.networkConfig()
 	if err != nil {
 		return err
@@ -262,7 +262,11 @@ func (p *platform) startNetwork(ctx context.Context, _ *group) error {
 	for _, node := range nodes {
 		gateways = append(gateways, network.Gateway{Network: p.Config.Cluster, Name: node.Gateway, Addresses: node.Addresses, Taken: []uint16{kubeletPort}})
 	}
-	return p.network.EnsureGateways(ctx, gateways)
+	if err := p.network.EnsureGateways(ctx, gateways); err != nil {
+		return err
+	}
+	g.start(p.network)
+	return nil
 }
 
 func (p *platform) networkConfig() (network.Config, error) {

@@ -30,6 +30,7 @@ import (
 // Network is what a Host needs of internal/network.
 type Network interface {
 	Attach(ctx context.Context, m network.Machine, fresh bool) (network.Attached, error)
+	Keep(ctx context.Context, m network.Machine) error
 	Detach(ctx context.Context, id gondola.MachineID) error
 	Attached() ([]gondola.MachineID, error)
 	SetServices(ctx context.Context, network string, services []gondola.VirtualService) error
@@ -219,10 +220,7 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 	if err != nil {
 		return worker.Prepared{}, err
 	}
-	a, err := w.network.Attach(ctx, network.Machine{
-		ID: m.ID, Worker: w.number, Number: m.Number, Network: m.Network, NetworkID: m.NetworkID,
-		Gateway: m.Gateway, HostNetwork: m.HostNetwork, Ports: m.Ports,
-	}, fresh)
+	a, err := w.network.Attach(ctx, w.wired(m), fresh)
 	if err != nil {
 		return worker.Prepared{}, err
 	}
@@ -237,6 +235,20 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 		NetNS: a.NetNS, Addresses: a.Addresses, Paths: paths, Hosts: hosts,
 		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID), API: p.api(),
 	}, nil
+}
+
+// wired is a Machine as the network knows it.
+func (w *WorkerHost) wired(m worker.HostMachine) network.Machine {
+	return network.Machine{ID: m.ID, Worker: w.number, Number: m.Number, Network: m.Network, NetworkID: m.NetworkID,
+		Gateway: m.Gateway, HostNetwork: m.HostNetwork, Ports: m.Ports}
+}
+
+// Keep implements worker.Host.
+func (w *WorkerHost) Keep(ctx context.Context, m worker.HostMachine) error {
+	if err := checkID(m.ID); err != nil {
+		return err
+	}
+	return w.network.Keep(ctx, w.wired(m))
 }
 
 // Release implements worker.Host. It goes on after an error, so that one thing that cannot be undone keeps no other.

@@ -47,6 +47,8 @@ func (w *wires) Attach(_ context.Context, m network.Machine, fresh bool) (networ
 	return network.Attached{NetNS: "/run/netns/x-" + string(m.ID), Addresses: []netip.Addr{netip.MustParseAddr("10.64.16.1")}}, nil
 }
 
+func (w *wires) Keep(context.Context, network.Machine) error { return nil }
+
 func (w *wires) Detach(_ context.Context, id gondola.MachineID) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -100,6 +100,35 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 	return a, nil
 }
 
+// Keep is for a Machine whose sandbox runs: it puts back what the table has lost of it, as after somebody removed the table, and its ports. Namespace
+// and link are never touched; where they are not as Attach made them the error is an ErrPrecondition.
+func (n *Network) Keep(ctx context.Context, m Machine) error {
+	if m.HostNetwork {
+		return nil // EnsureGateways has kept it
+	}
+	v4, v6, err := n.plan.Machine(m.Worker, m.Number, m.NetworkID)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer n.attaching.lock(m.ID)()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", m.ID, err)
+	}
+	defer h.Close()
+	index, ok := n.routed(h, m.ID, v4, v6)
+	if !ok {
+		return gondola.Errorf(gondola.ErrPrecondition, "link %s of machine %s, or a route to it, is gone: restart the machine to get another", n.linkName(m.ID), m.ID)
+	}
+	if err := errors.Join(n.admit(index, member{id: m.ID, network: networkKeyOf(m.Network), v4: v4, v6: v6}), n.openPorts(m, v4, v6)); err != nil {
+		return fmt.Errorf("keep %s: %w", m.ID, err)
+	}
+	return nil
+}
+
 // Detach takes a Machine's network away; one that has none is fine.
 func (n *Network) Detach(ctx context.Context, id gondola.MachineID) error {
 	if err := ctx.Err(); err != nil {

@@ -3,6 +3,7 @@ package network_test
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -93,6 +94,64 @@ func TestAttach_FreshKeepsAddressesAndKeptKeepsTheNamespace(t *testing.T) {
 	}
 	b.serve(t, "after", b.v4(), 80)
 	a.reaches(t, "tcp", at(b.v4(), 80), "after")
+}
+
+func TestKeep_MendsWhatTheTableLostOfMachinesThatRun(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	node := network.Gateway{Network: "blue", Name: "fra", Addresses: addrs("10.127.240.65", "fdaa:ffff::1:2")}
+	check(t, n.EnsureGateways(t.Context(), []network.Gateway{node}))
+	a, b, red := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7), attach(t, n, 3, "red", 8)
+	b.Gateway, b.Ports = "fra", []gondola.HostPort{{Port: 80, HostPort: 8000}}
+	check(t, n.Keep(t.Context(), b.Machine)) // opens its ports
+	for _, addr := range b.Addresses {
+		b.serve(t, "b", addr, 80)
+	}
+	reached := func() {
+		t.Helper()
+		for i, addr := range b.Addresses {
+			for _, proto := range []string{"tcp", "udp"} {
+				a.reaches(t, proto, at(addr, 80), "b")
+				a.reaches(t, proto, at(node.Addresses[i], 8000), "b")
+				red.refused(t, proto, at(addr, 80))
+			}
+		}
+	}
+	reached()
+	dropTable(t)
+	n = open(t)
+	check(t, n.EnsureGateways(t.Context(), []network.Gateway{node}))
+	for _, g := range []*guest{a, b, red} {
+		check(t, n.Keep(t.Context(), g.Machine))
+	}
+	reached()
+	check(t, n.Detach(t.Context(), a.ID))
+	if err := n.Keep(t.Context(), a.Machine); !errors.Is(err, gondola.ErrPrecondition) {
+		t.Errorf("Keep of a Machine without a network = %v, want ErrPrecondition", err)
+	}
+	if ids, err := n.Attached(); err != nil || len(ids) != 2 {
+		t.Errorf("%v are attached (%v), want b and red: Keep makes nothing", ids, err)
+	}
+}
+
+func TestRun_TellsThatSomebodyRemovedTheTable(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(t.Context()) }()
+	dropTable(t)
+	select {
+	case err := <-ended:
+		if !errors.Is(err, gondola.ErrPrecondition) || !strings.Contains(err.Error(), "gondola-test1234") || !strings.Contains(err.Error(), "gondola up") {
+			t.Errorf("Run = %v, want the table and the way out named", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody has noticed")
+	}
 }
 
 func TestAttach_ManyAtOnceAreFast(t *testing.T) {

@@ -32,6 +32,9 @@ type Host interface {
 	// Prepare makes what a Machine needs beside its images: directories, tmpfs, network namespace with its addresses. With fresh the network is made anew (after a sandbox, which strips it);
 	// otherwise what is there is kept.
 	Prepare(ctx context.Context, m HostMachine, fresh bool) (Prepared, error)
+	// Keep puts back what the host's firewall has lost of a Machine whose sandbox runs, because somebody emptied it. Nothing else of Prepare is
+	// done, and nothing that is there is made anew.
+	Keep(ctx context.Context, m HostMachine) error
 	// Release undoes Prepare: network, mounts and, with disk, the Machine's directory.
 	Release(ctx context.Context, id gondola.MachineID, disk bool) error
 	// Leftovers lists the Machines of this worker for which something is on the host, for the collection of what a crash left.

@@ -172,6 +172,7 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 		failpoint.Hit("worker.adopt.found")
 		var conn *connection
 		if conn, err = connect(ctx, base, api, answerTime); err == nil {
+			l.keep(ctx)
 			return conn, nil
 		}
 	}
@@ -183,6 +184,7 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 		return nil, err
 	}
 	if alive {
+		l.keep(ctx)
 		return l.replacePilot(ctx, base)
 	}
 	st, err := pilot.ReadStatus(spec.Dir)
@@ -195,6 +197,13 @@ func (l *launcher) find(ctx, base context.Context) (*connection, error) {
 	}
 	l.dead = true
 	return nil, pilot.ErrGone
+}
+
+// keep sees to the network of a sandbox that runs. One that it cannot mend is no reason to leave the Machine alone.
+func (l *launcher) keep(ctx context.Context) {
+	if err := l.w.cfg.Host.Keep(ctx, hostMachine(l.rec)); err != nil && ctx.Err() == nil {
+		l.m.log.Error("the network of the machine may not work", "err", err)
+	}
 }
 
 // replacePilot starts another pilot for a sandbox that runs without.

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -110,6 +111,50 @@ func TestSandboxThatRuns_KeepsItsNetworkWhateverBecomesOfItsPilots(t *testing.T)
 			}
 			r.fake.FailOn(nil)
 		})
+	}
+}
+
+// keeping is a Host that notes of which Machines it is to keep the network.
+type keeping struct {
+	worker.Host
+	kept chan worker.HostMachine
+}
+
+func (k keeping) Keep(ctx context.Context, m worker.HostMachine) error {
+	k.kept <- m
+	return errors.New("not quite") // which changes nothing
+}
+
+// TestSandboxThatRuns_HasItsNetworkKeptWhenItIsFoundAgain: somebody may have emptied the host's firewall meanwhile.
+func TestSandboxThatRuns_HasItsNetworkKeptWhenItIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, gondola.Resources{})
+	host := keeping{r.fake, make(chan worker.HostMachine, 10)}
+	r.host = host
+	w, stop := r.run()
+	m := r.create(w, gondola.CreateRequest{Config: longRunning()})
+	m = r.await(w, m.ID, gondola.Started)
+	kept := func(when string) {
+		t.Helper()
+		select {
+		case k := <-host.kept:
+			if k.ID != m.ID || k.Number == 0 || k.Network == "" {
+				t.Errorf("%s: kept %+v, want machine %s with its number and network", when, k, m.ID)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: nobody keeps its network", when)
+		}
+	}
+	stop()
+	w, _ = r.run()
+	kept("the daemon begins again")
+	if err := r.driver.KillPilot(m.ID); err != nil {
+		t.Fatal(err)
+	}
+	kept("its pilot is replaced")
+	r.answers(w, m.Ref())
+	if now, err := w.Get(t.Context(), m.Ref()); err != nil || now.Gondola.SandboxID != m.Gondola.SandboxID {
+		t.Errorf("machine is in sandbox %s (%v), want %s", now.Gondola.SandboxID, err, m.Gondola.SandboxID)
 	}
 }
 

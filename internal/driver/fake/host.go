@@ -66,7 +66,7 @@ func NewHost(cfg HostConfig) *Host {
 	return h
 }
 
-// FailOn makes every later step ("EnsureImage", "Prepare", "Release", or a method of worker.VolumeHost) fail with what f returns; a nil f ends that. id is empty for images and a Volume's where it is about one.
+// FailOn makes every later step ("EnsureImage", "Prepare", "Keep", "Release", or a method of worker.VolumeHost) fail with what f returns; a nil f ends that. id is empty for images and a Volume's where it is about one.
 func (h *Host) FailOn(f func(step string, id gondola.MachineID) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -253,6 +253,11 @@ func (h *Host) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (w
 		p.Paths[path.Volume] = filepath.Join(h.cfg.Dir, "gateways", m.Network, m.Gateway, path.Path)
 	}
 	return p, nil
+}
+
+// Keep implements worker.Host.
+func (h *Host) Keep(ctx context.Context, m worker.HostMachine) error {
+	return h.failed(ctx, "Keep", m.ID)
 }
 
 // addresses are those of a Machine: worker n owns the n-th /20 of 10.64.0.0/10.
