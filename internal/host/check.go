@@ -104,6 +104,14 @@ func checkIPv6() Check {
 	c := Check{Name: "IPv6", OK: true, Required: true, Detail: "there"}
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		c.OK, c.Detail, c.Remedy = false, "this kernel has no IPv6, which Machines address each other with", "boot without ipv6.disable=1"
+		return c
+	}
+	const lo = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
+	if off, err := os.ReadFile(lo); err == nil && strings.TrimSpace(string(off)) == "1" {
+		c.Detail = "switched off by sysctl (disable_ipv6); gondola up switches it on for lo and Machines' links alone"
+		if unix.Access(lo, unix.W_OK) != nil {
+			c.OK, c.Detail, c.Remedy = false, lo+" is 1 and cannot be written", "set it to 0 on the host: sysctl -w net.ipv6.conf.lo.disable_ipv6=0"
+		}
 	}
 	return c
 }

@@ -162,6 +162,9 @@ func (n *Network) ensureGateway() error {
 			return fmt.Errorf("switch forwarding on: %w", err)
 		}
 	}
+	if err := n.setSysctl("net/ipv6/conf/lo/disable_ipv6", "0"); err != nil { // a host may have it off on all links; others stay as they are
+		return fmt.Errorf("switch IPv6 on for lo: %w", err)
+	}
 	for _, a := range []netip.Addr{n.gateway4, n.gateway6} {
 		if err := n.ensureAddress(a); err != nil {
 			return err

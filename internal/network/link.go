@@ -334,6 +334,9 @@ func (n *Network) setUpHostSide(h *netlink.Handle, l netlink.Link, mac net.Hardw
 	if err := h.LinkSetIP6AddrGenMode(l, none); err != nil {
 		return err
 	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+l.Attrs().Name+"/disable_ipv6", []byte("0"), 0); err != nil { // a host may have it off by default
+		return err
+	}
 	if err := h.LinkSetUp(l); err != nil {
 		return err
 	}

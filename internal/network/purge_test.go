@@ -48,7 +48,7 @@ func inventory(t *testing.T) (lines []string) {
 	for _, e := range entries {
 		add("netns %s", e.Name())
 	}
-	for _, s := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding", "ipv4/conf/all/accept_redirects"} {
+	for _, s := range []string{"ipv6/conf/lo/disable_ipv6", "ipv6/conf/all/disable_ipv6", "ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/lo/forwarding", "ipv4/conf/all/accept_redirects"} {
 		b, err := os.ReadFile("/proc/sys/net/" + s)
 		check(t, err)
 		add("sysctl %s %s", s, strings.TrimSpace(string(b)))
@@ -77,6 +77,29 @@ func TestPurge_LeavesTheHostAsItWas(t *testing.T) {
 	}
 	if _, err := os.Stat("/tmp/network.json"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the state file is still there: %v", err)
+	}
+}
+
+func TestOpen_WorksWhereIPv6IsSwitchedOff(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	for _, links := range []string{"all", "default"} {
+		check(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+links+"/disable_ipv6", []byte("1"), 0))
+	}
+	before := inventory(t)
+	s := withNodes(t)
+	s.set(t, 0, ports(s.b, 8080)...)
+	for _, proto := range []string{"tcp", "udp"} {
+		s.a.reaches(t, proto, at(s.b.v6(), 8080), "b")
+		s.a.reaches(t, proto, at(s.vip6, 80), "b")
+		s.red.refused(t, proto, at(s.b.v6(), 8080))
+	}
+	var host *guest
+	host.reaches(t, "tcp", at(s.b.v6(), 8080), "b")
+	check(t, s.Purge(t.Context()))
+	if after := inventory(t); !slices.Equal(before, after) {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
 }
 
