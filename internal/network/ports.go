@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"gondola"
@@ -108,12 +109,13 @@ func (n *Network) setPortsLocked(id gondola.MachineID, outside map[vipKey]target
 	if !n.hasPorts(id) && len(outside)+len(inside) == 0 {
 		return nil
 	}
-	d, err := n.planServices(portOwner(id), outside, nil, n.claims)
+	owner := portOwner(id)
+	d, err := n.planServices(owner, map[networkKey]bool{owner: true}, outside, nil, n.claims)
 	if err != nil {
 		return err
 	}
 	if d.comment = machineComment + string(id); len(d.put)+len(d.remove) > 0 {
-		if err := n.transact(n.servicesWriter(d)); err != nil {
+		if err := n.transact(func(c *nftables.Conn) error { return n.writeServices(c, d) }); err != nil {
 			return err
 		}
 		n.applied(d, nil, nil)

@@ -241,6 +241,47 @@ func TestPublic_OnlyMachinesOfTheNetworkAreReached(t *testing.T) {
 	d.out.reaches(t, "tcp", at(d.host[0], 5000), "red")
 }
 
+func TestPublic_AClusterThatWasRenamedGetsItsServicesBack(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	d := withDoors(t)
+	d.open(t, d.web(&gondola.Public{Host: true, KeepSource: true}, 30080))
+	check(t, d.SetAppServices(t.Context(), map[string][]gondola.VirtualService{"red": {{Name: "app", Public: &gondola.Public{Host: true, KeepSource: true},
+		Ports: []gondola.VirtualPort{{Protocol: "tcp", Port: 5000, Backends: ports(d.red, 8080)}}}}}))
+	d.b.Gateway, d.b.Ports = "fra", []gondola.HostPort{{Port: 8080, HostPort: 8000}}
+	node := network.Gateway{Network: "blue", Name: "fra", Addresses: addrs("10.127.240.65", "fdaa:ffff::1:2")}
+	check(t, d.EnsureGateways(t.Context(), []network.Gateway{node}))
+	check(t, d.Keep(t.Context(), d.b.Machine))
+	d.out.reaches(t, "tcp", at(d.host[0], 30080), "b")
+
+	// The same cluster under another name, in another process.
+	d.Network = open(t)
+	check(t, d.EnsureGateways(t.Context(), []network.Gateway{node}))
+	web := gondola.VirtualService{Name: "default/web", Addresses: d.vips(), Ports: []gondola.VirtualPort{{Protocol: "tcp", Port: 80, Backends: ports(d.red, 8080)}}}
+	check(t, d.SetServices(t.Context(), "red", []gondola.VirtualService{web}))
+	var host *guest
+	for i, vip := range d.vips() {
+		d.red.reaches(t, "tcp", at(vip, 80), "red")
+		host.reaches(t, "tcp", at(vip, 80), "red")
+		d.a.refused(t, "tcp", at(vip, 80))
+		d.out.refused(t, "tcp", at(d.host[i], 30080))
+		d.out.refused(t, "tcp", at(d.host[i], 80))
+		d.out.reaches(t, "tcp", at(d.host[i], 5000), "red") // an App's stays
+		d.a.reaches(t, "tcp", at(node.Addresses[i], 8000), "b")
+	}
+	web.Ports[0].NodePort, web.Public = 30080, &gondola.Public{KeepSource: true}
+	check(t, d.SetServices(t.Context(), "red", []gondola.VirtualService{web}))
+	d.out.reaches(t, "tcp", at(d.host[0], 30080), "red")
+
+	// Of the two that are there now the first keeps what it has.
+	err := d.SetServices(t.Context(), "blue", []gondola.VirtualService{{Name: "default/web", Addresses: d.vips()[:1]}})
+	if want := "services of network blue: address 10.43.0.10 belongs to a service of network red"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	d.red.reaches(t, "tcp", at(d.vip4, 80), "red")
+}
+
 func TestPublic_ConnectionsOutliveTheProcessAndChanges(t *testing.T) {
 	if !onHost(t) {
 		return

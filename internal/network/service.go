@@ -23,7 +23,8 @@ import (
 // without a backend of the address's family are refused, like all other ports of the address. Flows of UDP ports to backends that are gone
 // are forgotten, so that their next packet gets another.
 //
-// An address that another network has is an ErrConflict; an unknown protocol an ErrInvalid.
+// An address that another network has is an ErrConflict; an unknown protocol an ErrInvalid. A network that nobody has set since Open, as one whose
+// cluster has another name now, gives way: all that it has goes.
 func (n *Network) SetServices(ctx context.Context, network string, services []gondola.VirtualService) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -48,20 +49,24 @@ func (n *Network) apply(name string, owner networkKey, want map[vipKey]target, a
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.networks[owner] = name
+	replaced := map[networkKey]bool{owner: true} // those whose all goes unless it is wanted
 	for a := range addrs {
-		if other, ok := n.owners[a]; ok && other != owner {
+		other, ok := n.owners[a]
+		if _, known := n.networks[other]; ok && known && other != owner {
 			return gondola.Errorf(gondola.ErrConflict, "address %s belongs to a service of network %s", a, n.networkName(other))
+		} else if ok {
+			replaced[other] = true
 		}
 	}
 	others := maps.Clone(n.claims)
-	maps.DeleteFunc(others, func(_ vipKey, c claim) bool { return c.owner == owner })
+	maps.DeleteFunc(others, func(_ vipKey, c claim) bool { return replaced[c.owner] })
 	open, claims, refusals, err := n.settle(others, asked)
 	if err != nil {
 		return err
 	}
 	all := maps.Clone(open)
 	maps.Copy(all, want)
-	d, err := n.planServices(owner, all, addrs, claims)
+	d, err := n.planServices(owner, replaced, all, addrs, claims)
 	if err != nil {
 		return err
 	}
@@ -141,23 +146,24 @@ type serviceDiff struct {
 	comment               string           // of what is put, where it is a Machine's
 }
 
-func (n *Network) planServices(network networkKey, want map[vipKey]target, addrs map[netip.Addr]struct{}, claims map[vipKey]claim) (serviceDiff, error) {
-	d := serviceDiff{network: network, claims: claims, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
+// planServices compares what there is with what the owner wants in the place of all that those have who are replaced, itself among them.
+func (n *Network) planServices(owner networkKey, replaced map[networkKey]bool, want map[vipKey]target, addrs map[netip.Addr]struct{}, claims map[vipKey]claim) (serviceDiff, error) {
+	d := serviceDiff{network: owner, claims: claims, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
 		clients: map[string][]nftables.SetElement{}}
 	for a := range addrs {
-		if _, ok := n.owners[a]; !ok {
+		if had, ok := n.owners[a]; !ok || had != owner {
 			d.addAddrs = append(d.addAddrs, a)
 		}
 	}
-	for a, owner := range n.owners {
-		if _, ok := addrs[a]; !ok && owner == network {
+	for a, had := range n.owners {
+		if _, ok := addrs[a]; replaced[had] && (!ok || had != owner) {
 			d.removeAddrs = append(d.removeAddrs, a)
 		}
 	}
 	before, after := map[string]bool{}, map[string]bool{}
 	for k, chain := range n.vips {
 		before[chain] = true
-		if _, still := want[k]; !still && n.owner(k) == network {
+		if _, still := want[k]; !still && replaced[n.owner(k)] {
 			d.remove[k] = struct{}{}
 		} else if !still {
 			after[chain] = true
@@ -212,10 +218,6 @@ func (n *Network) clientsOf(chain string, t target) ([]nftables.SetElement, erro
 		}
 	}
 	return clients, nil
-}
-
-func (n *Network) servicesWriter(d serviceDiff) func(*nftables.Conn) error {
-	return func(c *nftables.Conn) error { return n.writeServices(c, d) }
 }
 
 func (n *Network) writeServices(c *nftables.Conn, d serviceDiff) error {
