@@ -3,6 +3,7 @@ package daemon
 import (
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -20,12 +21,41 @@ func Checks(c Config) []Check {
 	if err != nil {
 		return append(list, Check{Name: "configuration", Required: true, Detail: err.Error(), Remedy: "correct it"})
 	}
+	list = append(list, firewalls(c)...)
 	if fresh, err := isFresh(c.Data); err == nil && !fresh {
 		if h := holderOf(c.Data); h.pid > 0 {
 			return append(list, Check{Name: "ports and range", OK: true, Detail: "in use by the gondola that runs in " + c.Data})
 		}
 	}
 	return append(list, checkAPI(c), checkCluster(c), checkRange(c))
+}
+
+// firewalls are those of others that stop Machines' packets; only root is told.
+func firewalls(c Config) (list []Check) {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	cfg, err := hostNetwork(c)
+	var all []network.Warning
+	if err == nil {
+		all, err = network.Warnings(cfg)
+	}
+	if err != nil {
+		return []Check{{Name: "firewalls", Detail: err.Error()}}
+	}
+	for _, w := range all {
+		list = append(list, Check{Name: w.Firewall, Detail: w.Detail, Remedy: w.Remedy})
+	}
+	return list
+}
+
+// hostNetwork is what the network would be opened with. An installation that is yet to come has a name that nobody has.
+func hostNetwork(c Config) (network.Config, error) {
+	instance, err := readInstance(c.Data)
+	if err != nil {
+		instance = strings.Repeat("a", 8)
+	}
+	return (&platform{Options: Options{Config: c}, instance: instance}).networkConfig()
 }
 
 func checkAPI(c Config) Check {
@@ -49,12 +79,7 @@ func checkCluster(c Config) Check {
 
 func checkRange(c Config) Check {
 	k := Check{Name: "range " + c.Range, Required: true, OK: true, Detail: "free for Machines"}
-	instance, err := readInstance(c.Data)
-	if err != nil {
-		instance = strings.Repeat("a", 8)
-	}
-	p := &platform{Options: Options{Config: c}, instance: instance}
-	cfg, err := p.networkConfig()
+	cfg, err := hostNetwork(c)
 	if err == nil {
 		err = network.CheckRange(cfg, netip.Prefix{})
 	}

@@ -266,6 +266,10 @@ func (p *platform) startNetwork(ctx context.Context, g *group) error {
 		return err
 	}
 	g.start(p.network)
+	for _, w := range firewalls(p.Config) {
+		p.log.Warn("another firewall on this host", "name", w.Name, "detail", w.Detail, "remedy", w.Remedy)
+		p.Say("note: %s: %s\n      %s", w.Name, w.Detail, w.Remedy)
+	}
 	return nil
 }
 

@@ -1,15 +1,12 @@
 package host
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,8 +35,7 @@ func Checks() []Check {
 		list = append(list, checkVolumes())
 	}
 	list = append(list, checkForwarding(), checkMemory(), checkDisk("/var/lib"))
-	list = append(list, checkPort("127.0.0.1:4280", "API"), checkPort("127.0.0.1:6443", "Kubernetes API"))
-	return append(list, neighbours()...)
+	return append(list, checkPort("127.0.0.1:4280", "API"), checkPort("127.0.0.1:6443", "Kubernetes API"))
 }
 
 func checkRoot() Check {
@@ -216,48 +212,4 @@ func checkPort(address, what string) Check {
 	}
 	l.Close()
 	return c
-}
-
-// neighbours are other programs that rule over the network of this host.
-func neighbours() []Check {
-	var list []Check
-	note := func(there bool, name, detail, remedy string) {
-		if there {
-			list = append(list, Check{Name: name, Detail: detail, Remedy: remedy})
-		}
-	}
-	const accept = " -s 10.64.0.0/10 -j ACCEPT && iptables -I "
-	switch policy, docker := forwardPolicy(), exists("/sys/class/net/docker0"); {
-	case docker && policy == "DROP":
-		note(true, "Docker", "drops forwarded packets by default (policy of FORWARD)", "let Machines through: iptables -I DOCKER-USER"+accept+"DOCKER-USER -d 10.64.0.0/10 -j ACCEPT")
-	case policy == "DROP":
-		note(true, "firewall", "the policy of FORWARD is DROP", "let Machines through: iptables -I FORWARD"+accept+"FORWARD -d 10.64.0.0/10 -j ACCEPT")
-	}
-	ufw, _ := os.ReadFile("/etc/ufw/ufw.conf")
-	note(strings.Contains(string(ufw), "ENABLED=yes"), "ufw", "is on and drops what is routed unless it was told otherwise",
-		"ufw route allow from 10.64.0.0/10 && ufw route allow to 10.64.0.0/10")
-	note(exists("/run/systemd/units/invocation:firewalld.service") || exists("/run/firewalld.pid"), "firewalld", "is on and drops what comes from interfaces without a zone",
-		"firewall-cmd --permanent --zone=trusted --add-source=10.64.0.0/10 && firewall-cmd --reload")
-	if exists("/sys/class/net/tailscale0") {
-		list = append(list, Check{Name: "Tailscale", OK: true, Detail: "is here; Machines' 10.64.0.0/10 does not meet its 100.64.0.0/10"})
-	}
-	return list
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// forwardPolicy asks iptables what happens to forwarded packets that no rule takes; empty where there is no iptables.
-func forwardPolicy() string {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "iptables", "-w", "1", "-S", "FORWARD").Output()
-	if err != nil {
-		return ""
-	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	policy, _ := strings.CutPrefix(first, "-P FORWARD ")
-	return strings.TrimSpace(policy)
 }

@@ -151,25 +151,3 @@ func TestCheckRange_ProposesAnotherOne(t *testing.T) {
 	check(t, err)
 	check(t, n.CheckRange(p))
 }
-
-func TestWarnings_NameChainsThatDrop(t *testing.T) {
-	if !onHost(t) {
-		return
-	}
-	open(t)
-	if w, err := network.Warnings(); err != nil || len(w) != 0 {
-		t.Errorf("warnings %v, %v on a host with nothing else", w, err)
-	}
-	c, err := nftables.New()
-	check(t, err)
-	policy := nftables.ChainPolicyDrop
-	filter := c.AddTable(&nftables.Table{Name: "filter", Family: nftables.TableFamilyIPv4})
-	c.AddChain(&nftables.Chain{Table: filter, Name: "FORWARD", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
-		Priority: nftables.ChainPriorityFilter, Policy: &policy})
-	check(t, c.Flush())
-	w, err := network.Warnings()
-	check(t, err)
-	if len(w) != 1 || !strings.Contains(w[0], "chain FORWARD of nftables table ip filter") || !strings.Contains(w[0], "DOCKER-USER") {
-		t.Errorf("warnings %q, want one about Docker's FORWARD", w)
-	}
-}
