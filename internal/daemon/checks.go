@@ -27,7 +27,11 @@ func Checks(c Config) []Check {
 			return append(list, Check{Name: "ports and range", OK: true, Detail: "in use by the gondola that runs in " + c.Data})
 		}
 	}
-	return append(list, checkAPI(c), checkCluster(c), checkRange(c))
+	list = append(list, checkAPI(c), checkCluster(c), checkRange(c))
+	if fresh, err := isFresh(c.Data); fresh || err != nil { // else a cluster has its ranges, and `up` says whether they are free
+		list = append(list, checkServices(c))
+	}
+	return list
 }
 
 // firewalls are those of others that stop Machines' packets; only root is told.
@@ -85,6 +89,22 @@ func checkRange(c Config) Check {
 	}
 	if err != nil {
 		k.OK, k.Detail, k.Remedy = false, err.Error(), "set another `range` in "+DefaultConfigFile
+	}
+	return k
+}
+
+func checkServices(c Config) Check {
+	k := Check{Name: "range of Services", OK: true}
+	cfg, err := hostNetwork(c)
+	if err == nil {
+		var number int
+		if number, err = network.FreeServiceRange(cfg); err == nil {
+			v4, _, _ := network.Plan{Range: cfg.Range}.ServiceRange(number)
+			k.Detail = v4.String() + " is free for Kubernetes Services"
+		}
+	}
+	if err != nil {
+		k.OK, k.Detail = false, err.Error()
 	}
 	return k
 }

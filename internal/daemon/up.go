@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -180,6 +181,7 @@ type platform struct {
 	remote   []remoteListeners
 	served   bool // the API has answered: there may be Machines that somebody relies on
 	network  *network.Network
+	services int // number of the cluster's Service ranges in the plan
 	parts
 	closers    []func() error
 	cluster    string                 // kubeconfig's path
@@ -239,6 +241,11 @@ func (p *platform) startNetwork(ctx context.Context, g *group) error {
 	if err := network.CheckRange(cfg, cfg.Range); err != nil {
 		return err
 	}
+	if p.NewCluster != nil {
+		if err := p.settleServices(ctx, cfg); err != nil {
+			return err
+		}
+	}
 	if p.network, err = network.Open(cfg); err != nil {
 		return err
 	}
@@ -246,11 +253,14 @@ func (p *platform) startNetwork(ctx context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
-	s4, s6, err := p.network.Plan().ServiceRange(1)
-	if err != nil {
-		return err
+	plan := network.HostPlan{Addresses: []netip.Addr{v4, v6}}
+	if p.NewCluster != nil {
+		s4, s6, err := p.network.Plan().ServiceRange(p.services)
+		if err != nil {
+			return err
+		}
+		plan.ServiceRanges = []network.ServiceRange{{Prefix: s4, Source: v4}, {Prefix: s6, Source: v6}}
 	}
-	plan := network.HostPlan{Addresses: []netip.Addr{v4, v6}, ServiceRanges: []network.ServiceRange{{Prefix: s4, Source: v4}, {Prefix: s6, Source: v6}}}
 	if err := p.network.EnsureHost(ctx, plan); err != nil {
 		return err
 	}
@@ -271,6 +281,36 @@ func (p *platform) startNetwork(ctx context.Context, g *group) error {
 		p.Say("note: %s: %s\n      %s", w.Name, w.Detail, w.Remedy)
 	}
 	return nil
+}
+
+// settingServices is the key under which the server's file keeps the number of the Service ranges: a cluster never changes them.
+const settingServices = "service-range"
+
+// settleServices chooses Service ranges that no route of this host overlaps, for good. Those of a cluster of before must still be so.
+func (p *platform) settleServices(ctx context.Context, cfg network.Config) error {
+	kept, known, err := p.members.Setting(ctx, settingServices)
+	if err != nil {
+		return err
+	}
+	before, err := filepath.Glob(filepath.Join(p.Config.Data, "clusters", "*", "*.db"))
+	switch {
+	case err != nil:
+		return err
+	case known:
+		if p.services, err = strconv.Atoi(kept); err != nil {
+			return fmt.Errorf("Service range of the last time: %w", err)
+		}
+	case len(before) > 0: // of a release that had no choice
+		p.services = 1
+	default:
+		if p.services, err = network.FreeServiceRange(cfg); err != nil {
+			return err
+		}
+	}
+	if err := network.CheckServiceRange(cfg, p.services); err != nil {
+		return err
+	}
+	return p.members.SetSetting(ctx, settingServices, strconv.Itoa(p.services))
 }
 
 func (p *platform) networkConfig() (network.Config, error) {
@@ -337,7 +377,7 @@ func (p *platform) startCluster(ctx context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
-	s4, s6, err := p.network.Plan().ServiceRange(1)
+	s4, s6, err := p.network.Plan().ServiceRange(p.services)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,10 @@ func obey(s string) int {
 	default:
 		up := daemon.Options{Config: o.Config, Version: "test", Pilot: packed.Bytes(), Say: say}
 		if o.FailCluster || o.Cluster {
-			up.NewCluster = func(daemon.ClusterConfig) (daemon.Cluster, error) { return nil, errors.New("no cluster today") }
+			up.NewCluster = func(c daemon.ClusterConfig) (daemon.Cluster, error) {
+				fmt.Println("Services", c.ServiceCIDRs)
+				return nil, errors.New("no cluster today")
+			}
 		}
 		err = daemon.Up(ctx, up)
 	}
@@ -474,6 +477,31 @@ func TestUp_WithAClusterThatFails(t *testing.T) {
 		t.Errorf("the platform had served by then, and is gone: %v", err)
 	}
 	_ = h.start(order{}).end(syscall.SIGINT)
+}
+
+func TestUp_ServicesKeepOffTheHostsNetworks(t *testing.T) {
+	h := newHost(t)
+	h.ip("-n", h.netns, "link", "add", "lan", "type", "dummy")
+	h.ip("-n", h.netns, "link", "set", "lan", "up")
+	h.ip("-n", h.netns, "address", "add", "10.43.7.1/24", "dev", "lan")
+	cluster := order{Command: "up", FailCluster: true}
+	h.fails(cluster, "Services [10.44.0.0/16 ")
+	h.ip("-n", h.netns, "address", "add", "10.45.7.1/24", "dev", "lan")
+	h.ip("-n", h.netns, "address", "del", "10.43.7.1/24", "dev", "lan")
+	h.fails(cluster, "Services [10.44.0.0/16 ") // for good
+	h.ip("-n", h.netns, "address", "add", "10.44.7.1/24", "dev", "lan")
+	h.fails(cluster, "10.44.0.0/16", "10.44.7.", "--no-kubernetes")
+	_ = h.start(order{}).end(syscall.SIGINT) // which it names
+	h.ip("-n", h.netns, "address", "del", "10.44.7.1/24", "dev", "lan")
+
+	// A cluster of a release that knew no choice has the first.
+	if out, err := h.run(order{Command: "down", Purge: true}); err != nil {
+		t.Fatalf("purge: %v\n%s", err, out)
+	}
+	_ = h.start(order{}).end(syscall.SIGINT)
+	h.write("clusters/main/state.db", "")
+	h.ip("-n", h.netns, "address", "add", "10.43.7.1/24", "dev", "lan")
+	h.fails(cluster, "10.43.0.0/16", "10.43.7.")
 }
 
 // asMachine is what the daemon answers a pilot that brings a request of a Machine.

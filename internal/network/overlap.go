@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,49 @@ func (n *Network) CheckRange(p netip.Prefix) error {
 		way = fmt.Sprintf("%s is free", free)
 	}
 	return gondola.Errorf(gondola.ErrConflict, "address range %s overlaps the route to %s on this host; %s", p, by, way)
+}
+
+// CheckServiceRange says whether the k-th Service ranges of the plan can be used on this host, as CheckRange does for Machines: what a route leads
+// to in them would be cut off.
+func CheckServiceRange(cfg Config, k int) error {
+	taken, err := foreignRoutes(cfg)
+	if err != nil {
+		return err
+	}
+	v4, v6, err := Plan{Range: cfg.Range}.ServiceRange(k)
+	if err != nil {
+		return err
+	}
+	for _, p := range []netip.Prefix{v4, v6} {
+		if by, overlaps := overlapping(p, taken); overlaps {
+			return gondola.Errorf(gondola.ErrConflict, "Service range %s overlaps the route to %s on this host, which would be cut off; remove that route, or start without Kubernetes: gondola up --no-kubernetes", p, by)
+		}
+	}
+	return nil
+}
+
+// FreeServiceRange returns the first k whose Service ranges no route of this host overlaps, or an ErrConflict.
+func FreeServiceRange(cfg Config) (int, error) {
+	for k := 1; ; k++ {
+		err := CheckServiceRange(cfg, k)
+		if err == nil {
+			return k, nil
+		}
+		if !errors.Is(err, gondola.ErrConflict) {
+			if k > 1 {
+				err = gondola.Errorf(gondola.ErrConflict, "no range of 10.43.0.0/16 to 10.255.0.0/16 is free for Services on this host; remove a route, or start without Kubernetes: gondola up --no-kubernetes")
+			}
+			return 0, err
+		}
+	}
+}
+
+func foreignRoutes(cfg Config) ([]netip.Prefix, error) {
+	n, err := newNetwork(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return n.foreignRoutes()
 }
 
 // ProposeRange returns a range for Machines that no route of this host overlaps: 10.64.0.0/10 if possible.
@@ -89,7 +133,7 @@ func overlapping(p netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// foreignRoutes are the destinations of this host's routes and addresses that are not this instance's; default routes do not count.
+// foreignRoutes are the destinations of this host's routes and addresses that are not this instance's, which lead to lo; default routes do not count.
 func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 	state, err := n.state.read()
 	if err != nil {
@@ -115,6 +159,10 @@ func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 	for _, l := range links {
 		ours[l.Attrs().Index] = true
 	}
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
 	var foreign []netip.Prefix
 	for _, f := range families() {
 		// Routes of all tables: policy routing (Tailscale, VPNs) takes addresses too.
@@ -126,7 +174,7 @@ func (n *Network) foreignRoutes() ([]netip.Prefix, error) {
 		}
 		for _, r := range routes {
 			p, ok := prefixOf(r.Dst)
-			if ok && p.Bits() > 0 && !ours[r.LinkIndex] && !own[p] && !p.Addr().IsMulticast() && !p.Addr().IsLinkLocalUnicast() {
+			if ok && p.Bits() > 0 && !ours[r.LinkIndex] && !(own[p] && r.LinkIndex == lo.Attrs().Index) && !p.Addr().IsMulticast() && !p.Addr().IsLinkLocalUnicast() {
 				foreign = append(foreign, p)
 			}
 		}

@@ -151,3 +151,44 @@ func TestCheckRange_ProposesAnotherOne(t *testing.T) {
 	check(t, err)
 	check(t, n.CheckRange(p))
 }
+
+func TestServiceRanges_KeepOffTheHostsNetworks(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	lan := &netlink.Dummy{LinkAttrs: netlink.NewLinkAttrs()}
+	lan.Name = "lan"
+	check(t, netlink.LinkAdd(lan))
+	check(t, netlink.LinkSetUp(lan))
+	free := func(want int) {
+		t.Helper()
+		if k, err := network.FreeServiceRange(config()); err != nil || k != want {
+			t.Errorf("Service ranges %d, %v are free; want %d", k, err, want)
+		}
+	}
+	free(1)
+	address, err := netlink.ParseAddr("10.43.7.1/24")
+	check(t, err)
+	check(t, netlink.AddrAdd(lan, address))
+	free(2)
+	err = network.CheckServiceRange(config(), 1)
+	if !errors.Is(err, gondola.ErrConflict) || !strings.Contains(err.Error(), "10.43.0.0/16 overlaps the route to 10.43.7.") || !strings.Contains(err.Error(), "--no-kubernetes") {
+		t.Errorf("error %v, want both routes and the way out named", err)
+	}
+	check(t, netlink.AddrDel(lan, address))
+
+	s := withServices(t)
+	free(1) // its own
+	check(t, network.CheckServiceRange(config(), 1))
+	other := config()
+	other.Instance, other.StateFile, other.Range = "other567", "/tmp/other.json", netip.MustParsePrefix("10.128.0.0/10")
+	if k, err := network.FreeServiceRange(other); err != nil || k != 2 {
+		t.Errorf("Service ranges %d, %v are free for another instance; want 2", k, err)
+	}
+	// The very same route, elsewhere.
+	same, err := netlink.ParseIPNet("10.43.0.0/16")
+	check(t, err)
+	check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: lan.Index, Dst: same, Priority: 100}))
+	free(2)
+	check(t, s.Purge(t.Context()))
+}
