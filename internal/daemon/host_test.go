@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -10,6 +13,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gondola"
+	"gondola/internal/network"
+	"gondola/internal/store"
 )
 
 func put(t *testing.T, path, content string) string {
@@ -34,6 +41,72 @@ func TestNameservers_OnlyThoseThatMachinesReach(t *testing.T) {
 	}
 	if got := nameservers(machines, stub, dir+"/none"); got != nil {
 		t.Errorf("nameservers = %v where there are loopback ones only", got)
+	}
+}
+
+// settled returns the addresses of the virtual nodes of regions, as an `up` on these data has them.
+func settled(t *testing.T, data string, perRegion int, regions ...gondola.Region) map[string]netip.Addr {
+	t.Helper()
+	c, err := Config{Data: data, Regions: regions, NodesPerRegion: perRegion}.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &platform{Options: Options{Config: c}}
+	defer p.close()
+	var nodes []NodeConfig
+	if err = p.startServer(t.Context(), nil); err == nil {
+		nodes, err = p.nodes()
+	}
+	if err == nil {
+		err = p.keepRegions(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]netip.Addr{}
+	for _, n := range nodes {
+		out[n.Name] = n.Addresses[0]
+	}
+	return out
+}
+
+func TestNodes_KeepTheirAddressesWhateverIsBesideThem(t *testing.T) {
+	one, two, three := netip.MustParseAddr("10.127.240.65"), netip.MustParseAddr("10.127.240.66"), netip.MustParseAddr("10.127.240.67")
+	want := func(what string, got, want map[string]netip.Addr) {
+		t.Helper()
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: nodes at %v, want %v", what, got, want)
+		}
+	}
+	data := t.TempDir()
+	want("the first", settled(t, data, 1, "ams"), map[string]netip.Addr{"ams": one})
+	want("one in front of it", settled(t, data, 1, "fra", "ams"), map[string]netip.Addr{"fra": two, "ams": one})
+	want("the first away", settled(t, data, 1, "fra"), map[string]netip.Addr{"fra": two})
+	want("another in its place", settled(t, data, 1, "lhr", "fra"), map[string]netip.Addr{"lhr": three, "fra": two})
+	want("the first again", settled(t, data, 1, "fra", "ams"), map[string]netip.Addr{"fra": two, "ams": one})
+
+	// A release that kept no numbers went by the order of its regions.
+	data = t.TempDir()
+	db, err := store.OpenServer(filepath.Join(data, "server.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.SetSetting(t.Context(), settingRegions, `["fra","ams"]`), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	want("after an upgrade", settled(t, data, 1, "ams", "lhr", "fra"), map[string]netip.Addr{"fra": one, "ams": two, "lhr": three})
+
+	want("two of each", settled(t, t.TempDir(), 2, "ams"), map[string]netip.Addr{"ams-1": one, "ams-2": two})
+}
+
+func TestNodes_OfManyRegionsThatWereAreForgotten(t *testing.T) {
+	kept := map[string]int{}
+	for i := range 2 * network.MaxNodes {
+		names := []string{"ams", fmt.Sprint("new", i)}
+		kept = numberNodes(kept, names)
+		if n := kept[names[1]]; kept["ams"] != 1 || n < 2 || n > network.MaxNodes {
+			t.Fatalf("numbers %v, want ams at 1 all the time and %s at another that there is", kept, names[1])
+		}
 	}
 }
 

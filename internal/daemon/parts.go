@@ -43,8 +43,8 @@ type parts struct {
 // settingRegions is the key under which the server's file keeps the regions of the last `up`.
 const settingRegions = "regions"
 
-// startServer opens the server's file and settles which regions there are. Regions that are left out and still have Machines are refused:
-// nobody would look after those.
+// startServer opens the server's file and settles which regions there are, and which numbers their nodes have. Regions that are left out and still
+// have Machines are refused: nobody would look after those.
 func (p *platform) startServer(ctx context.Context, _ *group) error {
 	if err := p.openServer(ctx); err != nil {
 		return err
@@ -62,7 +62,10 @@ func (p *platform) startServer(ctx context.Context, _ *group) error {
 	if len(p.Config.Regions) == 0 {
 		p.Config.Regions = []gondola.Region{gondola.DefaultRegion}
 	}
-	return p.checkDropped(ctx)
+	if err := p.checkDropped(ctx); err != nil {
+		return err
+	}
+	return p.settleNodes(ctx)
 }
 
 func (p *platform) openServer(ctx context.Context) error {

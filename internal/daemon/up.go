@@ -181,7 +181,8 @@ type platform struct {
 	remote   []remoteListeners
 	served   bool // the API has answered: there may be Machines that somebody relies on
 	network  *network.Network
-	services int // number of the cluster's Service ranges in the plan
+	services int            // number of the cluster's Service ranges in the plan
+	numbers  map[string]int // of virtual nodes, by name
 	parts
 	closers    []func() error
 	cluster    string                 // kubeconfig's path
@@ -338,30 +339,6 @@ func (p *platform) ownPorts() map[uint16]string {
 func (p *platform) plan() (network.Plan, error) {
 	r, err := netip.ParsePrefix(p.Config.Range)
 	return network.Plan{Range: r}, err
-}
-
-// nodes are the virtual nodes of the cluster: NodesPerRegion for each region.
-func (p *platform) nodes() ([]NodeConfig, error) {
-	plan, err := p.plan()
-	if err != nil {
-		return nil, err
-	}
-	var out []NodeConfig
-	for _, r := range p.Config.Regions {
-		for k := range p.Config.NodesPerRegion {
-			name := string(r)
-			if p.Config.NodesPerRegion > 1 {
-				name = fmt.Sprintf("%s-%d", r, k+1)
-			}
-			v4, v6, err := plan.NodeAddress(1, len(out)+1)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, NodeConfig{Name: name, Region: r, Addresses: []netip.Addr{v4, v6}, Gateway: name,
-				Listen: func(address string) (net.Listener, error) { return p.network.ListenIn(p.Config.Cluster, name, address) }})
-		}
-	}
-	return out, nil
 }
 
 // startCluster starts Kubernetes on a client of our own API: the same way for this platform and for any other.
