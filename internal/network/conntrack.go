@@ -2,6 +2,7 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,7 +11,7 @@ import (
 // staleFlows matches the UDP flows to virtual ports that go where the ports no longer lead, into the void for as long as their client goes on. What
 // TCP connections of a backend that is still there become of is its own to say.
 //
-// A flow to a public port may have begun before the port was there, towards the host itself.
+// A flow to a public port may have begun before the port was there, towards the host itself, and one to a hostPort towards the gateway.
 type staleFlows struct {
 	ports map[netip.AddrPort]map[netip.AddrPort]bool // virtual port → its backends; of the unspecified address: of every local one
 	local map[netip.Addr]bool
@@ -58,7 +59,7 @@ func (n *Network) forgetFlows(d serviceDiff) {
 			add(k, d.put[k])
 		}
 		for k, t := range d.put {
-			if k.network == world {
+			if k.network == world || n.isGateways(k.addr) {
 				add(k, t)
 			}
 		}
@@ -71,6 +72,16 @@ func (n *Network) forgetFlows(d serviceDiff) {
 			n.log.Warn("cannot forget UDP flows to backends that are gone", "error", err)
 		}
 	}
+}
+
+// isGateways says whether an address is one of a gateway.
+func (n *Network) isGateways(a netip.Addr) bool {
+	for _, g := range n.nodes {
+		if slices.Contains(g.Addresses, a) {
+			return true
+		}
+	}
+	return false
 }
 
 // localAddresses are all of the host; none if they cannot be read.

@@ -131,6 +131,45 @@ func TestHostPorts_LeadToTheirMachine(t *testing.T) {
 	(*guest)(nil).refused(t, "tcp", at(s.list[1].Addresses[0], 80))
 }
 
+func TestHostPorts_TakeUDPFlowsThatWereEarly(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	s := withNodes(t)
+	source := netip.AddrPortFrom(netip.IPv4Unspecified(), 5353)
+	early := []struct {
+		who  string
+		from *guest
+		to   string
+	}{
+		{"a Machine", s.a, at(s.list[0].Addresses[0], 30053)}, {"the host", nil, at(s.list[0].Addresses[0], 30053)},
+		{"inside", s.one, at(s.list[0].Addresses[0], 30053)}, {"inside, at loopback", s.one, "127.0.0.1:30053"},
+	}
+	for i, open := range []struct {
+		what string
+		do   func() error
+	}{
+		{"a hostPort", func() error { return s.give(t, s.b, gondola.HostPort{HostPort: 30053, Port: 8080, Protocol: "udp"}) }},
+		{"none any more, but a node port", func() error {
+			return errors.Join(s.give(t, s.b), s.SetServices(t.Context(), "blue", []gondola.VirtualService{{Name: "dns", Public: &gondola.Public{},
+				Ports: []gondola.VirtualPort{{Protocol: "udp", Port: 53, NodePort: 30053, Backends: ports(s.c, 8080)}}}}))
+		}},
+	} {
+		for j, e := range early {
+			if name, _, err := e.from.askFrom("udp", e.to, netip.AddrPortFrom(source.Addr(), source.Port()+uint16(j))); i == 0 && err == nil {
+				t.Errorf("%s: answer of %q before there is a port", e.who, name)
+			}
+		}
+		check(t, open.do())
+		for j, e := range early {
+			name, _, err := e.from.askFrom("udp", e.to, netip.AddrPortFrom(source.Addr(), source.Port()+uint16(j)))
+			if want := []string{"b", "c"}[i]; err != nil || name != want {
+				t.Errorf("%s has %s: answer of %q, %v; want %s", e.who, open.what, name, err, want)
+			}
+		}
+	}
+}
+
 func TestHostPorts_OneNumberForEachAddressAndProtocol(t *testing.T) {
 	if !onHost(t) {
 		return

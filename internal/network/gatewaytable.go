@@ -121,7 +121,7 @@ func (n *Network) openGatewayTable(g *nodeGateway) error {
 			gone = append(gone, p)
 		}
 	}
-	if err := g.change(nil, gone); err != nil {
+	if err := n.changePorts(g, nil, gone); err != nil {
 		return err
 	}
 	return n.mirrorNodePorts(g)
@@ -194,8 +194,8 @@ func (n *Network) gatewayOutput() (rules [][]expr.Any) {
 	return rules
 }
 
-// change puts and removes hostPorts of a gateway, and forgets UDP flows that lead elsewhere.
-func (g *nodeGateway) change(put map[hostPort]hostPortBackend, remove []hostPort) error {
+// changePorts puts and removes hostPorts of a gateway, and forgets UDP flows that lead elsewhere.
+func (n *Network) changePorts(g *nodeGateway, put map[hostPort]hostPortBackend, remove []hostPort) error {
 	remove = slices.Clone(remove)
 	fresh := map[hostPort]hostPortBackend{}
 	for p, b := range put {
@@ -241,11 +241,11 @@ func (g *nodeGateway) change(put map[hostPort]hostPortBackend, remove []hostPort
 	for p, b := range fresh {
 		g.ports[p] = b
 	}
-	return g.forgetFlows()
+	return n.forgetFlowsIn(g)
 }
 
-// forgetFlows ends UDP flows inside the gateway to hostPorts that lead elsewhere or nowhere by now.
-func (g *nodeGateway) forgetFlows() error {
+// forgetFlowsIn ends UDP flows inside the gateway that lead elsewhere than its ports do by now, because they began when those led there or nowhere.
+func (n *Network) forgetFlowsIn(g *nodeGateway) error {
 	ns, err := os.Open(g.path)
 	if err != nil {
 		return err
@@ -256,25 +256,38 @@ func (g *nodeGateway) forgetFlows() error {
 		return err
 	}
 	defer h.Close()
-	backends := map[netip.AddrPort]bool{}
-	for _, b := range g.ports {
-		backends[b.to] = true
-	}
 	for _, f := range families() {
-		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.netlink), translatedUDP(backends)); err != nil {
+		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.netlink), strayFlows{n, g}); err != nil {
 			return fmt.Errorf("forget UDP flows of gateway %s: %w", g.Name, err)
 		}
 	}
 	return nil
 }
 
-// translatedUDP matches UDP flows that were led to an address where they did not go by themselves, which is none of these.
-type translatedUDP map[netip.AddrPort]bool
+// strayFlows matches UDP flows to local addresses of a gateway that are not where they would be led if they began now.
+type strayFlows struct {
+	n *Network
+	g *nodeGateway
+}
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (t translatedUDP) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	to, got := addrPort(f.Forward.DstIP, f.Forward.DstPort), addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort)
-	return f.Forward.Protocol == unix.IPPROTO_UDP && to != got && !t[got]
+func (s strayFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	to := addrPort(f.Forward.DstIP, f.Forward.DstPort)
+	local := to.Addr().IsLoopback() || slices.Contains(s.g.Addresses, to.Addr())
+	return f.Forward.Protocol == unix.IPPROTO_UDP && local && addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort) != s.leads(to)
+}
+
+// leads says where the rules of gatewayOutput lead what goes to a local address by UDP.
+func (s strayFlows) leads(to netip.AddrPort) netip.AddrPort {
+	for _, a := range []netip.Addr{to.Addr(), unspecified(to.Addr())} {
+		if b, ok := s.g.ports[hostPort{a, unix.IPPROTO_UDP, to.Port()}]; ok {
+			return b.to
+		}
+	}
+	if s.g.nodes[nodePort{unix.IPPROTO_UDP, to.Port()}] {
+		return netip.AddrPortFrom(s.n.gateway(to.Addr()), to.Port())
+	}
+	return to
 }
 
 // mirrorNodePorts makes the node ports of the gateway those that are open on every address of the host.
@@ -312,5 +325,5 @@ func (n *Network) mirrorNodePorts(g *nodeGateway) error {
 		return fmt.Errorf("node ports of gateway %s: %w", g.Name, err)
 	}
 	g.nodes = want
-	return nil
+	return n.forgetFlowsIn(g)
 }

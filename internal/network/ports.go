@@ -139,7 +139,7 @@ func (n *Network) setPortsLocked(id gondola.MachineID, outside map[vipKey]target
 		if other == g {
 			put = inside
 		}
-		errs = append(errs, other.change(put, gone))
+		errs = append(errs, n.changePorts(other, put, gone))
 	}
 	return errors.Join(errs...)
 }
