@@ -80,7 +80,7 @@ func Down(ctx context.Context, o DownOptions) error {
 		o.Say("gondola up brings them back; gondola down --purge removes everything")
 		return nil
 	}
-	if err := errors.Join(forgetClusters(o), purge(ctx, c, instance)); err != nil {
+	if err := errors.Join(forgetClusters(o), purge(ctx, c, instance, o.Say)); err != nil {
 		return fmt.Errorf("%w; try again: gondola down --purge", err)
 	}
 	o.Say("everything that gondola made on this host is removed")
@@ -211,12 +211,13 @@ func forgetClusters(o DownOptions) error {
 }
 
 // purge removes everything that an installation made on this host.
-func purge(ctx context.Context, c Config, instance string) error {
+func purge(ctx context.Context, c Config, instance string, say func(format string, args ...any)) error {
 	p := &platform{Options: Options{Config: c}, instance: instance, log: slog.New(slog.DiscardHandler)}
 	cfg, err := p.networkConfig()
 	if err != nil {
 		return err
 	}
+	cfg.Left = func(what string) { say("%s", what) }
 	if err := errors.Join(host.Purge(ctx, c.Data, instance), network.Purge(ctx, cfg)); err != nil {
 		return err
 	}

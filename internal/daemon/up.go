@@ -217,7 +217,7 @@ func (p *platform) start(ctx context.Context, g *group) error {
 // undo removes what a first Up that failed has made.
 func (p *platform) undo(ctx context.Context) error {
 	if p.instance != "" {
-		if err := purge(ctx, p.Config, p.instance); err != nil {
+		if err := purge(ctx, p.Config, p.instance, p.Say); err != nil {
 			return fmt.Errorf("%w; remove the rest with: gondola down --purge", err)
 		}
 		return nil

@@ -41,6 +41,7 @@ type Config struct {
 	Pools     []netip.Prefix    // addresses that services may have for the world; this host takes those that are in use
 	Reserved  map[uint16]string // ports of the host that no service gets on all its addresses → why; 22 is always one
 	StateFile string            // what was changed on the host, for Purge. If empty, only Purge of the same Network undoes it.
+	Left      func(what string) // is told what Purge leaves on the host, and why. If nil, nobody is.
 	Log       *slog.Logger      // If nil, slog.Default().
 }
 
@@ -49,6 +50,7 @@ type Network struct {
 	instance string
 	plan     Plan
 	log      *slog.Logger
+	left     func(what string)
 	pools    []netip.Prefix
 	reserved map[uint16]string
 	state    *hostState
@@ -107,6 +109,7 @@ func newNetwork(cfg Config) (*Network, error) {
 		instance: cfg.Instance,
 		plan:     Plan{Range: cfg.Range},
 		log:      cmp.Or(cfg.Log, slog.Default()),
+		left:     cfg.Left,
 		state:    &hostState{file: cfg.StateFile},
 		table:    &nftables.Table{Name: tableName(cfg.Instance), Family: nftables.TableFamilyINet},
 		members:  map[uint32]member{},

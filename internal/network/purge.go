@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -89,19 +90,60 @@ func (n *Network) purgeHost() error {
 	for _, a := range append(slices.Clone(state.Addresses), n.gateway4, n.gateway6) {
 		errs = append(errs, n.removeAddress(a))
 	}
-	if len(others) > 0 {
-		n.log.Info("leaving sysctls as they are: another instance runs", "tables", others)
-		return errors.Join(errs...)
+	before := hostState{file: leftByOthers}
+	if len(others) > 0 { // the last one puts them back
+		return errors.Join(append(errs, before.update(func(r *hostRecord) { r.Sysctls = earlier(r.Sysctls, state.Sysctls) }))...)
 	}
-	// Forwarding last: switching it off resets others.
-	paths := slices.SortedFunc(maps.Keys(state.Sysctls), func(a, b string) int { return strings.Compare(b, a) })
+	r, err := before.read()
+	errs = append(errs, err)
+	sysctls := earlier(r.Sysctls, state.Sysctls)
+	routers, err := routers()
+	if errs = append(errs, err); len(routers) > 0 {
+		maps.DeleteFunc(sysctls, func(path, was string) bool {
+			stays := forwarding(path) > 0 || strings.HasSuffix(path, "/accept_ra") // without which a host that forwards loses its advertised route
+			if stays && n.left != nil {
+				n.left(fmt.Sprintf("%s stays as it is, and was %s before gondola: %s has rules for what is forwarded", sysctlName(path), was, strings.Join(routers, ", ")))
+			}
+			return stays
+		})
+	}
+	// Forwarding first: switching it off resets others.
+	paths := slices.SortedFunc(maps.Keys(sysctls), func(a, b string) int { return strings.Compare(b, a) })
 	slices.SortStableFunc(paths, func(a, b string) int { return forwarding(b) - forwarding(a) })
 	for _, path := range paths {
-		if err := restoreSysctl(path, state.Sysctls[path]); err != nil {
+		if err := restoreSysctl(path, sysctls[path]); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, before.remove())...)
+}
+
+// leftByOthers has the sysctls that instances changed which were removed before the last one. It goes with a reboot, as sysctls do.
+const leftByOthers = "/run/gondola-network.json"
+
+// earlier joins values of sysctls; the first are of an earlier time.
+func earlier(first, then map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, then)
+	maps.Copy(all, first)
+	return all
+}
+
+// routers are the firewalls of others that have rules for what is forwarded, as container engines and VPNs do: they may rely on the switch.
+func routers() (names []string, err error) {
+	chains, err := reading().ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && !strings.HasPrefix(c.Table.Name, tableName("")) {
+			names = include(names, fmt.Sprintf("table %s %s", familyName(c.Table.Family), c.Table.Name))
+		}
+	}
+	if hasLegacyFilter() {
+		names = append(names, "legacy iptables")
+	}
+	return names, nil
 }
 
 // forwarding is 1 for the switches of forwarding: they go first, because the kernel resets other values with them.
@@ -112,10 +154,12 @@ func forwarding(path string) int {
 	return 0
 }
 
+func sysctlName(path string) string { return strings.ReplaceAll(path, "/", ".") }
+
 func restoreSysctl(path, value string) error {
 	err := os.WriteFile(filepath.Join("/proc/sys", path), []byte(value), 0)
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // its interface may be gone
-		return fmt.Errorf("put sysctl %s back: %w", strings.ReplaceAll(path, "/", "."), err)
+		return fmt.Errorf("put sysctl %s back: %w", sysctlName(path), err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,53 @@ func TestPurge_LeavesTheHostAsItWas(t *testing.T) {
 	}
 	if _, err := os.Stat("/tmp/network.json"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the state file is still there: %v", err)
+	}
+}
+
+func TestPurge_OfTwoInstancesTheLastPutsTheHostBack(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)) // a new namespace may have the first one's
+	before := inventory(t)
+	one := open(t)
+	cfg := config()
+	cfg.Instance, cfg.StateFile, cfg.Range = "other567", "/tmp/other.json", netip.MustParsePrefix("10.128.0.0/10")
+	_, err := network.Open(cfg) // which finds forwarding on
+	check(t, err)
+	check(t, one.Purge(t.Context()))
+	if !forwards(t) {
+		t.Error("forwarding is off, and an instance is left that needs it")
+	}
+	check(t, network.Purge(t.Context(), cfg))
+	if after := inventory(t); !slices.Equal(before, after) {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+	if left, _ := filepath.Glob("/run/gondola*"); len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
+}
+
+func forwards(t *testing.T) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	check(t, err)
+	return strings.TrimSpace(string(b)) == "1"
+}
+
+func TestPurge_LeavesForwardingOnForOthersThatForward(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
+	n := open(t)
+	attach(t, n, 1, "blue", 7)
+	dropping(t, nftables.TableFamilyIPv4, "filter", map[string]*nftables.ChainHook{"FORWARD": nftables.ChainHookForward}) // as Docker's
+	cfg, said := config(), ""
+	cfg.Left = func(what string) { said += what + "\n" }
+	check(t, network.Purge(t.Context(), cfg))
+	if want := "net.ipv4.ip_forward stays as it is, and was 0 before gondola: table ip filter has rules for what is forwarded\n"; !forwards(t) || !strings.Contains(said, want) {
+		t.Errorf("forwarding is on: %v; said %q, want it on and %q said", forwards(t), said, want)
 	}
 }
 

@@ -123,7 +123,7 @@ func (n *Network) setSysctl(path, value string) error {
 	if err != nil {
 		return err
 	}
-	n.log.Info("set sysctl", "name", strings.ReplaceAll(path, "/", "."), "value", value, "was", old)
+	n.log.Info("set sysctl", "name", sysctlName(path), "value", value, "was", old)
 	return os.WriteFile(file, []byte(value), 0)
 }
 

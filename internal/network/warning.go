@@ -250,13 +250,17 @@ func commands(firewall string, c *nftables.Chain, f family, machines netip.Prefi
 
 // legacy are the tables of iptables that are not in nftables: what is in them cannot be told.
 func legacy(machines netip.Prefix) []Warning {
-	b, err := os.ReadFile("/proc/net/ip_tables_names")
-	if err != nil || !slices.Contains(strings.Fields(string(b)), "filter") {
+	if !hasLegacyFilter() {
 		return nil
 	}
 	return []Warning{{Firewall: "legacy iptables", Detail: "has a filter table, which nftables does not show: look whether it drops what Machines send (iptables-legacy -S)",
 		Remedy: fmt.Sprintf("where it does: iptables-legacy -I INPUT -s %[1]s -j ACCEPT && iptables-legacy -I FORWARD -s %[1]s -j ACCEPT && iptables-legacy -I FORWARD -d %[1]s -j ACCEPT, "+
 			"and the same by ip6tables-legacy for %[2]s", machines, SixPN())}}
+}
+
+func hasLegacyFilter() bool {
+	b, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	return err == nil && slices.Contains(strings.Fields(string(b)), "filter")
 }
 
 func familyName(f nftables.TableFamily) string {
