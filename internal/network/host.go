@@ -246,7 +246,8 @@ func (n *Network) removeRoute(p netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if err := netlink.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p)}); err != nil && !errors.Is(err, unix.ESRCH) {
+	// The library asks for the scope as well: without it no IPv4 route would be found.
+	if err := netlink.RouteDel(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: prefixNet(p), Scope: unix.RT_SCOPE_LINK}); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("remove route to %s: %w", p, err)
 	}
 	return n.state.update(func(r *hostRecord) {

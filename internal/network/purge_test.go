@@ -81,6 +81,21 @@ func TestPurge_LeavesTheHostAsItWas(t *testing.T) {
 	}
 }
 
+func TestReleaseHost_TakesAwayWhatEnsureHostAdded(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	n := open(t)
+	before := inventory(t)
+	plan := network.HostPlan{Addresses: addrs("10.127.240.64", "fdaa:ffff::1:1"),
+		ServiceRanges: []network.ServiceRange{{Prefix: netip.MustParsePrefix("10.43.0.0/16")}, {Prefix: netip.MustParsePrefix("fdaa:fffe::1:0/112")}}} // by the gateway, which stays
+	check(t, n.EnsureHost(t.Context(), plan))
+	check(t, n.ReleaseHost(t.Context(), plan))
+	if after := inventory(t); !slices.Equal(before, after) {
+		t.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
+
 func TestPurge_OfTwoInstancesTheLastPutsTheHostBack(t *testing.T) {
 	if !onHost(t) {
 		return
