@@ -26,7 +26,7 @@ func (n *Network) CheckRange(p netip.Prefix) error {
 	if !overlaps {
 		return nil
 	}
-	way := "use another one"
+	way := "remove that route"
 	if free, ok := proposeRange(taken); ok && p == n.plan.prefix() {
 		way = fmt.Sprintf("%s is free", free)
 	}
@@ -76,18 +76,6 @@ func foreignRoutes(cfg Config) ([]netip.Prefix, error) {
 	return n.foreignRoutes()
 }
 
-// ProposeRange returns a range for Machines that no route of this host overlaps: 10.64.0.0/10 if possible.
-func (n *Network) ProposeRange() (netip.Prefix, error) {
-	taken, err := n.foreignRoutes()
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	if p, ok := proposeRange(taken); ok {
-		return p, nil
-	}
-	return netip.Prefix{}, gondola.Errorf(gondola.ErrConflict, "no private range of /16 or more is free on this host: remove a route within 10.0.0.0/8 or 172.16.0.0/12")
-}
-
 // CheckRange is like the method, for an instance that is not open yet.
 func CheckRange(cfg Config, p netip.Prefix) error {
 	n, err := newNetwork(cfg)
@@ -97,24 +85,12 @@ func CheckRange(cfg Config, p netip.Prefix) error {
 	return n.CheckRange(p)
 }
 
-// ProposeRange is like the method, for an instance that is not open yet.
-func ProposeRange(cfg Config) (netip.Prefix, error) {
-	n, err := newNetwork(cfg)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	return n.ProposeRange()
-}
-
-// proposeRange tries the default, then ever smaller parts of the private ranges.
+// proposeRange tries the private ranges of the size that a configuration takes; last the one that is shared by providers, and by Tailscale where that is
+// not here.
 func proposeRange(taken []netip.Prefix) (netip.Prefix, bool) {
 	candidates := []netip.Prefix{DefaultRange()}
-	for _, second := range []int{128, 192, 0} {
-		candidates = append(candidates, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second)}), 10))
-	}
-	candidates = append(candidates, netip.MustParsePrefix("172.16.0.0/12"))
-	for second := 255; second >= 0; second-- {
-		candidates = append(candidates, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(second)}), 16))
+	for _, first := range []string{"10.128.0.0", "10.192.0.0", "10.0.0.0", "100.64.0.0"} {
+		candidates = append(candidates, netip.PrefixFrom(netip.MustParseAddr(first), DefaultRange().Bits()))
 	}
 	for _, p := range candidates {
 		if _, overlaps := overlapping(p, taken); !overlaps {

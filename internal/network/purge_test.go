@@ -210,9 +210,18 @@ func TestCheckRange_ProposesAnotherOne(t *testing.T) {
 	if want := "address range 10.64.0.0/10 overlaps the route to 10.70.0.0/16 on this host; 10.128.0.0/10 is free"; !errors.Is(err, gondola.ErrConflict) || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	p, err := network.ProposeRange(config())
-	check(t, err)
-	check(t, n.CheckRange(p))
+	for _, c := range []struct{ taken, want string }{
+		{"10.128.0.0/16", "10.192.0.0/10 is free"},
+		{"10.0.0.0/8", "100.64.0.0/10 is free"}, // as a VPN has it
+		{"100.100.100.100/32", "remove that route"},
+	} {
+		taken, err := netlink.ParseIPNet(c.taken)
+		check(t, err)
+		check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: taken}))
+		if err := n.CheckRange(network.DefaultRange()); err == nil || !strings.HasSuffix(err.Error(), "on this host; "+c.want) {
+			t.Errorf("with a route to %s: error %v, want %s", c.taken, err, c.want)
+		}
+	}
 }
 
 func TestServiceRanges_KeepOffTheHostsNetworks(t *testing.T) {
