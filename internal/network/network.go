@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -98,7 +99,7 @@ func Open(cfg Config) (*Network, error) {
 	if err := n.openTable(); err != nil {
 		return nil, err
 	}
-	return n, n.deleteRetired()
+	return n, errors.Join(n.dropStrayPooled(), n.deleteRetired())
 }
 
 func newNetwork(cfg Config) (*Network, error) {

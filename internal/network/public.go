@@ -278,6 +278,23 @@ func (n *Network) poolChanges(claims map[vipKey]claim) (add, remove []netip.Addr
 	return add, remove, nil
 }
 
+// dropStrayPooled takes addresses of pools off lo that are not in the table: a crash came between, or somebody removed the table. The host's own
+// programs would answer at them.
+func (n *Network) dropStrayPooled() error {
+	state, err := n.state.read()
+	if err != nil {
+		return err
+	}
+	for _, a := range state.Addresses {
+		if n.inPool(a) && !n.pooled[a] {
+			if err := n.removeAddress(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (n *Network) inPool(a netip.Addr) bool {
 	return slices.ContainsFunc(n.pools, func(p netip.Prefix) bool { return p.Contains(a) })
 }

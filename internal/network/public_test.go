@@ -163,14 +163,24 @@ func TestPublic_AnAddressOfAPoolIsTheHostsWhileItIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.out.reaches(t, "tcp", at(pool[0], 80), "b")
-	d.open(t)
-	a, err := net.InterfaceAddrs()
-	check(t, err)
-	for _, a := range a {
-		if ip := a.(*net.IPNet).IP; ip.Equal(pool[0].AsSlice()) || ip.Equal(pool[1].AsSlice()) {
-			t.Errorf("address %s is still there", ip)
+	gone := func() {
+		t.Helper()
+		a, err := net.InterfaceAddrs()
+		check(t, err)
+		for _, a := range a {
+			if ip := a.(*net.IPNet).IP; ip.Equal(pool[0].AsSlice()) || ip.Equal(pool[1].AsSlice()) {
+				t.Errorf("address %s is still there", ip)
+			}
 		}
 	}
+	d.open(t)
+	gone()
+	d.open(t, d.web(&gondola.Public{Addresses: pool, KeepSource: true}, 0))
+	dropTable(t) // as if a crash had come before it was written
+	if d.Network, err = network.Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	gone()
 	d.open(t, d.web(&gondola.Public{Addresses: addrs("8.8.8.8")}, 0))
 	if got := d.refusal(t); !strings.Contains(got, "neither one of the host nor of a pool") {
 		t.Errorf("refusal %q, want that 8.8.8.8 is not ours", got)
