@@ -3,6 +3,7 @@ package network
 import (
 	"bufio"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +22,7 @@ type place struct {
 	sockets  []socket
 	foreign  []netip.Addr // the host's own addresses
 	reserved map[uint16]string
+	others   map[vipKey]string // public ports of other instances → their tables
 }
 
 // socket is a TCP socket that listens or a UDP socket that takes packets of anybody.
@@ -47,7 +50,33 @@ func (n *Network) survey() (*place, error) {
 		}
 		p.sockets = append(p.sockets, sockets...)
 	}
-	return p, nil
+	p.others, err = n.portsOfOthers()
+	return p, err
+}
+
+// portsOfOthers reads which public ports the other instances on the host have.
+func (n *Network) portsOfOthers() (map[vipKey]string, error) {
+	names, err := n.otherInstances()
+	if err != nil {
+		return nil, err
+	}
+	all := map[vipKey]string{}
+	for _, name := range names {
+		for _, f := range families() {
+			s := n.set(setVIPs, f)
+			s.Table = &nftables.Table{Name: name, Family: n.table.Family}
+			elements, err := reading().GetSetElements(s)
+			if err != nil && !errors.Is(err, unix.ENOENT) { // it has just been removed
+				return nil, fmt.Errorf("read nftables table %s: %w", name, err)
+			}
+			for _, e := range elements {
+				if k, ok := vipKeyOf(e.Key); ok && k.network == world {
+					all[k] = name
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 // objection says why a public port cannot be opened; empty: it can.
@@ -61,6 +90,12 @@ func (p *place) objection(k vipKey) string {
 		return "its address belongs to a service of network " + p.n.networkName(owner)
 	} else if !pooled && !slices.Contains(p.foreign, k.addr) {
 		return "its address is neither one of the host nor of a pool (gondola up --lb-pool)"
+	}
+	for o, table := range p.others {
+		same := o.addr == k.addr || o.addr.Is4() == k.addr.Is4() && (everywhere || o.addr.IsUnspecified())
+		if same && o.proto == k.proto && o.port == k.port {
+			return "another gondola on this host has it (" + table + ")"
+		}
 	}
 	own := pooled && !slices.Contains(p.foreign, k.addr) // nobody who listens on all addresses means this one
 	for _, s := range p.sockets {

@@ -229,6 +229,32 @@ func TestPublic_APortThatSomebodyHasIsNotTaken(t *testing.T) {
 	host.refused(t, "tcp", at(d.host[0], 80)) // given back
 }
 
+func TestPublic_APortThatAnotherInstanceHasIsNotTaken(t *testing.T) {
+	if !onHost(t) {
+		return
+	}
+	d := withDoors(t)
+	d.open(t, d.web(&gondola.Public{Host: true}, 30080))
+	cfg := config()
+	cfg.Instance, cfg.StateFile, cfg.Range = "other567", "/tmp/other.json", netip.MustParsePrefix("10.128.0.0/10")
+	first := d.Network
+	var err error
+	d.Network, err = network.Open(cfg)
+	check(t, err)
+	late := d.web(&gondola.Public{Host: true}, 0)
+	late.Addresses = nil
+	d.open(t, late)
+	if got, want := d.refusal(t), "another gondola on this host has it (gondola-test1234)"; got != want {
+		t.Errorf("refusal %q, want %q", got, want)
+	}
+	d.out.reaches(t, "tcp", at(d.host[0], 80), "b")
+	check(t, first.SetServices(t.Context(), "blue", nil))
+	d.open(t, late)
+	if got := d.refusal(t); got != "" {
+		t.Errorf("refusal %q after the other has given it back", got)
+	}
+}
+
 func TestPublic_OnlyMachinesOfTheNetworkAreReached(t *testing.T) {
 	if !onHost(t) {
 		return
