@@ -46,7 +46,7 @@ func CheckServiceRange(cfg Config, k int) error {
 	}
 	for _, p := range []netip.Prefix{v4, v6} {
 		if by, overlaps := overlapping(p, taken); overlaps {
-			return gondola.Errorf(gondola.ErrConflict, "Service range %s overlaps the route to %s on this host, which would be cut off; remove that route, or start without Kubernetes: gondola up --no-kubernetes", p, by)
+			return gondola.Errorf(gondola.ErrConflict, "Service range %s overlaps the route to %s on this host, which would be cut off; %s", p, by, withoutServices)
 		}
 	}
 	return nil
@@ -55,18 +55,16 @@ func CheckServiceRange(cfg Config, k int) error {
 // FreeServiceRange returns the first k whose Service ranges no route of this host overlaps, or an ErrConflict.
 func FreeServiceRange(cfg Config) (int, error) {
 	for k := 1; ; k++ {
-		err := CheckServiceRange(cfg, k)
-		if err == nil {
-			return k, nil
+		if _, _, err := (Plan{Range: cfg.Range}).ServiceRange(k); err != nil {
+			return 0, gondola.Errorf(gondola.ErrConflict, "no range of 10.43.0.0/16 to 10.255.0.0/16 is free for Services on this host; %s", withoutServices)
 		}
-		if !errors.Is(err, gondola.ErrConflict) {
-			if k > 1 {
-				err = gondola.Errorf(gondola.ErrConflict, "no range of 10.43.0.0/16 to 10.255.0.0/16 is free for Services on this host; remove a route, or start without Kubernetes: gondola up --no-kubernetes")
-			}
-			return 0, err
+		if err := CheckServiceRange(cfg, k); !errors.Is(err, gondola.ErrConflict) {
+			return k, err
 		}
 	}
 }
+
+const withoutServices = "remove a route, or start without Kubernetes: gondola up --no-kubernetes"
 
 func foreignRoutes(cfg Config) ([]netip.Prefix, error) {
 	n, err := newNetwork(cfg)

@@ -147,9 +147,10 @@ type serviceDiff struct {
 }
 
 // planServices compares what there is with what the owner wants in the place of all that those have who are replaced, itself among them.
-func (n *Network) planServices(owner networkKey, replaced map[networkKey]bool, want map[vipKey]target, addrs map[netip.Addr]struct{}, claims map[vipKey]claim) (serviceDiff, error) {
-	d := serviceDiff{network: owner, claims: claims, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{}, chains: map[string]target{},
-		clients: map[string][]nftables.SetElement{}}
+func (n *Network) planServices(owner networkKey, replaced map[networkKey]bool, want map[vipKey]target, addrs map[netip.Addr]struct{},
+	claims map[vipKey]claim) (serviceDiff, error) {
+	d := serviceDiff{network: owner, claims: claims, put: map[vipKey]target{}, remove: map[vipKey]struct{}{}, replace: map[vipKey]string{},
+		chains: map[string]target{}, clients: map[string][]nftables.SetElement{}}
 	for a := range addrs {
 		if had, ok := n.owners[a]; !ok || had != owner {
 			d.addAddrs = append(d.addAddrs, a)

@@ -253,9 +253,12 @@ func legacy(machines netip.Prefix) []Warning {
 	if !hasLegacyFilter() {
 		return nil
 	}
-	return []Warning{{Firewall: "legacy iptables", Detail: "has a filter table, which nftables does not show: look whether it drops what Machines send (iptables-legacy -S)",
-		Remedy: fmt.Sprintf("where it does: iptables-legacy -I INPUT -s %[1]s -j ACCEPT && iptables-legacy -I FORWARD -s %[1]s -j ACCEPT && iptables-legacy -I FORWARD -d %[1]s -j ACCEPT, "+
-			"and the same by ip6tables-legacy for %[2]s", machines, SixPN())}}
+	return []Warning{{
+		Firewall: "legacy iptables",
+		Detail:   "has a filter table, which nftables does not show: look whether it drops what Machines send (iptables-legacy -S)",
+		Remedy: fmt.Sprintf("where it does: iptables-legacy -I INPUT -s %[1]s -j ACCEPT && iptables-legacy -I FORWARD -s %[1]s -j ACCEPT && "+
+			"iptables-legacy -I FORWARD -d %[1]s -j ACCEPT, and the same by ip6tables-legacy for %[2]s", machines, SixPN()),
+	}}
 }
 
 func hasLegacyFilter() bool {
