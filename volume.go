@@ -165,7 +165,8 @@ type VolumeSnapshot struct {
 	CreatedAt     time.Time `json:"created_at"`
 	Status        string    `json:"status"` // "creating", "created", "failed"
 	RetentionDays int       `json:"retention_days"`
-	Volume        VolumeID  `json:"volume_id,omitempty"`
+	Volume        VolumeID  `json:"volume_id,omitempty"` // may be gone
+	Region        Region    `json:"region,omitempty"`    // where it is: a Volume can be made from it there only
 }
 
 // Volumes is the life of Volumes. Like Machines, a worker does it, a market routes it and a client carries it.
@@ -190,6 +191,8 @@ type Volumes interface {
 	PurgeVolume(ctx context.Context, ref VolumeRef) (Volume, error)
 	// SnapshotVolume keeps a copy of the Volume as it is now, as after a power cut. id makes it idempotent; if empty, one is chosen.
 	SnapshotVolume(ctx context.Context, ref VolumeRef, id string) (VolumeSnapshot, error)
+	// ListSnapshots returns the snapshots of a Volume, oldest first. They outlive it: those of one that is gone are listed too, and where ref has no ID,
+	// those of all Volumes that the App has or had. ErrUnavailable where a worker that may have some does not answer.
 	ListSnapshots(ctx context.Context, ref VolumeRef) ([]VolumeSnapshot, error)
 	DeleteSnapshot(ctx context.Context, ref VolumeRef, id string) error
 }

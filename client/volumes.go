@@ -96,7 +96,11 @@ func (c *Client) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id s
 
 // ListSnapshots implements gondola.Volumes.
 func (c *Client) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) (ss []gondola.VolumeSnapshot, err error) {
-	err = c.do(ctx, "GET", volume(ref, "snapshots"), nil, nil, &ss)
+	p := volume(ref, "snapshots")
+	if ref.ID == "" {
+		p = ext("apps", string(ref.App), "snapshots")
+	}
+	err = c.do(ctx, "GET", p, nil, nil, &ss)
 	return ss, err
 }
 

@@ -134,6 +134,7 @@ var matrix = map[string]string{
 	"POST /v1/gondola/secrets/key":                                        "run",
 	"POST /v1/gondola/apps/{app}/machines/{id}/containers":                "change machine",
 	"PUT /v1/gondola/apps/{app}/machines/{id}/size":                       "change machine",
+	"GET /v1/gondola/apps/{app}/snapshots":                                "read app",
 	"DELETE /v1/gondola/apps/{app}/volumes/{volume}/snapshots/{snapshot}": "change app",
 	"PUT /v1/gondola/networks/{network}/services":                         "run",
 	"PUT /v1/gondola/networks/{network}/policies/{owner}":                 "run",

@@ -461,6 +461,7 @@ func TestOpenAPI_DescribesWhatIsSent(t *testing.T) {
 	d.call("PUT", volume+"/extend", disk+"/extend", `{"size_gb":2}`, 200)
 	snapshot := d.call("POST", volume+"/snapshots", disk+"/snapshots", "", 200)
 	d.call("GET", volume+"/snapshots", disk+"/snapshots", "", 200)
+	d.call("GET", "/v1/gondola/apps/{app}/snapshots", "/v1/gondola/apps/tour/snapshots", "", 200)
 	d.call("GET", "/v1/orgs/{org}/volumes", "/v1/orgs/-/volumes", "", 200)
 	d.call("DELETE", "/v1/gondola/apps/{app}/volumes/{volume}/snapshots/{snapshot}", "/v1/gondola/apps/tour/volumes/-/snapshots/"+text(snapshot, "id"), "", 200)
 	const ownVolume = "/v1/gondola/apps/{app}/volumes/{volume}"

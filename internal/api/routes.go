@@ -124,6 +124,7 @@ func (a *API) gondolaRoutes() []route {
 		{"POST", root + "/secrets/key", runs, small, a.ofApps(a.renewSecretsKey)},
 		{"POST", root + "/apps/{app}/volumes/{volume}/recover", changes, small, a.recoverVolume},
 		{"DELETE", root + "/apps/{app}/volumes/{volume}", changes, 0, a.purgeVolume},
+		{"GET", root + "/apps/{app}/snapshots", reads, 0, a.listSnapshots},
 		{"DELETE", root + "/apps/{app}/volumes/{volume}/snapshots/{snapshot}", changes, 0, a.deleteSnapshot},
 		{"POST", machine + "/containers", changes, large, a.addContainer},
 		{"PUT", machine + "/size", changes, small, a.resize},

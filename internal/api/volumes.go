@@ -149,6 +149,7 @@ func (a *API) snapshotVolume(c *call) error {
 	return c.send(http.StatusOK, s)
 }
 
+// listSnapshots lists those of a Volume, or of a whole App where the path has none.
 func (a *API) listSnapshots(c *call) error {
 	all, err := a.server.ListSnapshots(c.ctx(), c.volume())
 	if err != nil {

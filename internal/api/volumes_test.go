@@ -75,5 +75,8 @@ func TestSnapshots_AnotherAppsIDIsTaken(t *testing.T) {
 	s.wants("DELETE", "/v1/apps/blog/volumes/"+snapshot, "", 404, `volume not found`)
 	s.wants("GET", "/v1/apps/blog/volumes/"+theirs, "", 200, `"state":"created"`)
 	s.wants("GET", "/v1/apps/blog/volumes/"+theirs+"/snapshots", "", 200, snapshot)
+	s.wants("GET", "/v1/gondola/apps/blog/snapshots", "", 200, snapshot)
+	s.wants("GET", "/v1/gondola/apps/shop/snapshots", "", 200, `^\[\]$`)
+	s.wants("GET", "/v1/gondola/apps/nothing/snapshots", "", 404, `Could not find App`)
 	s.wants("DELETE", "/v1/gondola/apps/blog/volumes/-/snapshots/"+snapshot, "", 200, ``)
 }

@@ -2,6 +2,7 @@ package gondolatest
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -317,16 +318,28 @@ func (s *suite) volumeSnapshots() {
 	s.run(m, "", "write", "/data/a", "then")
 	id := gondola.NewSnapshotID()
 	snap, err := s.p.SnapshotVolume(s.Context(), volumeRef(v), id)
-	if err != nil || snap.ID != id || snap.Status != "created" || snap.VolumeSize != 2<<30 || snap.RetentionDays != 5 || snap.Volume != v.ID || snap.CreatedAt.IsZero() {
+	if err != nil || snap.ID != id || snap.Status != "created" || snap.VolumeSize != 2<<30 || snap.RetentionDays != 5 || snap.Volume != v.ID || snap.Region != v.Region || snap.CreatedAt.IsZero() {
 		s.Fatalf("SnapshotVolume = %+v, %v", snap, err)
 	}
 	s.run(m, "", "write", "/data/a", "now")
 	if again, err := s.p.SnapshotVolume(s.Context(), volumeRef(v), id); err != nil || !again.CreatedAt.Equal(snap.CreatedAt) {
 		s.Errorf("SnapshotVolume again = %+v, %v", again, err)
 	}
-	if all, err := s.p.ListSnapshots(s.Context(), volumeRef(v)); err != nil || len(all) != 1 || all[0].ID != id {
-		s.Errorf("ListSnapshots = %+v, %v", all, err)
+	lists := func(ref gondola.VolumeRef, want ...string) {
+		s.Helper()
+		all, err := s.p.ListSnapshots(s.Context(), ref)
+		var have []string
+		for _, one := range all {
+			have = append(have, one.ID)
+			if one.Region != v.Region {
+				s.Errorf("ListSnapshots(%v) says that %s is in %q, want %s", ref, one.ID, one.Region, v.Region)
+			}
+		}
+		if err != nil || !slices.Equal(have, want) {
+			s.Errorf("ListSnapshots(%v) = %v, %v, want %v", ref, have, err, want)
+		}
 	}
+	lists(volumeRef(v), id)
 	_, err = s.p.CreateVolume(s.Context(), suiteApp, gondola.CreateVolumeRequest{Name: "less", SizeGB: 1, SnapshotID: id})
 	s.wants(err, gondola.ErrInvalid, "CreateVolume smaller than its snapshot")
 	restored := s.volume(gondola.CreateVolumeRequest{Name: "restored", SnapshotID: id})
@@ -344,8 +357,12 @@ func (s *suite) volumeSnapshots() {
 	}
 	// A snapshot outlives its volume.
 	s.destroyed(m)
-	_, err = s.p.DeleteVolume(s.Context(), volumeRef(v))
-	s.no(err, "DeleteVolume")
+	_, err = s.p.PurgeVolume(s.Context(), volumeRef(v))
+	s.no(err, "PurgeVolume")
+	other, err := s.p.SnapshotVolume(s.Context(), volumeRef(fork), "")
+	s.no(err, "SnapshotVolume of the fork")
+	lists(volumeRef(v), id)
+	lists(gondola.VolumeRef{App: suiteApp}, id, other.ID)
 	s.volume(gondola.CreateVolumeRequest{Name: "late", SnapshotID: id})
 	s.no(s.p.DeleteSnapshot(s.Context(), volumeRef(v), id), "DeleteSnapshot")
 	if err := s.p.DeleteSnapshot(s.Context(), volumeRef(v), id); err != nil && !errors.Is(err, gondola.ErrNotFound) {

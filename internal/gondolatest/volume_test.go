@@ -203,3 +203,45 @@ func TestVolume_AMissedDayIsMadeUpForOnce(t *testing.T) {
 		return err == nil && len(all) == 1 && all[0].ID != old.ID && all[0].Status == "created" && all[0].RetentionDays == days
 	})
 }
+
+// TestVolume_ItsSnapshotsAreFoundWhenItIsForgotten drops the row of a Volume as two days after its end.
+func TestVolume_ItsSnapshotsAreFoundWhenItIsForgotten(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"aaa", "bbb"}})
+	p.NewApp("shop")
+	v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", SizeGB: 1, Region: "bbb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := gondola.VolumeRef{App: "shop", ID: v.ID}
+	snap, err := p.SnapshotVolume(t.Context(), ref, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "other", SizeGB: 1, Region: "aaa"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.PurgeVolume(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Store.ForgetVolume(t.Context(), string(v.ID)); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []gondola.VolumeRef{ref, {App: "shop"}} {
+		if all, err := p.ListSnapshots(t.Context(), ref); err != nil || len(all) != 1 || all[0].ID != snap.ID || all[0].Region != "bbb" {
+			t.Errorf("ListSnapshots(%v) = %+v, %v, want %s in bbb", ref, all, err, snap.ID)
+		}
+	}
+	if _, err := p.ListSnapshots(t.Context(), gondola.VolumeRef{App: "shop", ID: gondola.NewVolumeID()}); !errors.Is(err, gondola.ErrNotFound) {
+		t.Errorf("ListSnapshots of a volume that never was = %v, want ErrNotFound", err)
+	}
+	if err := p.DeleteSnapshot(t.Context(), ref, snap.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ListSnapshots(t.Context(), ref); !errors.Is(err, gondola.ErrNotFound) {
+		t.Errorf("ListSnapshots after the last one is gone = %v, want ErrNotFound", err)
+	}
+	p.Workers[1].Stop()
+	if _, err := p.ListSnapshots(t.Context(), gondola.VolumeRef{App: "shop"}); err != nil {
+		t.Errorf("ListSnapshots with a worker away that has nothing of the App = %v", err)
+	}
+}

@@ -308,11 +308,56 @@ func (m *Market) SnapshotVolume(ctx context.Context, ref gondola.VolumeRef, id s
 	})
 }
 
-// ListSnapshots implements gondola.Volumes.
+// ListSnapshots implements gondola.Volumes. Where the index does not know the Volume any more, what it knows of its App leads to its snapshots.
 func (m *Market) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) ([]gondola.VolumeSnapshot, error) {
-	return onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) ([]gondola.VolumeSnapshot, error) {
+	if ref.ID == "" {
+		return m.snapshots(ctx, ref.App)
+	}
+	of, unknown := onVolume(ctx, m, ref, func(w Worker, ref gondola.VolumeRef) ([]gondola.VolumeSnapshot, error) {
 		return w.ListSnapshots(ctx, ref)
 	})
+	if !errors.Is(unknown, gondola.ErrNotFound) {
+		return of, unknown
+	}
+	all, err := m.snapshots(ctx, ref.App)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(s gondola.VolumeSnapshot) bool { return s.Volume != ref.ID })
+	if len(all) == 0 {
+		return nil, unknown
+	}
+	return all, nil
+}
+
+// snapshots lists those of an App, or of all Apps where app is empty: each worker that has Volumes or snapshots of it tells its own.
+func (m *Market) snapshots(ctx context.Context, app gondola.AppName) ([]gondola.VolumeSnapshot, error) {
+	if app != "" {
+		if _, err := m.index.App(ctx, app); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := m.index.VolumesByApp(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	workers := map[gondola.WorkerName][]struct{}{}
+	for _, e := range entries {
+		workers[e.Worker] = nil
+	}
+	all, err := gather(workers, func(name gondola.WorkerName, _ []struct{}) ([]gondola.VolumeSnapshot, error) {
+		_, ss, err := ask(ctx, m, name, func(ctx context.Context, w Worker) ([]gondola.VolumeSnapshot, error) {
+			return w.ListSnapshots(ctx, gondola.VolumeRef{App: app})
+		})
+		return ss, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b gondola.VolumeSnapshot) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return append([]gondola.VolumeSnapshot{}, all...), nil
 }
 
 // DeleteSnapshot implements gondola.Volumes. The snapshot's own row leads to it: its Volume may be gone.

@@ -47,7 +47,7 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 	case err == nil && old.Volume != v.ID:
 		return old.VolumeSnapshot, gondola.Errorf(gondola.ErrConflict, "snapshot id %s is taken by one of volume %s", id, old.Volume)
 	case err == nil && old.Status == snapshotCreated:
-		return old.VolumeSnapshot, nil
+		return w.snapshotView(old), nil
 	case err != nil && !errors.Is(err, gondola.ErrNotFound):
 		return old.VolumeSnapshot, err
 	case v.State != gondola.VolumeCreated && v.State != gondola.VolumeExtending && !waits(v):
@@ -71,10 +71,16 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 	w.diskChanged()
 	err = w.store.PutSnapshot(ctx, s)
 	failpoint.Hit("worker.snapshot.saved")
-	return s.VolumeSnapshot, err
+	return w.snapshotView(s), err
 }
 
-// ListSnapshots implements gondola.Volumes. Those of a Volume that was deleted are listed as long as it is on record.
+// snapshotView is the snapshot as the outside sees it.
+func (w *Worker) snapshotView(s store.Snapshot) gondola.VolumeSnapshot {
+	s.Region = w.cfg.Region
+	return s.VolumeSnapshot
+}
+
+// ListSnapshots implements gondola.Volumes.
 func (w *Worker) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) ([]gondola.VolumeSnapshot, error) {
 	rows, err := w.store.Snapshots(ctx, ref.ID)
 	if err != nil {
@@ -83,10 +89,10 @@ func (w *Worker) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) ([]go
 	out := []gondola.VolumeSnapshot{}
 	for _, s := range rows {
 		if ref.App == "" || s.App == ref.App {
-			out = append(out, s.VolumeSnapshot)
+			out = append(out, w.snapshotView(s))
 		}
 	}
-	if len(out) == 0 && w.disks.get(ref.App, ref.ID) == nil {
+	if len(out) == 0 && ref.ID != "" && w.disks.get(ref.App, ref.ID) == nil {
 		return nil, volumeNotFound(ref.App, ref.ID)
 	}
 	return out, nil
