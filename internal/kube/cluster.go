@@ -201,6 +201,10 @@ func (c *Cluster) runParts(ctx context.Context, p parts, milestone func(string))
 	if err != nil {
 		return err
 	}
+	nodes, err := c.newProvider()
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	bootstrapped, dnsServes := make(chan struct{}), make(chan struct{})
 	g.Go(func() error {
@@ -242,8 +246,8 @@ func (c *Cluster) runParts(ctx context.Context, p parts, milestone func(string))
 		<-ctx.Done()
 		return nil
 	})
-	g.Go(func() error { return c.runProvider(ctx, bootstrapped, milestone) })
-	g.Go(func() error { return c.runStorage(ctx, bootstrapped) })
+	g.Go(func() error { return c.runProvider(ctx, nodes, bootstrapped) })
+	g.Go(func() error { return c.runStorage(ctx, nodes, bootstrapped) })
 	g.Go(func() error { return c.announceReady(ctx, admin, dnsServes, milestone) })
 	g.Go(func() error { return c.renew(ctx) })
 	return g.Wait()
@@ -261,18 +265,22 @@ func (p part) until(ctx context.Context, name string) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// runProvider serves the nodes.
-func (c *Cluster) runProvider(ctx context.Context, bootstrapped <-chan struct{}, milestone func(string)) error {
+// newProvider returns what serves the nodes; nil where there are none.
+func (c *Cluster) newProvider() (*provider.Provider, error) {
 	if c.cfg.Platform == nil || len(c.cfg.Nodes) == 0 {
-		return nil
+		return nil, nil
 	}
 	cfg, err := c.providerConfig()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p, err := provider.New(cfg)
-	if err != nil {
-		return err
+	return provider.New(cfg)
+}
+
+// runProvider serves the nodes.
+func (c *Cluster) runProvider(ctx context.Context, p *provider.Provider, bootstrapped <-chan struct{}) error {
+	if p == nil {
+		return nil
 	}
 	if !received(ctx, bootstrapped) {
 		return nil

@@ -5,21 +5,22 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/kube/provider"
 	"gondola/internal/kube/storage"
 )
 
 // runStorage gives claims their Volumes. What it needs of Kubernetes' objects is put there first; a cluster is ready without them, since the
 // API server takes a while to serve what custom resources define.
-func (c *Cluster) runStorage(ctx context.Context, bootstrapped <-chan struct{}) error {
-	if c.cfg.Platform == nil || len(c.cfg.Nodes) == 0 {
+func (c *Cluster) runStorage(ctx context.Context, p *provider.Provider, bootstrapped <-chan struct{}) error {
+	if p == nil {
 		return nil
 	}
 	regions := map[string]gondola.Region{}
 	for _, n := range c.cfg.Nodes {
 		regions[n.Name] = n.Region
 	}
-	s, err := storage.New(storage.Config{Cluster: c.cfg.Name, Network: c.cfg.Network, Regions: regions, REST: c.rest(storageClient),
-		Volumes: c.cfg.Platform, Apps: c.cfg.Apps, Room: c.market.room, Log: c.log})
+	s, err := storage.New(storage.Config{Cluster: c.cfg.Name, Regions: regions, REST: c.rest(storageClient),
+		Volumes: c.cfg.Platform, Apps: p, Room: c.market.room, Log: c.log})
 	if err != nil {
 		return err
 	}

@@ -6,14 +6,24 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
 
 	"gondola"
 )
 
-// ensureApp makes sure that the App of a namespace is there.
+// EnsureApp makes sure that the App of a namespace is there. It takes no memory's word for it.
+func (p *Provider) EnsureApp(ctx context.Context, namespace string) error {
+	p.engine.forgetApp(gondola.AppOfNamespace(p.cfg.Cluster, namespace))
+	return p.engine.ensureApp(ctx, namespace)
+}
+
+// DropApp deletes the App of a namespace that is gone, once nothing is in it: who deletes the last Volume or snapshot of an App calls it then. An App
+// that is to stay is no error.
+func (p *Provider) DropApp(ctx context.Context, app gondola.AppName) error {
+	return p.engine.dropApp(ctx, app)
+}
+
 func (e *engine) ensureApp(ctx context.Context, namespace string) error {
 	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
 	e.mu.Lock()
@@ -41,9 +51,9 @@ func (e *engine) ensureApp(ctx context.Context, namespace string) error {
 	return nil
 }
 
-func (e *engine) forgetApp(namespace string) {
+func (e *engine) forgetApp(app gondola.AppName) {
 	e.mu.Lock()
-	delete(e.apps, gondola.AppOfNamespace(e.cfg.Cluster, namespace))
+	delete(e.apps, app)
 	e.mu.Unlock()
 }
 
@@ -60,7 +70,7 @@ func (e *engine) dropApps(ctx context.Context) {
 		if quit {
 			return
 		}
-		if err := e.dropApp(ctx, namespace); err != nil && ctx.Err() == nil {
+		if err := e.dropApp(ctx, gondola.AppOfNamespace(e.cfg.Cluster, namespace)); err != nil && ctx.Err() == nil {
 			e.log.Warn("app of a namespace that is gone stays behind: trying again", "namespace", namespace, "err", err)
 			e.drops.AddRateLimited(namespace)
 		} else {
@@ -70,14 +80,13 @@ func (e *engine) dropApps(ctx context.Context) {
 	}
 }
 
-// dropApp deletes the App of a namespace that is gone; its Pods went before it. One that still has Volumes stays: they are retained, or those
-// who reclaim them delete it with the last. That the namespace is gone, and not there again, is asked of the API server: nothing brings Machines
-// back.
-func (e *engine) dropApp(ctx context.Context, namespace string) error {
+// dropApp deletes the App of a namespace that is gone; its Pods went before it. One that still has Volumes or snapshots stays: they are retained, or
+// those who reclaim them call DropApp after the last. So whichever comes last, the namespace's end or theirs, sees that nothing is left. That the
+// namespace is gone, and not there again, is asked of the API server: nothing brings Machines back.
+func (e *engine) dropApp(ctx context.Context, app gondola.AppName) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
-	e.forgetApp(namespace)
+	e.forgetApp(app)
 	have, err := e.cfg.Apps.App(ctx, app)
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
@@ -88,24 +97,36 @@ func (e *engine) dropApp(ctx context.Context, namespace string) error {
 	if have.Network != e.cfg.Network {
 		return nil
 	}
-	left, err := e.cfg.Platform.ListVolumes(ctx, app)
-	if err != nil && !errors.Is(err, gondola.ErrUnsupported) {
+	kept, err := e.keeps(ctx, app)
+	if err != nil || kept {
 		return err
 	}
-	if len(left) > 0 {
-		return nil
+	list, err := e.admin.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("is the namespace of app %s really gone: %w", app, err)
 	}
-	_, err = e.admin.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
-	if err == nil {
-		return nil
-	}
-	if !apierrors.IsNotFound(err) {
-		return fmt.Errorf("is namespace %s really gone: %w", namespace, err)
+	for i := range list.Items {
+		if gondola.AppOfNamespace(e.cfg.Cluster, list.Items[i].Name) == app {
+			return nil
+		}
 	}
 	err = e.cfg.Apps.DeleteApp(ctx, app)
-	e.forgetApp(namespace)
+	e.forgetApp(app)
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
 	}
 	return err
+}
+
+// keeps says whether an App holds data: a Volume, or a snapshot, which may have outlived its own. What a platform does not have is not there.
+func (e *engine) keeps(ctx context.Context, app gondola.AppName) (bool, error) {
+	volumes, err := e.cfg.Platform.ListVolumes(ctx, app)
+	if len(volumes) > 0 || err != nil && !errors.Is(err, gondola.ErrUnsupported) {
+		return true, err
+	}
+	snapshots, err := e.cfg.Platform.ListSnapshots(ctx, gondola.VolumeRef{App: app})
+	if err != nil && !errors.Is(err, gondola.ErrUnsupported) {
+		return true, err
+	}
+	return len(snapshots) > 0, nil
 }

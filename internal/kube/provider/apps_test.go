@@ -25,9 +25,11 @@ type droppable struct {
 	gondola.Platform
 	gondola.Apps
 
-	mu      sync.Mutex
-	tries   []gondola.AppName
-	dropped chan gondola.AppName
+	mu        sync.Mutex
+	tries     []gondola.AppName
+	dropped   chan gondola.AppName
+	volumes   []gondola.Volume
+	snapshots []gondola.VolumeSnapshot
 }
 
 func (d *droppable) App(_ context.Context, name gondola.AppName) (gondola.App, error) {
@@ -35,7 +37,14 @@ func (d *droppable) App(_ context.Context, name gondola.AppName) (gondola.App, e
 }
 
 func (d *droppable) ListVolumes(context.Context, gondola.AppName) ([]gondola.Volume, error) {
-	return nil, nil
+	return d.volumes, nil
+}
+
+func (d *droppable) ListSnapshots(_ context.Context, ref gondola.VolumeRef) ([]gondola.VolumeSnapshot, error) {
+	if ref.ID != "" {
+		return nil, gondola.Errorf(gondola.ErrNotFound, "volume not found: %s", ref.ID)
+	}
+	return d.snapshots, nil
 }
 
 func (d *droppable) DeleteApp(_ context.Context, name gondola.AppName) error {
@@ -49,24 +58,27 @@ func (d *droppable) DeleteApp(_ context.Context, name gondola.AppName) error {
 	return nil
 }
 
-func TestDropApp_TriesAgainAndNeverWhileTheNamespaceIsThere(t *testing.T) {
+// dropping is the engine of a cluster that has the namespaces default and back.
+func dropping(t *testing.T, d *droppable) *engine {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if r.URL.Path == "/api/v1/namespaces/back" {
-			_ = json.NewEncoder(w).Encode(corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "back"}})
-			return
+		if r.URL.Path != "/api/v1/namespaces" {
+			t.Errorf("%s was asked for", r.URL.Path)
 		}
-		w.WriteHeader(http.StatusNotFound)
-		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure,
-			Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound})
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(corev1.NamespaceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NamespaceList"},
+			Items: []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, {ObjectMeta: metav1.ObjectMeta{Name: "back"}}}})
 	}))
-	defer api.Close()
+	t.Cleanup(api.Close)
 	admin, err := kubernetes.NewForConfig(&rest.Config{Host: api.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newEngine(Config{Cluster: "demo", Network: "demo", Platform: d, Apps: d}, slog.New(slog.DiscardHandler), admin)
+}
+
+func TestDropApp_TriesAgainAndNeverWhileTheNamespaceIsThere(t *testing.T) {
 	d := &droppable{dropped: make(chan gondola.AppName, 1)}
-	e := newEngine(Config{Cluster: "demo", Network: "demo", Platform: d, Apps: d}, slog.New(slog.DiscardHandler), admin)
+	e := dropping(t, d)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); e.dropApps(ctx) }()
@@ -85,5 +97,27 @@ func TestDropApp_TriesAgainAndNeverWhileTheNamespaceIsThere(t *testing.T) {
 	defer d.mu.Unlock()
 	if slices.Contains(d.tries, gondola.AppOfNamespace("demo", "back")) {
 		t.Error("the Machines of a namespace that is there again were destroyed")
+	}
+}
+
+// TestDropApp_KeepsAnAppThatHoldsData: what is retained outlives its namespace, a snapshot its Volume too.
+func TestDropApp_KeepsAnAppThatHoldsData(t *testing.T) {
+	app := gondola.AppOfNamespace("demo", "gone")
+	for what, d := range map[string]*droppable{
+		"a volume":   {volumes: []gondola.Volume{{ID: gondola.NewVolumeID()}}},
+		"a snapshot": {snapshots: []gondola.VolumeSnapshot{{ID: gondola.NewSnapshotID()}}},
+	} {
+		d.dropped = make(chan gondola.AppName, 3)
+		p := &Provider{engine: dropping(t, d)}
+		if err := p.DropApp(t.Context(), app); err != nil || len(d.tries) > 0 {
+			t.Errorf("with %s left, DropApp = %v and DeleteApp was called for %v", what, err, d.tries)
+		}
+		d.volumes, d.snapshots = nil, nil
+		if err := p.DropApp(t.Context(), app); err == nil {
+			t.Errorf("after %s was deleted, DropApp = nil where DeleteApp fails", what)
+		}
+		if err := p.DropApp(t.Context(), app); err != nil || len(d.dropped) == 0 {
+			t.Errorf("after %s was deleted, DropApp = %v and the App is still there", what, err)
+		}
 	}
 }

@@ -101,7 +101,7 @@ func (c *Controller) provision(ctx context.Context, pvc *corev1.PersistentVolume
 // create makes the Volume in one of the regions and then its PersistentVolume.
 func (c *Controller) create(ctx context.Context, pvc *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, src source, regions []gondola.Region) (time.Duration, error) {
 	c.recorder.Eventf(pvc, corev1.EventTypeNormal, "Provisioning", "Provisioning a volume for claim %q", pvc.Namespace+"/"+pvc.Name)
-	if err := c.ensureApp(ctx, pvc.Namespace); err != nil {
+	if err := c.cfg.Apps.EnsureApp(ctx, pvc.Namespace); err != nil {
 		return 0, err
 	}
 	ref, size := c.refOf(pvc), gib(wanted(pvc))

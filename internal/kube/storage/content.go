@@ -150,7 +150,8 @@ func (c *Controller) dropContent(ctx context.Context, o *contentObject) error {
 	return c.patchCustom(ctx, contentResource, "", o.Name, finalizers(&o.ObjectMeta, without(o.Finalizers, contentProtection)))
 }
 
-// deleteSnapshot deletes what a content stands for, also where nobody got to write down its handle.
+// deleteSnapshot deletes what a content stands for, also where nobody got to write down its handle, and the App with its last where the namespace is
+// gone.
 func (c *Controller) deleteSnapshot(ctx context.Context, o *contentObject) error {
 	var ref snapshotRef
 	var err error
@@ -166,9 +167,8 @@ func (c *Controller) deleteSnapshot(ctx context.Context, o *contentObject) error
 	if err != nil || ref.id == "" {
 		return nil // never was one of ours
 	}
-	err = c.cfg.Volumes.DeleteSnapshot(ctx, ref.volume, ref.id)
-	if errors.Is(err, gondola.ErrNotFound) {
-		return nil
+	if err := c.cfg.Volumes.DeleteSnapshot(ctx, ref.volume, ref.id); err != nil && !errors.Is(err, gondola.ErrNotFound) {
+		return err
 	}
-	return err
+	return c.cfg.Apps.DropApp(ctx, ref.volume.App)
 }

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -11,8 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"gondola"
 )
 
 // object is what a patch is made for.
@@ -77,52 +74,4 @@ func changed(err error, what string, args ...any) error {
 		return laterError{err}
 	}
 	return fmt.Errorf(what+": %w", append(args, err)...)
-}
-
-// ensureApp makes sure that the App of a namespace is there.
-func (c *Controller) ensureApp(ctx context.Context, namespace string) error {
-	name := gondola.AppOfNamespace(c.cfg.Cluster, namespace)
-	app, err := c.cfg.Apps.App(ctx, name)
-	if errors.Is(err, gondola.ErrNotFound) {
-		app, err = c.cfg.Apps.CreateApp(ctx, gondola.NewApp{Name: name, Org: gondola.Org, Network: c.cfg.Network})
-		if errors.Is(err, gondola.ErrNameTaken) { // the provider was faster
-			app, err = c.cfg.Apps.App(ctx, name)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("app %s of namespace %s: %w", name, namespace, err)
-	}
-	if app.Network != c.cfg.Network {
-		return gondola.Errorf(gondola.ErrConflict, "app %s of namespace %s is in network %q and not in the cluster's network %q: destroy or rename it", name, namespace, app.Network, c.cfg.Network)
-	}
-	return nil
-}
-
-// dropApp deletes the App of a namespace that is gone, once its last Volume is: the provider leaves an App that has some.
-func (c *Controller) dropApp(ctx context.Context, name gondola.AppName) error {
-	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	if err != nil {
-		return err
-	}
-	for i := range list.Items {
-		if gondola.AppOfNamespace(c.cfg.Cluster, list.Items[i].Name) == name {
-			return nil
-		}
-	}
-	app, err := c.cfg.Apps.App(ctx, name)
-	if errors.Is(err, gondola.ErrNotFound) || err == nil && app.Network != c.cfg.Network {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	left, err := c.cfg.Volumes.ListVolumes(ctx, name)
-	if err != nil || len(left) > 0 {
-		return err
-	}
-	err = c.cfg.Apps.DeleteApp(ctx, name)
-	if errors.Is(err, gondola.ErrNotFound) {
-		return nil
-	}
-	return err
 }

@@ -44,7 +44,7 @@ func (c *Controller) volume(ctx context.Context, name string) (time.Duration, er
 	return 0, nil
 }
 
-// released says whether nobody has a right to the volume any more: its claim is gone for good.
+// released says whether nobody has a right to the volume any more: its claim is gone for good, or has another.
 func (c *Controller) released(ctx context.Context, pv *corev1.PersistentVolume) bool {
 	r := pv.Spec.ClaimRef
 	if r == nil { // nobody ever had it, or an administrator gave it free: it goes only when told so
@@ -74,10 +74,10 @@ func (c *Controller) reclaim(ctx context.Context, pv *corev1.PersistentVolume) e
 		}
 		return nil // its deletion brings it back
 	}
-	if err := c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming))); err != nil {
-		return err
+	if err := c.cfg.Apps.DropApp(ctx, ref.App); err != nil {
+		return fmt.Errorf("drop app %s: %w", ref.App, err)
 	}
-	return c.dropApp(ctx, ref.App)
+	return c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming)))
 }
 
 // deleteVolume deletes a Volume; one that is gone is fine.

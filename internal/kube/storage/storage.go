@@ -43,15 +43,22 @@ const Driver = translate.VolumeDriver
 // Config says what a Controller looks after.
 type Config struct {
 	Cluster string                    // as the provider has it: claims of a namespace have their Volumes in its App
-	Network string                    // of the Apps that have to be made
 	Regions map[string]gondola.Region // node → region; Volumes are made in these regions only
 
 	REST    *rest.Config // as a user with Rules
 	Volumes gondola.Volumes
-	Apps    gondola.Apps
+	Apps    Apps
 	// Room returns the bytes that the largest new Volume of a region can have; false where that is not known. If nil, it never is.
 	Room func(gondola.Region) (int64, bool)
 	Log  *slog.Logger // If nil, slog.Default.
+}
+
+// Apps are those of the cluster's namespaces, in which Pods live as well: the provider has them.
+type Apps interface {
+	// EnsureApp makes sure that the App of a namespace is there.
+	EnsureApp(ctx context.Context, namespace string) error
+	// DropApp deletes an App whose namespace is gone, unless Volumes or snapshots are left in it.
+	DropApp(ctx context.Context, app gondola.AppName) error
 }
 
 // Controller does it. Make it with New.
@@ -91,9 +98,6 @@ const (
 func New(cfg Config) (*Controller, error) {
 	if cfg.Cluster == "" || cfg.REST == nil || cfg.Volumes == nil || cfg.Apps == nil || len(cfg.Regions) == 0 {
 		return nil, gondola.Errorf(gondola.ErrInvalid, "storage of cluster %q lacks a name, REST, Volumes, Apps or Regions", cfg.Cluster)
-	}
-	if cfg.Network == "" {
-		cfg.Network = cfg.Cluster
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
