@@ -114,7 +114,9 @@ func (c *Controller) create(ctx context.Context, pvc *corev1.PersistentVolumeCla
 	case errors.Is(err, gondola.ErrCapacity):
 		c.noRoom(regions, size)
 		return c.elsewhere(ctx, pvc, err)
-	case errors.Is(err, gondola.ErrInvalid), errors.Is(err, gondola.ErrUnsupported):
+	case errors.Is(err, gondola.ErrPrecondition): // what it is made from is not where the scheduler chose
+		return c.elsewhere(ctx, pvc, err)
+	case impossible(err):
 		return c.refuse(pvc, err)
 	case err != nil:
 		c.recorder.Eventf(pvc, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)

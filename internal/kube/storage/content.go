@@ -100,16 +100,8 @@ func (c *Controller) take(ctx context.Context, o *contentObject) (snapshotRef, g
 		if err != nil {
 			return ref, gondola.VolumeSnapshot{}, err
 		}
-		list, err := c.cfg.Volumes.ListSnapshots(ctx, ref.volume)
-		if err != nil {
-			return ref, gondola.VolumeSnapshot{}, err
-		}
-		for _, s := range list {
-			if s.ID == ref.id {
-				return ref, s, nil
-			}
-		}
-		return ref, gondola.VolumeSnapshot{}, gondola.Errorf(gondola.ErrNotFound, "volume %s has no snapshot %s", ref.volume.ID, ref.id)
+		snap, err := c.find(ctx, ref)
+		return ref, snap, err
 	}
 	if o.Spec.Source.VolumeHandle == nil {
 		return snapshotRef{}, gondola.VolumeSnapshot{}, gondola.Errorf(gondola.ErrInvalid, "VolumeSnapshotContent %s has no source", o.Name)
@@ -121,6 +113,20 @@ func (c *Controller) take(ctx context.Context, o *contentObject) (snapshotRef, g
 	ref := snapshotRef{volume: volume, id: snapshotID(o)}
 	snap, err := c.cfg.Volumes.SnapshotVolume(ctx, volume, ref.id)
 	return ref, snap, err
+}
+
+// find returns a snapshot that was taken; ErrNotFound: the platform does not have it, or not any more.
+func (c *Controller) find(ctx context.Context, ref snapshotRef) (gondola.VolumeSnapshot, error) {
+	list, err := c.cfg.Volumes.ListSnapshots(ctx, ref.volume)
+	if err != nil {
+		return gondola.VolumeSnapshot{}, err
+	}
+	for _, s := range list {
+		if s.ID == ref.id {
+			return s, nil
+		}
+	}
+	return gondola.VolumeSnapshot{}, gondola.Errorf(gondola.ErrNotFound, "volume %s has no snapshot %s", ref.volume.ID, ref.id)
 }
 
 func snapshotID(o *contentObject) string { return "vs_" + idOf(o.UID) }

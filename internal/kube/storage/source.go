@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -75,7 +74,11 @@ func (c *Controller) fromSnapshot(ctx context.Context, pvc *corev1.PersistentVol
 	if size := s.Status.RestoreSize; size != nil && wanted(pvc) < size.Value() {
 		return source{}, gondola.Errorf(gondola.ErrInvalid, "%s is smaller than VolumeSnapshot %s, which wants %s", pvc.Spec.Resources.Requests.Storage(), name, size)
 	}
-	return c.at(ctx, source{snapshot: ref.id}, ref.volume)
+	snap, err := c.find(ctx, ref) // its Volume may be gone
+	if err != nil {
+		return source{}, gondola.Errorf(gondola.ErrPrecondition, "VolumeSnapshot %s: %w", name, err)
+	}
+	return source{snapshot: ref.id, region: snap.Region}, nil
 }
 
 func (c *Controller) fromClaim(ctx context.Context, pvc *corev1.PersistentVolumeClaim, name string) (source, error) {
@@ -97,29 +100,17 @@ func (c *Controller) fromClaim(ctx context.Context, pvc *corev1.PersistentVolume
 	if size := from.Status.Capacity.Storage(); wanted(pvc) < size.Value() {
 		return source{}, gondola.Errorf(gondola.ErrInvalid, "%s is smaller than claim %s, which has %s", pvc.Spec.Resources.Requests.Storage(), name, size)
 	}
-	return c.at(ctx, source{volume: ref.ID}, ref)
-}
-
-// at adds the region of the Volume that a source comes from; a Volume that is gone leaves that to the platform.
-func (c *Controller) at(ctx context.Context, s source, ref gondola.VolumeRef) (source, error) {
 	vol, err := c.cfg.Volumes.Volume(ctx, ref)
-	switch {
-	case err == nil:
-		s.region = vol.Region
-	case !errors.Is(err, gondola.ErrNotFound):
-		return s, gondola.Errorf(gondola.ErrPrecondition, "volume %s, from which it is to be made: %w", ref.ID, err)
+	if err != nil {
+		return source{}, gondola.Errorf(gondola.ErrPrecondition, "volume %s of claim %s: %w", ref.ID, name, err)
 	}
-	return s, nil
+	return source{volume: ref.ID, region: vol.Region}, nil
 }
 
-// RegionAnnotation is on a claim that can be had in one region only, because what it is made from is there: our scheduler plugin sends its
-// Pods there.
-const RegionAnnotation = translate.RegionAnnotation
-
-// pin puts the region that a claim must be in on it.
+// pin puts the region that a claim must be in on it: our scheduler plugin sends its Pods there.
 func (c *Controller) pin(ctx context.Context, pvc *corev1.PersistentVolumeClaim, r gondola.Region) error {
-	if r == "" || pvc.Annotations[RegionAnnotation] == string(r) {
+	if r == "" || pvc.Annotations[translate.RegionAnnotation] == string(r) {
 		return nil
 	}
-	return c.patchClaim(ctx, pvc, map[string]any{"metadata": map[string]any{"annotations": map[string]any{RegionAnnotation: string(r)}}})
+	return c.patchClaim(ctx, pvc, map[string]any{"metadata": map[string]any{"annotations": map[string]any{translate.RegionAnnotation: string(r)}}})
 }
