@@ -37,7 +37,7 @@ func (c *Controller) expand(ctx context.Context, pvc *corev1.PersistentVolumeCla
 			corev1.PersistentVolumeClaimCondition{Type: corev1.PersistentVolumeClaimResizing, Status: corev1.ConditionTrue})
 		return 0, err // the change brings it back
 	}
-	done, err := c.cfg.Volumes.ExtendVolume(ctx, ref, gib(wanted(pvc)))
+	done, err := c.extend(ctx, ref, gib(wanted(pvc)))
 	switch {
 	case errors.Is(err, gondola.ErrCapacity), errors.Is(err, gondola.ErrInvalid), errors.Is(err, gondola.ErrUnsupported), errors.Is(err, gondola.ErrNotFound):
 		return c.unexpanded(ctx, pvc, corev1.PersistentVolumeClaimControllerResizeInfeasible, err)
@@ -63,6 +63,16 @@ func (c *Controller) expand(ctx context.Context, pvc *corev1.PersistentVolumeCla
 		"capacity":   map[string]any{"storage": size.String()},
 		"conditions": others(pvc), "allocatedResources": map[string]any{"storage": size.String()}, "allocatedResourceStatuses": nil,
 	}}, "status")
+}
+
+// extend makes a Volume at least that large. It may have more already, of a larger wish that was taken back or by somebody else's hand, and never
+// shrinks: then that is what the claim gets.
+func (c *Controller) extend(ctx context.Context, ref gondola.VolumeRef, sizeGB int) (gondola.ExtendVolumeResponse, error) {
+	vol, err := c.cfg.Volumes.Volume(ctx, ref)
+	if err != nil {
+		return gondola.ExtendVolumeResponse{}, err
+	}
+	return c.cfg.Volumes.ExtendVolume(ctx, ref, max(sizeGB, vol.SizeGB))
 }
 
 // unexpanded tells why a claim does not grow, and tries it again later.
