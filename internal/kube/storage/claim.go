@@ -39,14 +39,15 @@ func (c *Controller) claim(ctx context.Context, namespace, name string) (time.Du
 		return 0, c.abandon(ctx, pvc)
 	case pvc.Spec.VolumeName == "":
 		return c.provision(ctx, pvc)
-	}
-	if slices.Contains(pvc.Finalizers, provisioning) { // the PersistentVolume is there: it answers for the Volume from now on
+	case slices.Contains(pvc.Finalizers, provisioning) && pvc.Spec.VolumeName != volumeName(pvc): // somebody has given it another volume
+		return 0, c.abandon(ctx, pvc)
+	case slices.Contains(pvc.Finalizers, provisioning): // its PersistentVolume answers for the Volume from now on
 		return 0, c.dropClaimFinalizer(ctx, pvc)
 	}
 	return c.expand(ctx, pvc)
 }
 
-// abandon undoes what was begun for a claim that is being deleted before it was bound.
+// abandon undoes what was begun for a claim that was deleted, or bound to another volume, before it had its PersistentVolume.
 func (c *Controller) abandon(ctx context.Context, pvc *corev1.PersistentVolumeClaim) error {
 	if !slices.Contains(pvc.Finalizers, provisioning) {
 		return nil
@@ -81,14 +82,13 @@ func (c *Controller) provision(ctx context.Context, pvc *corev1.PersistentVolume
 	if err != nil {
 		return c.refuse(pvc, err)
 	}
-	waits := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
-	if waits && pvc.Annotations[storagehelpers.AnnSelectedNode] == "" {
+	if waits(class) && pvc.Annotations[storagehelpers.AnnSelectedNode] == "" {
 		return 0, c.pin(ctx, pvc, src.region) // before the scheduler chooses
 	}
 	if !ourTurn(pvc) {
 		return 0, nil
 	}
-	regions, err := c.regions(pvc, class, src.region, waits)
+	regions, err := c.regions(pvc, class, src.region, waits(class))
 	if err != nil {
 		return c.elsewhere(ctx, pvc, err)
 	}
@@ -96,6 +96,11 @@ func (c *Controller) provision(ctx context.Context, pvc *corev1.PersistentVolume
 		return 0, err
 	}
 	return c.create(ctx, pvc, class, src, regions)
+}
+
+// waits says whether the claims of a class get their Volumes where the scheduler sends their first Pods.
+func waits(class *storagev1.StorageClass) bool {
+	return class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 
 // create makes the Volume in one of the regions and then its PersistentVolume.
@@ -131,16 +136,22 @@ func (c *Controller) create(ctx context.Context, pvc *corev1.PersistentVolumeCla
 	return 0, nil
 }
 
-// refuse tells why a claim gets no volume as it is, and looks again only now and then: what could change that brings it back by itself.
+// refuse tells why a claim gets no volume, and looks again soon; only now and then where it never can as it is: what could change that brings it back by
+// itself.
 func (c *Controller) refuse(pvc *corev1.PersistentVolumeClaim, err error) (time.Duration, error) {
 	c.recorder.Eventf(pvc, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)
-	if errors.Is(err, gondola.ErrPrecondition) { // something that it is made from is not ready
-		return 0, laterError{err}
+	if impossible(err) {
+		return 5 * time.Minute, nil
 	}
-	return 5 * time.Minute, nil
+	return 0, laterError{err} // something that it is made from is not ready, or cannot be read now
 }
 
-// elsewhere tells that there is no room where the claim should be, and gives the choice of another node back to the scheduler; without a
+// impossible says whether a claim can never be met as it is.
+func impossible(err error) bool {
+	return errors.Is(err, gondola.ErrInvalid) || errors.Is(err, gondola.ErrUnsupported)
+}
+
+// elsewhere tells why the claim cannot be where it should be, and gives the choice of another node back to the scheduler; without a
 // scheduler it is tried again.
 func (c *Controller) elsewhere(ctx context.Context, pvc *corev1.PersistentVolumeClaim, err error) (time.Duration, error) {
 	c.recorder.Eventf(pvc, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)

@@ -14,8 +14,6 @@ import (
 
 // object is what a patch is made for.
 type object interface {
-	GetName() string
-	GetNamespace() string
 	GetUID() types.UID
 	GetResourceVersion() string
 	GetFinalizers() []string
@@ -46,7 +44,7 @@ func (c *Controller) dropClaimFinalizer(ctx context.Context, pvc *corev1.Persist
 	return c.patchClaim(ctx, pvc, finalizers(pvc, without(pvc.Finalizers, provisioning)))
 }
 
-// patchClaim changes a claim, or a subresource of it; one that is gone is fine.
+// patchClaim changes a claim, or a subresource of it.
 func (c *Controller) patchClaim(ctx context.Context, pvc *corev1.PersistentVolumeClaim, patch map[string]any, subresources ...string) error {
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -65,12 +63,13 @@ func (c *Controller) patchVolume(ctx context.Context, pv *corev1.PersistentVolum
 	return changed(err, "persistent volume %s", pv.Name)
 }
 
-// changed explains the error of a patch. What is gone is fine; a conflict is tried again without a word, on the newer object.
+// changed explains the error of a patch. What was changed meanwhile, or is gone, is looked at again without a word: nothing is done for an object that
+// is not there as it was read.
 func changed(err error, what string, args ...any) error {
 	switch {
-	case err == nil, apierrors.IsNotFound(err):
+	case err == nil:
 		return nil
-	case apierrors.IsConflict(err):
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return laterError{err}
 	}
 	return fmt.Errorf(what+": %w", append(args, err)...)

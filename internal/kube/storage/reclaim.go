@@ -37,7 +37,7 @@ func (c *Controller) volume(ctx context.Context, name string) (time.Duration, er
 	case guarded && !deletes: // retained from now on: Kubernetes' object alone may go
 		return 0, c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming)))
 	case deletes && guarded && c.released(ctx, pv):
-		return 0, c.reclaim(ctx, pv)
+		return c.reclaim(ctx, pv)
 	case pv.Status.Phase == corev1.VolumeBound:
 		return 0, c.missed(ctx, pv)
 	}
@@ -54,30 +54,39 @@ func (c *Controller) released(ctx context.Context, pv *corev1.PersistentVolume) 
 		return false
 	}
 	claim, err := c.client.CoreV1().PersistentVolumeClaims(r.Namespace).Get(ctx, r.Name, metav1.GetOptions{})
-	return apierrors.IsNotFound(err) || err == nil && r.UID != "" && claim.UID != r.UID
+	if err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	return r.UID != "" && claim.UID != r.UID || claim.Spec.VolumeName != "" && claim.Spec.VolumeName != pv.Name
 }
 
-// reclaim deletes the Volume and then lets the PersistentVolume go.
-func (c *Controller) reclaim(ctx context.Context, pv *corev1.PersistentVolume) error {
+// reclaim deletes the Volume, and the App with its last where the namespace is gone, and then lets the PersistentVolume go. What was to be made of the
+// Volume is made first.
+func (c *Controller) reclaim(ctx context.Context, pv *corev1.PersistentVolume) (time.Duration, error) {
+	if pv.DeletionTimestamp == nil {
+		if copied, err := c.copied(ctx, pv.Spec.ClaimRef); copied || err != nil {
+			return 2 * time.Second, err
+		}
+	}
 	ref, err := translate.ParseVolumeHandle(pv.Spec.CSI.VolumeHandle)
 	if err == nil {
 		err = c.deleteVolume(ctx, ref)
 	}
 	if err != nil {
 		c.recorder.Eventf(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%v", err)
-		return laterError{err}
+		return 0, laterError{err}
 	}
 	if pv.DeletionTimestamp == nil {
 		err := c.client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return fmt.Errorf("delete persistent volume %s: %w", pv.Name, err)
+			return 0, fmt.Errorf("delete persistent volume %s: %w", pv.Name, err)
 		}
-		return nil // its deletion brings it back
+		return 0, nil // its deletion brings it back
 	}
 	if err := c.cfg.Apps.DropApp(ctx, ref.App); err != nil {
-		return fmt.Errorf("drop app %s: %w", ref.App, err)
+		return 0, fmt.Errorf("drop app %s: %w", ref.App, err)
 	}
-	return c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming)))
+	return 0, c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming)))
 }
 
 // deleteVolume deletes a Volume; one that is gone is fine.

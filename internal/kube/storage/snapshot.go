@@ -83,7 +83,7 @@ func (c *Controller) read(ctx context.Context, r schema.GroupVersionResource, na
 	return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, v)
 }
 
-// patchCustom changes a custom resource, or its status; one that is gone is fine.
+// patchCustom changes a custom resource, or its status.
 func (c *Controller) patchCustom(ctx context.Context, r schema.GroupVersionResource, namespace, name string, patch map[string]any, subresources ...string) error {
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -163,16 +163,13 @@ func (c *Controller) newContent(ctx context.Context, s *snapshotObject) (time.Du
 	if bound := s.Status.BoundVolumeSnapshotContentName; bound != nil {
 		return 0, c.failSnapshot(ctx, s, gondola.Errorf(gondola.ErrNotFound, "VolumeSnapshotContent %s is gone, and the snapshot with it: delete this VolumeSnapshot", *bound))
 	}
-	pvc, err := c.claims.PersistentVolumeClaims(s.Namespace).Get(*s.Spec.Source.Claim)
+	claim := *s.Spec.Source.Claim
+	pv, err := c.volumeOf(ctx, s.Namespace, claim)
 	if err != nil {
-		return 0, c.failSnapshot(ctx, s, gondola.Errorf(gondola.ErrNotFound, "claim %s is not there", *s.Spec.Source.Claim))
-	}
-	pv, err := c.volumes.Get(pvc.Spec.VolumeName)
-	if err != nil || pvc.Status.Phase != corev1.ClaimBound {
-		return 0, c.failSnapshot(ctx, s, gondola.Errorf(gondola.ErrPrecondition, "claim %s is not bound to a volume", pvc.Name))
+		return 0, c.failSnapshot(ctx, s, err)
 	}
 	if !ours(pv) {
-		return 0, c.failSnapshot(ctx, s, gondola.Errorf(gondola.ErrInvalid, "claim %s has no volume of %s", pvc.Name, Driver))
+		return 0, c.failSnapshot(ctx, s, gondola.Errorf(gondola.ErrInvalid, "claim %s has no volume of %s", claim, Driver))
 	}
 	if err := c.protect(ctx, snapshotResource, &s.ObjectMeta, snapshotProtection); err != nil {
 		return 0, err
@@ -187,7 +184,7 @@ func (c *Controller) newContent(ctx context.Context, s *snapshotObject) (time.Du
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return 0, fmt.Errorf("content of snapshot %s/%s: %w", s.Namespace, s.Name, err)
 	}
-	c.recorder.Eventf(s.ref(), corev1.EventTypeNormal, "CreatingSnapshot", "Taking a snapshot of claim %s", pvc.Name)
+	c.recorder.Eventf(s.ref(), corev1.EventTypeNormal, "CreatingSnapshot", "Taking a snapshot of claim %s", claim)
 	if s.Spec.Class == nil {
 		return 0, c.patchCustom(ctx, snapshotResource, s.Namespace, s.Name, map[string]any{"spec": map[string]any{"volumeSnapshotClassName": class.Name}})
 	}
@@ -197,9 +194,8 @@ func (c *Controller) newContent(ctx context.Context, s *snapshotObject) (time.Du
 // snapshotClassObject is what we read of a VolumeSnapshotClass.
 type snapshotClassObject struct {
 	metav1.ObjectMeta `json:"metadata"`
-	Driver            string            `json:"driver"`
-	DeletionPolicy    string            `json:"deletionPolicy"`
-	Parameters        map[string]string `json:"parameters"`
+	Driver            string `json:"driver"`
+	DeletionPolicy    string `json:"deletionPolicy"`
 }
 
 // snapshotClass returns the class of a VolumeSnapshot, the default one if it names none; nil: it is another driver's.

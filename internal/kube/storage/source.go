@@ -2,9 +2,13 @@ package storage
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	storagehelpers "k8s.io/component-helpers/storage/volume"
 
 	"gondola"
 	"gondola/internal/kube/translate"
@@ -82,13 +86,9 @@ func (c *Controller) fromSnapshot(ctx context.Context, pvc *corev1.PersistentVol
 }
 
 func (c *Controller) fromClaim(ctx context.Context, pvc *corev1.PersistentVolumeClaim, name string) (source, error) {
-	from, err := c.claims.PersistentVolumeClaims(pvc.Namespace).Get(name)
-	if err != nil || from.Status.Phase != corev1.ClaimBound || from.DeletionTimestamp != nil {
-		return source{}, gondola.Errorf(gondola.ErrPrecondition, "claim %s, of which it is to be a copy, is not bound", name)
-	}
-	pv, err := c.volumes.Get(from.Spec.VolumeName)
+	pv, err := c.volumeOf(ctx, pvc.Namespace, name)
 	if err != nil {
-		return source{}, gondola.Errorf(gondola.ErrPrecondition, "PersistentVolume %s of claim %s is not there", from.Spec.VolumeName, name)
+		return source{}, err
 	}
 	ref, err := translate.PersistentVolumeRef(pv)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *Controller) fromClaim(ctx context.Context, pvc *corev1.PersistentVolume
 	if app := c.refOf(pvc).App; ref.App != app {
 		return source{}, gondola.Errorf(gondola.ErrUnsupported, "claim %s has a volume of app %s, and a volume of this namespace can be made from those of app %s only", name, ref.App, app)
 	}
-	if size := from.Status.Capacity.Storage(); wanted(pvc) < size.Value() {
+	if size := pv.Spec.Capacity.Storage(); wanted(pvc) < size.Value() {
 		return source{}, gondola.Errorf(gondola.ErrInvalid, "%s is smaller than claim %s, which has %s", pvc.Spec.Resources.Requests.Storage(), name, size)
 	}
 	vol, err := c.cfg.Volumes.Volume(ctx, ref)
@@ -105,6 +105,82 @@ func (c *Controller) fromClaim(ctx context.Context, pvc *corev1.PersistentVolume
 		return source{}, gondola.Errorf(gondola.ErrPrecondition, "volume %s of claim %s: %w", ref.ID, name, err)
 	}
 	return source{volume: ref.ID, region: vol.Region}, nil
+}
+
+// volumeOf returns the PersistentVolume of a claim. That of a claim which is gone is found as long as it waits for what is made of it (copied).
+// ErrPrecondition says what is missing.
+func (c *Controller) volumeOf(ctx context.Context, namespace, claim string) (*corev1.PersistentVolume, error) {
+	pvc, err := c.client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, claim, metav1.GetOptions{})
+	if err == nil && pvc.Status.Phase != corev1.ClaimBound {
+		return nil, gondola.Errorf(gondola.ErrPrecondition, "claim %s is not bound to a volume", claim)
+	}
+	if err == nil {
+		pv, err := c.volumes.Get(pvc.Spec.VolumeName)
+		if err != nil {
+			return nil, gondola.Errorf(gondola.ErrPrecondition, "PersistentVolume %s of claim %s is not there", pvc.Spec.VolumeName, claim)
+		}
+		return pv, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	all, err := c.volumes.List(everything)
+	if err != nil {
+		return nil, err
+	}
+	for _, pv := range all {
+		r := pv.Spec.ClaimRef
+		if ours(pv) && slices.Contains(pv.Finalizers, reclaiming) && pv.DeletionTimestamp == nil && r != nil && r.Namespace == namespace && r.Name == claim {
+			return pv, nil
+		}
+	}
+	return nil, gondola.Errorf(gondola.ErrPrecondition, "claim %s is not there", claim)
+}
+
+// copied says whether something is to be made of a claim that is gone, and was asked for when it was there, or might have been: a snapshot that is not
+// taken yet, or a claim that is having its Volume made. One that can never be made counts for nothing.
+func (c *Controller) copied(ctx context.Context, claim *corev1.ObjectReference) (bool, error) {
+	if claim == nil {
+		return false, nil
+	}
+	claims, err := c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return false, err
+	}
+	for i := range claims.Items {
+		pvc := &claims.Items[i]
+		d := pvc.Spec.DataSource
+		if d == nil || d.Kind != "PersistentVolumeClaim" || d.Name != claim.Name || pvc.Spec.VolumeName != "" || pvc.DeletionTimestamp != nil {
+			continue
+		}
+		class, err := c.classes.Get(storagehelpers.GetPersistentVolumeClaimClass(pvc))
+		if err != nil || class.Provisioner != Driver || waits(class) && pvc.Annotations[storagehelpers.AnnSelectedNode] == "" {
+			continue
+		}
+		if _, err := c.source(ctx, pvc); !impossible(err) && validate(pvc, class) == nil {
+			return true, nil
+		}
+	}
+	snapshots, err := c.dynamic.Resource(snapshotResource).Namespace(claim.Namespace).List(ctx, metav1.ListOptions{})
+	if apierrors.IsNotFound(err) { // not served yet
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for i := range snapshots.Items {
+		var s snapshotObject
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(snapshots.Items[i].Object, &s); err != nil {
+			return false, err
+		}
+		if of := s.Spec.Source.Claim; of == nil || *of != claim.Name || s.DeletionTimestamp != nil || s.Status.CreationTime != nil {
+			continue
+		}
+		if class, err := c.snapshotClass(ctx, &s); err == nil && class != nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // pin puts the region that a claim must be in on it: our scheduler plugin sends its Pods there.
