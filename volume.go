@@ -62,7 +62,7 @@ type Volume struct {
 	BytesTotal        uint64      `json:"bytes_total"`
 	BytesUsed         uint64      `json:"bytes_used"`
 	FSType            string      `json:"fstype"`             // VolumeFSType, VolumeFSRaw or VolumeFSDirectory
-	SnapshotRetention int         `json:"snapshot_retention"` // days, 1 to 60
+	SnapshotRetention int         `json:"snapshot_retention"` // days, 1 to 60; 0: until they are deleted
 	AutoBackup        bool        `json:"auto_backup_enabled"`
 	HostStatus        string      `json:"host_status,omitempty"` // "ok", "unreachable"
 	Type              string      `json:"type,omitempty"`        // "local"
@@ -92,7 +92,7 @@ type CreateVolumeRequest struct {
 	Encrypted         *bool    `json:"encrypted,omitempty"`
 	RequireUniqueZone *bool    `json:"require_unique_zone,omitempty"`
 	UniqueZoneAppWide bool     `json:"unique_zone_app_wide,omitempty"`
-	SnapshotRetention *int     `json:"snapshot_retention,omitempty"` // days, 1 to 60; if nil, 5
+	SnapshotRetention *int     `json:"snapshot_retention,omitempty"` // days, 1 to 60; 0: until they are deleted; if nil, 5
 	AutoBackup        *bool    `json:"auto_backup_enabled,omitempty"`
 	FSType            string   `json:"fstype,omitempty"`           // "ext4" or "raw"; if empty, that of what it is a copy of, else "ext4"
 	SnapshotID        string   `json:"snapshot_id,omitempty"`      // restore from
@@ -138,8 +138,8 @@ func (r *CreateVolumeRequest) Validate() error {
 func (r *UpdateVolumeRequest) Validate() error { return validRetention(r.SnapshotRetention) }
 
 func validRetention(days *int) error {
-	if days != nil && (*days < 1 || *days > maxRetention) {
-		return Errorf(ErrInvalid, "snapshot_retention %d: use 1 to %d days", *days, maxRetention)
+	if days != nil && (*days < 0 || *days > maxRetention) {
+		return Errorf(ErrInvalid, "snapshot_retention %d: use 1 to %d days, or 0 to keep snapshots until they are deleted", *days, maxRetention)
 	}
 	return nil
 }
@@ -163,8 +163,8 @@ type VolumeSnapshot struct {
 	VolumeSize    int64     `json:"volume_size"` // bytes of the Volume at that moment
 	Digest        string    `json:"digest"`
 	CreatedAt     time.Time `json:"created_at"`
-	Status        string    `json:"status"` // "creating", "created", "failed"
-	RetentionDays int       `json:"retention_days"`
+	Status        string    `json:"status"`              // "creating", "created", "failed"
+	RetentionDays int       `json:"retention_days"`      // 0: until it is deleted
 	Volume        VolumeID  `json:"volume_id,omitempty"` // may be gone
 	Region        Region    `json:"region,omitempty"`    // where it is: a Volume can be made from it there only
 }

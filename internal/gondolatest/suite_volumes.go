@@ -124,9 +124,9 @@ func (s *suite) volumeLife() {
 }
 
 func (s *suite) volumeRefuses() {
-	days := 61
+	days, past := 61, -1
 	for what, req := range map[string]gondola.CreateVolumeRequest{"no name": {}, "a name with a slash": {Name: "a/b"}, "a negative size": {Name: "a", SizeGB: -1},
-		"too large": {Name: "a", SizeGB: 501}, "61 days": {Name: "a", SnapshotRetention: &days}, "no such fstype": {Name: "a", FSType: "ntfs"}, "two sources": {Name: "a", SnapshotID: gondola.NewSnapshotID(), SourceVolume: gondola.NewVolumeID()}} {
+		"too large": {Name: "a", SizeGB: 501}, "61 days": {Name: "a", SnapshotRetention: &days}, "-1 days": {Name: "a", SnapshotRetention: &past}, "no such fstype": {Name: "a", FSType: "ntfs"}, "two sources": {Name: "a", SnapshotID: gondola.NewSnapshotID(), SourceVolume: gondola.NewVolumeID()}} {
 		_, err := s.p.CreateVolume(s.Context(), suiteApp, req)
 		s.wants(err, gondola.ErrInvalid, "CreateVolume with "+what)
 	}

@@ -204,6 +204,43 @@ func TestVolume_AMissedDayIsMadeUpForOnce(t *testing.T) {
 	})
 }
 
+// TestVolume_SnapshotsWithoutRetentionStayUntilTheyAreDeleted puts the clock of two snapshots back by ten years.
+func TestVolume_SnapshotsWithoutRetentionStayUntilTheyAreDeleted(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	taken := map[int]gondola.VolumeSnapshot{}
+	for _, days := range []int{0, 60} {
+		v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", SizeGB: 1, SnapshotRetention: &days})
+		if err != nil || v.SnapshotRetention != days {
+			t.Fatalf("CreateVolume with a retention of %d = %+v, %v", days, v, err)
+		}
+		if taken[days], err = p.SnapshotVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: v.ID}, ""); err != nil || taken[days].RetentionDays != days {
+			t.Fatalf("SnapshotVolume = %+v, %v", taken[days], err)
+		}
+	}
+	w := p.Workers[0]
+	w.Stop()
+	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, snap := range taken {
+		snap.CreatedAt = time.Now().AddDate(-10, 0, 0)
+		err = errors.Join(err, db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: snap}))
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	eventually(t, "the one past its retention is gone", func() bool {
+		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: taken[60].Volume})
+		return err == nil && len(all) == 0
+	})
+	if all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: taken[0].Volume}); err != nil || len(all) != 1 {
+		t.Errorf("of the volume without retention there are %+v, %v, want its snapshot", all, err)
+	}
+}
+
 // TestVolume_ItsSnapshotsAreFoundWhenItIsForgotten drops the row of a Volume as two days after its end.
 func TestVolume_ItsSnapshotsAreFoundWhenItIsForgotten(t *testing.T) {
 	p := gondolatest.New(t, gondolatest.Options{Regions: []gondola.Region{"aaa", "bbb"}})

@@ -172,7 +172,7 @@ func (w *Worker) collectSnapshots(ctx context.Context) error {
 	}
 	var errs []error
 	for _, s := range all {
-		old := time.Since(s.CreatedAt) > time.Duration(s.RetentionDays)*24*time.Hour
+		old := s.RetentionDays > 0 && time.Since(s.CreatedAt) > time.Duration(s.RetentionDays)*24*time.Hour
 		broken := s.Status != snapshotCreated && s.CreatedAt.Before(w.opened)
 		if old || broken {
 			w.log.Info("removing a snapshot", "snapshot", s.ID, "volume", s.Volume, "age", time.Since(s.CreatedAt), "status", s.Status)

@@ -110,10 +110,10 @@ func (c *Controller) create(ctx context.Context, pvc *corev1.PersistentVolumeCla
 		return 0, err
 	}
 	ref, size := c.refOf(pvc), gib(wanted(pvc))
-	backup := false
+	backup, days := false, 0 // it is Kubernetes that says when a snapshot is taken, and when it goes
 	vol, err := c.cfg.Volumes.CreateVolume(ctx, ref.App, gondola.CreateVolumeRequest{
 		ID: ref.ID, Name: "pvc_" + strings.ReplaceAll(string(pvc.UID), "-", "")[:24], Region: joined(regions), SizeGB: size,
-		AutoBackup: &backup, SnapshotRetention: retention(), SnapshotID: src.snapshot, SourceVolume: src.volume,
+		AutoBackup: &backup, SnapshotRetention: &days, SnapshotID: src.snapshot, SourceVolume: src.volume,
 	})
 	switch {
 	case errors.Is(err, gondola.ErrCapacity):

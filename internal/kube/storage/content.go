@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -52,7 +53,7 @@ func (c *Controller) contentItems(obj any) []item {
 	return out
 }
 
-// content takes the snapshot of a VolumeSnapshotContent, or finds the one that it names, and deletes it in the end.
+// content takes the snapshot of a VolumeSnapshotContent, or finds the one that it names, tells when that is gone, and deletes it in the end.
 func (c *Controller) content(ctx context.Context, name string) (time.Duration, error) {
 	var o contentObject
 	err := c.read(ctx, contentResource, "", name, &o)
@@ -68,11 +69,15 @@ func (c *Controller) content(ctx context.Context, name string) (time.Duration, e
 	if err := c.protect(ctx, contentResource, &o.ObjectMeta, contentProtection); err != nil {
 		return 0, err
 	}
-	if o.Status.ReadyToUse != nil && *o.Status.ReadyToUse {
-		return 0, nil
-	}
 	ref, snap, err := c.take(ctx, &o)
+	was, ready := o.Status.ReadyToUse != nil && *o.Status.ReadyToUse, err == nil && snap.Status == "created"
+	if was && (ready || err != nil && !errors.Is(err, gondola.ErrNotFound)) {
+		return 0, nil // as it was, or its worker does not answer: nothing to tell
+	}
 	if err != nil {
+		if o.Status.SnapshotHandle != nil && errors.Is(err, gondola.ErrNotFound) {
+			err = gondola.Errorf(gondola.ErrNotFound, "snapshot %s is not on the platform any more, and its data with it: delete its VolumeSnapshot (%w)", ref.id, err)
+		}
 		c.recorder.Eventf(o.ref(), corev1.EventTypeWarning, "SnapshotFailed", "%v", err)
 		if e := o.Status.Error; e == nil || e.Message == nil || *e.Message != err.Error() {
 			patch := map[string]any{"readyToUse": false, "error": map[string]any{"time": metav1.Now(), "message": err.Error()}}
@@ -82,7 +87,6 @@ func (c *Controller) content(ctx context.Context, name string) (time.Duration, e
 		}
 		return 0, laterError{err}
 	}
-	ready := snap.Status == "created"
 	patch := map[string]any{"snapshotHandle": ref.handle(), "creationTime": snap.CreatedAt.UnixNano(), "restoreSize": snap.VolumeSize, "readyToUse": ready, "error": nil}
 	if err := c.patchCustom(ctx, contentResource, "", name, map[string]any{"status": patch}, "status"); err != nil {
 		return 0, err
@@ -93,9 +97,9 @@ func (c *Controller) content(ctx context.Context, name string) (time.Duration, e
 	return 0, nil
 }
 
-// take takes the snapshot, or finds it.
+// take takes the snapshot, or finds it. One that was taken is never taken again: it would be of another moment.
 func (c *Controller) take(ctx context.Context, o *contentObject) (snapshotRef, gondola.VolumeSnapshot, error) {
-	if h := o.Spec.Source.SnapshotHandle; h != nil {
+	if h := cmp.Or(o.Status.SnapshotHandle, o.Spec.Source.SnapshotHandle); h != nil {
 		ref, err := parseSnapshotHandle(*h)
 		if err != nil {
 			return ref, gondola.VolumeSnapshot{}, err

@@ -60,9 +60,3 @@ func wanted(pvc *corev1.PersistentVolumeClaim) int64 {
 
 // gib rounds bytes up to GiB, at least one.
 func gib(bytes int64) int { return int(max((bytes+1<<30-1)>>30, 1)) }
-
-// retention is how many days the platform keeps a snapshot at most: it is Kubernetes that says when one goes.
-func retention() *int {
-	days := 60
-	return &days
-}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
@@ -70,15 +71,14 @@ type Controller struct {
 	recorder record.EventRecorder
 	queue    workqueue.TypedRateLimitingInterface[item]
 
-	claims    corelisters.PersistentVolumeClaimLister
-	volumes   corelisters.PersistentVolumeLister
-	nodes     corelisters.NodeLister
-	classes   storagelisters.StorageClassLister
-	snapshots cache.GenericLister // nil until the CRDs are served
-	contents  cache.GenericLister
+	claims  corelisters.PersistentVolumeClaimLister
+	volumes corelisters.PersistentVolumeLister
+	nodes   corelisters.NodeLister
+	classes storagelisters.StorageClassLister
 
-	mu      sync.Mutex
-	refused map[gondola.Region]refusal
+	mu       sync.Mutex
+	contents cache.GenericLister // nil until the CRDs are served
+	refused  map[gondola.Region]refusal
 }
 
 // item is something to look at.
@@ -123,7 +123,7 @@ func (c *Controller) String() string { return "storage of cluster " + c.cfg.Clus
 // workers is how many objects are worked on at the same time: making a Volume may take seconds.
 const workers = 8
 
-// review is how often what is bound is compared with the platform, on which somebody else may have deleted a Volume.
+// review is how often what is bound is compared with the platform, on which somebody else may have deleted a Volume or a snapshot.
 const review = time.Minute
 
 // Run looks after the cluster's claims until ctx ends.
@@ -205,7 +205,7 @@ func (c *Controller) watchSnapshots(ctx context.Context) error {
 	_, _ = snapshots.Informer().AddEventHandler(c.handler(c.snapshotItems))
 	_, _ = contents.Informer().AddEventHandler(c.handler(c.contentItems))
 	c.mu.Lock()
-	c.snapshots, c.contents = snapshots.Lister(), contents.Lister()
+	c.contents = contents.Lister()
 	c.mu.Unlock()
 	factory.Start(ctx.Done())
 	<-ctx.Done()
@@ -213,7 +213,7 @@ func (c *Controller) watchSnapshots(ctx context.Context) error {
 	return nil
 }
 
-// reviews looks at every bound claim and Volume again from time to time, and at the room of the regions more often.
+// reviews looks at every bound claim, Volume and snapshot again from time to time, and at the room of the regions more often.
 func (c *Controller) reviews(ctx context.Context) {
 	bound, room := time.NewTicker(review), time.NewTicker(5*time.Second)
 	defer bound.Stop()
@@ -225,16 +225,27 @@ func (c *Controller) reviews(ctx context.Context) {
 		case <-room.C:
 			c.queue.Add(item{kind: kindCapacity})
 		case <-bound.C:
-			list, err := c.volumes.List(everything)
-			if err != nil {
-				continue
-			}
-			for _, pv := range list {
-				if ours(pv) {
-					c.queue.Add(item{kindVolume, "", pv.Name})
-				}
-			}
+			c.reviewBound()
 		}
+	}
+}
+
+func (c *Controller) reviewBound() {
+	volumes, _ := c.volumes.List(everything)
+	for _, pv := range volumes {
+		if ours(pv) {
+			c.queue.Add(item{kindVolume, "", pv.Name})
+		}
+	}
+	c.mu.Lock()
+	lister := c.contents
+	c.mu.Unlock()
+	if lister == nil {
+		return
+	}
+	contents, _ := lister.List(everything)
+	for _, o := range contents {
+		c.queue.Add(item{kindContent, "", o.(*unstructured.Unstructured).GetName()})
 	}
 }
 
