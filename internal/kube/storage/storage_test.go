@@ -42,6 +42,9 @@ func TestStorage(t *testing.T) {
 	t.Run("LeavesNothingOfAClaimThatWasDeletedEarly", c.early)
 	t.Run("TakesSnapshotsAndMakesClaimsFromThem", c.snapshotsAndClones)
 	t.Run("FindsASnapshotThatIsThere", c.preProvisioned)
+	t.Run("TakesASnapshotOfAClaimThatIsDeletedAtOnce", c.snapshotInTime)
+	t.Run("SendsAPodWhereTheSnapshotOfAClaimThatIsGoneIs", c.restores)
+	t.Run("KeepsARetainedSnapshotWhenItsNamespaceGoes", c.retainsSnapshots)
 	t.Run("ForgetsANamespaceWithItsVolumes", c.forgets)
 }
 
@@ -309,11 +312,11 @@ func snapshot(name, claim string) *unstructured.Unstructured {
 }
 
 // ready waits until a VolumeSnapshot can be used and returns the name of its content.
-func (c *cluster) ready(t *testing.T, name string) string {
+func (c *cluster) ready(t *testing.T, namespace, name string) string {
 	t.Helper()
 	var content string
 	eventually(t, "snapshot "+name+" is ready", func() error {
-		o, err := c.dynamic.Resource(snapshots).Namespace("default").Get(t.Context(), name, metav1.GetOptions{})
+		o, err := c.dynamic.Resource(snapshots).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -334,7 +337,7 @@ func (c *cluster) snapshotsAndClones(t *testing.T) {
 		_, err := c.dynamic.Resource(snapshots).Namespace("default").Create(t.Context(), snapshot("snap", "source"), metav1.CreateOptions{})
 		return err
 	})
-	c.ready(t, "snap")
+	c.ready(t, "default", "snap")
 	taken, _ := c.ListSnapshots(t.Context(), ref)
 	if len(taken) != 1 {
 		t.Fatalf("the platform has the snapshots %v, want one", taken)
@@ -394,7 +397,7 @@ func (c *cluster) preProvisioned(t *testing.T) {
 	if _, err := c.dynamic.Resource(snapshots).Namespace("default").Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.ready(t, "found")
+	c.ready(t, "default", "found")
 	if err := c.dynamic.Resource(snapshots).Namespace("default").Delete(t.Context(), "found", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -411,26 +414,155 @@ func (c *cluster) preProvisioned(t *testing.T) {
 	c.left(t, "test-default", 0)
 }
 
+// take asks for a snapshot of a claim that is kept when its VolumeSnapshot goes.
+func (c *cluster) take(t *testing.T, namespace, name, claim string) {
+	t.Helper()
+	s := snapshot(name, claim)
+	s.SetNamespace(namespace)
+	s.Object["spec"].(map[string]any)["volumeSnapshotClassName"] = storage.ClassRetain
+	if _, err := c.dynamic.Resource(snapshots).Namespace(namespace).Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// untake deletes a VolumeSnapshot with its content, and then the snapshot, which is retained.
+func (c *cluster) untake(t *testing.T, name, content string) {
+	t.Helper()
+	handle := c.handle(t, content)
+	err := errors.Join(c.dynamic.Resource(snapshots).Namespace("default").Delete(t.Context(), name, metav1.DeleteOptions{}),
+		c.dynamic.Resource(contents).Delete(t.Context(), content, metav1.DeleteOptions{}),
+		c.DeleteSnapshot(t.Context(), gondola.VolumeRef{App: "test-default"}, handle[strings.LastIndex(handle, "/")+1:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) handle(t *testing.T, content string) string {
+	t.Helper()
+	o, err := c.dynamic.Resource(contents).Get(t.Context(), content, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle, _, _ := unstructured.NestedString(o.Object, "status", "snapshotHandle")
+	return handle
+}
+
+func (c *cluster) snapshotInTime(t *testing.T) {
+	c.make(t, "default", claim("short", "now", "1Gi"))
+	c.bound(t, "default", "short")
+	c.take(t, "default", "in-time", "short")
+	c.drop(t, "default", "short")
+	content := c.ready(t, "default", "in-time")
+	c.left(t, "test-default", 0)
+	c.untake(t, "in-time", content)
+}
+
+// restores: near is as good as far for Pods, but the snapshot is in far, and its Volume is gone.
+func (c *cluster) restores(t *testing.T) {
+	c.make(t, "default", claim("source", "far", "1Gi"))
+	c.bound(t, "default", "source")
+	c.take(t, "default", "moved", "source")
+	content := c.ready(t, "default", "moved")
+	c.drop(t, "default", "source")
+	c.left(t, "test-default", 0)
+	group := snapshots.Group
+	for i := range 3 {
+		name := fmt.Sprintf("restored-%d", i)
+		pvc := claim(name, "", "1Gi")
+		pvc.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: "moved"}
+		c.make(t, "default", pvc)
+		c.start(t, pod(name, name, "run"))
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("restored-%d", i)
+		if p := c.runs(t, name); p.Spec.NodeName != "far" {
+			t.Errorf("%s runs on %s, want far", name, p.Spec.NodeName)
+		}
+		c.remove(t, name)
+		c.drop(t, "default", name)
+	}
+	c.left(t, "test-default", 0)
+	c.untake(t, "moved", content)
+}
+
+func (c *cluster) retainsSnapshots(t *testing.T) {
+	c.namespace(t, "shop")
+	c.make(t, "shop", claim("source", "far", "1Gi"))
+	_, pv, _ := c.bound(t, "shop", "source")
+	c.take(t, "shop", "kept", "source")
+	old := c.ready(t, "shop", "kept")
+	handle := c.handle(t, old)
+	c.end(t, "shop")
+	eventually(t, "the PersistentVolume goes", func() error {
+		if _, err := c.client.CoreV1().PersistentVolumes().Get(t.Context(), pv.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there (%v)", err)
+		}
+		return nil
+	})
+
+	// A namespace of that name finds it.
+	c.namespace(t, "shop")
+	content := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent",
+		"metadata": map[string]any{"name": "back"}, "spec": map[string]any{"deletionPolicy": "Delete", "driver": storage.Driver,
+			"source": map[string]any{"snapshotHandle": handle}, "volumeSnapshotRef": map[string]any{"name": "back", "namespace": "shop"}}}}
+	if _, err := c.dynamic.Resource(contents).Create(t.Context(), content, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s := snapshot("back", "")
+	s.SetNamespace("shop")
+	s.Object["spec"] = map[string]any{"source": map[string]any{"volumeSnapshotContentName": "back"}}
+	if _, err := c.dynamic.Resource(snapshots).Namespace("shop").Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.ready(t, "shop", "back")
+	group := snapshots.Group
+	restored := claim("restored", "now", "1Gi")
+	restored.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: "back"}
+	c.make(t, "shop", restored)
+	if _, _, vol := c.bound(t, "shop", "restored"); vol.Region != "far" {
+		t.Errorf("what was restored is in %s, want far, where the snapshot is", vol.Region)
+	}
+
+	// Whoever deletes the last thing takes the App along.
+	if err := c.dynamic.Resource(contents).Delete(t.Context(), old, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.end(t, "shop")
+	c.without(t, "test-shop")
+}
+
+// end deletes a namespace and waits until it is gone.
+func (c *cluster) end(t *testing.T, namespace string) {
+	t.Helper()
+	if err := c.client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the namespace goes", func() error {
+		if _, err := c.client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there (%v)", err)
+		}
+		return nil
+	})
+}
+
+// without waits until there is no such App.
+func (c *cluster) without(t *testing.T, name gondola.AppName) {
+	t.Helper()
+	eventually(t, "its App goes", func() error {
+		app, err := c.App(t.Context(), name)
+		if !errors.Is(err, gondola.ErrNotFound) {
+			return fmt.Errorf("it is there with %d volumes (%v)", app.VolumeCount, err)
+		}
+		return nil
+	})
+}
+
 func (c *cluster) forgets(t *testing.T) {
 	c.namespace(t, "team")
 	c.make(t, "team", claim("a", "now", "1Gi"))
 	c.make(t, "team", claim("b", "far", "1Gi"))
 	c.bound(t, "team", "a")
 	c.bound(t, "team", "b")
-	if err := c.client.CoreV1().Namespaces().Delete(t.Context(), "team", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the namespace goes", func() error {
-		if _, err := c.client.CoreV1().Namespaces().Get(t.Context(), "team", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("it is there (%v)", err)
-		}
-		return nil
-	})
-	eventually(t, "its App goes", func() error {
-		app, err := c.App(t.Context(), "test-team")
-		if !errors.Is(err, gondola.ErrNotFound) {
-			return fmt.Errorf("it is there with %d volumes (%v)", app.VolumeCount, err)
-		}
-		return nil
-	})
+	c.end(t, "team")
+	c.without(t, "test-team")
 }
