@@ -33,35 +33,47 @@ func (n *Network) CheckRange(p netip.Prefix) error {
 	return gondola.Errorf(gondola.ErrConflict, "address range %s overlaps the route to %s on this host; %s", p, by, way)
 }
 
-// CheckServiceRange says whether the k-th Service ranges of the plan can be used on this host, as CheckRange does for Machines: what a route leads
-// to in them would be cut off.
+// CheckServiceRange says whether the k-th Service ranges of the plan can be used on this host: an ErrConflict names the network of the host that lies
+// in them and would be cut off. What is wider, such as all of 10.0.0.0/8 behind a VPN, loses no more than the range.
 func CheckServiceRange(cfg Config, k int) error {
 	taken, err := foreignRoutes(cfg)
 	if err != nil {
 		return err
 	}
+	return checkServiceRange(cfg, k, taken, false)
+}
+
+// FreeServiceRange returns the first k whose Service ranges no route of this host overlaps, else the first that CheckServiceRange accepts, or an
+// ErrConflict.
+func FreeServiceRange(cfg Config) (int, error) {
+	taken, err := foreignRoutes(cfg)
+	if err != nil {
+		return 0, err
+	}
+	for _, wider := range []bool{true, false} {
+		for k := 1; k <= MaxClusters; k++ {
+			if err := checkServiceRange(cfg, k, taken, wider); !errors.Is(err, gondola.ErrConflict) {
+				return k, err
+			}
+		}
+	}
+	return 0, gondola.Errorf(gondola.ErrConflict, "no range for Services is free on this host: networks of it lie in every /16 of 10.43.0.0/16 and on; %s", withoutServices)
+}
+
+// checkServiceRange is CheckServiceRange, given the routes, and whether wider ones count too.
+func checkServiceRange(cfg Config, k int, taken []netip.Prefix, wider bool) error {
 	v4, v6, err := Plan{Range: cfg.Range}.ServiceRange(k)
 	if err != nil {
 		return err
 	}
 	for _, p := range []netip.Prefix{v4, v6} {
-		if by, overlaps := overlapping(p, taken); overlaps {
-			return gondola.Errorf(gondola.ErrConflict, "Service range %s overlaps the route to %s on this host, which would be cut off; %s", p, by, withoutServices)
+		for _, by := range taken {
+			if by.Overlaps(p) && (wider || by.Bits() >= p.Bits()) {
+				return gondola.Errorf(gondola.ErrConflict, "Service range %s overlaps the route to %s on this host, which would be cut off; %s", p, by, withoutServices)
+			}
 		}
 	}
 	return nil
-}
-
-// FreeServiceRange returns the first k whose Service ranges no route of this host overlaps, or an ErrConflict.
-func FreeServiceRange(cfg Config) (int, error) {
-	for k := 1; ; k++ {
-		if _, _, err := (Plan{Range: cfg.Range}).ServiceRange(k); err != nil {
-			return 0, gondola.Errorf(gondola.ErrConflict, "no range of 10.43.0.0/16 to 10.255.0.0/16 is free for Services on this host; %s", withoutServices)
-		}
-		if err := CheckServiceRange(cfg, k); !errors.Is(err, gondola.ErrConflict) {
-			return k, err
-		}
-	}
 }
 
 const withoutServices = "remove a route, or start without Kubernetes: gondola up --no-kubernetes"

@@ -262,5 +262,11 @@ func TestServiceRanges_KeepOffTheHostsNetworks(t *testing.T) {
 	check(t, err)
 	check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: lan.Index, Dst: same, Priority: 100}))
 	free(2)
+	// All of 10.0.0.0/8 behind a VPN: the first range in which none of the host's networks lies.
+	all, err := netlink.ParseIPNet("10.0.0.0/8")
+	check(t, err)
+	check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: lan.Index, Dst: all}))
+	free(2)
+	check(t, network.CheckServiceRange(config(), 2))
 	check(t, s.Purge(t.Context()))
 }
