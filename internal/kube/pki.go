@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -205,6 +206,13 @@ func (p *pki) ensureServiceAccountKey() error {
 	}
 	if err != nil {
 		return fmt.Errorf("service account key in %s: %w", p.dir, err)
+	}
+	public, err := pkiutil.EncodePublicKeyPEM(key.Public())
+	if err != nil {
+		return fmt.Errorf("service account key in %s: %w", p.dir, err)
+	}
+	if have, err := os.ReadFile(p.file("sa.pub")); err == nil && bytes.Equal(have, public) {
+		return nil
 	}
 	return pkiutil.WritePublicKey(p.dir, "sa", key.Public())
 }

@@ -30,12 +30,23 @@ func TestPKI_RenewsWhatEndsWithinAMonthAndNothingElse(t *testing.T) {
 		}
 		return files
 	}
-	first := ensure(0, cfg)
+	written := func() time.Time {
+		t.Helper()
+		fi, err := os.Stat(newPKI(&cfg).file("sa.pub"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.ModTime()
+	}
+	first, public := ensure(0, cfg), written()
 	day := 24 * time.Hour
 	for f, b := range ensure(330*day, cfg) {
 		if !bytes.Equal(b, first[f]) {
 			t.Errorf("%s was made anew with 35 days left", f)
 		}
+	}
+	if !written().Equal(public) {
+		t.Error("sa.pub was written anew")
 	}
 	for f, b := range ensure(340*day, cfg) {
 		if kept := f == "ca.crt" || f == "sa.key"; bytes.Equal(b, first[f]) != kept {
