@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -27,7 +28,7 @@ func (c *Cluster) newControllers() (part, error) {
 	o.ParsedFlags = &flags
 	if err := parseFlags("kube-controller-manager", &flags,
 		"--kubeconfig="+c.cfg.path(controllerClient+".kubeconfig"), "--leader-elect=false", "--secure-port=0",
-		"--kube-api-qps=1000", "--kube-api-burst=2000",
+		fmt.Sprintf("--kube-api-qps=%d", clientQPS), fmt.Sprintf("--kube-api-burst=%d", clientBurst),
 		"--use-service-account-credentials=true", "--service-account-private-key-file="+f("sa.key"), "--root-ca-file="+f("ca.crt"),
 		"--cluster-signing-cert-file="+f("ca.crt"), "--cluster-signing-key-file="+f("ca.key"), "--cluster-name="+c.cfg.Name,
 		"--allocate-node-cidrs=false",

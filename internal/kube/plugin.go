@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/component-helpers/resource"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -370,10 +369,8 @@ func regionOf(n *corev1.Node) gondola.Region {
 // podRequests is what the scheduler counts for a Pod, and so what its Machine reserves: init containers, sidecars and overhead included. One
 // that requests nothing counts as a sandbox's overhead, as at the market.
 func podRequests(pod *corev1.Pod) gondola.Resources {
-	r := resource.PodRequests(pod, resource.PodResourcesOptions{})
-	wants := gondola.Resources{CPUMillis: r.Cpu().MilliValue(), MemoryBytes: r.Memory().Value()}
-	if wants == (gondola.Resources{}) {
-		return gondola.Overhead
+	if wants := translate.Requests(pod); wants != (gondola.Resources{}) {
+		return wants
 	}
-	return wants
+	return gondola.Overhead
 }
