@@ -166,7 +166,9 @@ type VolumeSnapshot struct {
 	Status        string    `json:"status"`              // "creating", "created", "failed"
 	RetentionDays int       `json:"retention_days"`      // 0: until it is deleted
 	Volume        VolumeID  `json:"volume_id,omitempty"` // may be gone
-	Region        Region    `json:"region,omitempty"`    // where it is: a Volume can be made from it there only
+	// Region and Worker are where it is: a Volume can be made from it there only.
+	Region Region     `json:"region,omitempty"`
+	Worker WorkerName `json:"worker,omitempty"`
 }
 
 // Volumes is the life of Volumes. Like Machines, a worker does it, a market routes it and a client carries it.

@@ -96,6 +96,9 @@ var calls = []call{
 	{"DeleteVolume", true, func(ctx context.Context, c *client.Client) error { return drop(c.DeleteVolume(ctx, disk)) }},
 	{"SnapshotVolume", false, func(ctx context.Context, c *client.Client) error { return drop(c.SnapshotVolume(ctx, disk, "")) }},
 	{"ListSnapshots", true, func(ctx context.Context, c *client.Client) error { return drop(c.ListSnapshots(ctx, disk)) }},
+	{"ListSnapshots of an App", true, func(ctx context.Context, c *client.Client) error {
+		return drop(c.ListSnapshots(ctx, gondola.VolumeRef{App: "shop"}))
+	}},
 	{"DeleteSnapshot", false, func(ctx context.Context, c *client.Client) error { return c.DeleteSnapshot(ctx, disk, "vs_1") }},
 	{"PutNetworkPolicy", false, func(ctx context.Context, c *client.Client) error {
 		return drop(c.PutNetworkPolicy(ctx, "shop", gondola.NetworkPolicy{}))

@@ -202,6 +202,56 @@ func TestVolume_AMissedDayIsMadeUpForOnce(t *testing.T) {
 		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID})
 		return err == nil && len(all) == 1 && all[0].ID != old.ID && all[0].Status == "created" && all[0].RetentionDays == days
 	})
+	all, err := p.ListSnapshots(t.Context(), gondola.VolumeRef{App: "shop", ID: v.ID})
+	if err != nil || len(all) != 1 {
+		t.Fatalf("ListSnapshots = %+v, %v, want the one of now", all, err)
+	}
+	if back, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "back", SnapshotID: all[0].ID}); err != nil || back.SizeGB != 1 {
+		t.Errorf("CreateVolume from the daily snapshot = %+v, %v", back, err)
+	}
+	if err := p.DeleteSnapshot(t.Context(), gondola.VolumeRef{App: "shop"}, all[0].ID); err != nil {
+		t.Errorf("DeleteSnapshot of the daily snapshot = %v", err)
+	}
+}
+
+// TestVolume_DailySnapshotsGoWithTheirApp puts two snapshots there that no index knows: one of now, and one of an App that had the name before.
+func TestVolume_DailySnapshotsGoWithTheirApp(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	v, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "data", SizeGB: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := p.SnapshotVolume(t.Context(), gondola.VolumeRef{App: "shop", ID: v.ID}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := p.Workers[0]
+	w.Stop()
+	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	daily, earlier := taken, taken
+	daily.ID, earlier.ID, earlier.Volume, earlier.CreatedAt = gondola.NewSnapshotID(), gondola.NewSnapshotID(), gondola.NewVolumeID(), time.Now().Add(-time.Hour)
+	err = errors.Join(db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: daily}), db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: earlier}), db.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+	eventually(t, "the App's own are listed", func() bool {
+		all, err := p.ListSnapshots(t.Context(), gondola.VolumeRef{App: "shop"})
+		return err == nil && len(all) == 2 && all[0].Volume == v.ID && all[1].Volume == v.ID
+	})
+	if _, err := p.CreateVolume(t.Context(), "shop", gondola.CreateVolumeRequest{Name: "stolen", SnapshotID: earlier.ID}); !errors.Is(err, gondola.ErrNotFound) {
+		t.Errorf("CreateVolume from a snapshot of another App = %v, want ErrNotFound", err)
+	}
+	if err := p.DeleteApp(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID}); !errors.Is(err, gondola.ErrNotFound) && len(left) > 0 {
+		t.Errorf("after DeleteApp there is %+v, %v", left, err)
+	}
 }
 
 // TestVolume_SnapshotsWithoutRetentionStayUntilTheyAreDeleted puts the clock of two snapshots back by ten years.

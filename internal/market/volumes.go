@@ -114,7 +114,7 @@ func (m *Market) forgetVolume(ctx context.Context, id string) {
 
 // with returns the one worker that has a Volume or snapshot, if it is among ws.
 func (m *Market) with(ctx context.Context, app gondola.AppName, id string, ws []Worker) ([]Worker, error) {
-	e, err := m.index.LookupVolume(ctx, app, id)
+	e, err := m.lookup(ctx, app, id)
 	if err != nil {
 		return nil, err
 	}
@@ -177,9 +177,29 @@ func volumeRefusal(wanted map[gondola.Region]int, bytes int64, refusals []gondol
 	return e
 }
 
+// lookup finds the row of a Volume or snapshot. A snapshot that a worker has made by itself, the daily one, gets its row here.
+func (m *Market) lookup(ctx context.Context, app gondola.AppName, id string) (store.VolumeEntry, error) {
+	e, unknown := m.index.LookupVolume(ctx, app, id)
+	if !errors.Is(unknown, gondola.ErrNotFound) || app == "" || !gondola.IsSnapshotID(id) {
+		return e, unknown
+	}
+	all, err := m.snapshots(ctx, app)
+	if err != nil {
+		return e, err
+	}
+	i := slices.IndexFunc(all, func(s gondola.VolumeSnapshot) bool { return s.ID == id })
+	if i < 0 {
+		return e, unknown
+	}
+	if err := m.index.PlaceVolume(ctx, app, id, all[i].Worker); err != nil {
+		return e, err
+	}
+	return m.index.LookupVolume(ctx, app, id)
+}
+
 // volume finds the worker of a Volume or snapshot and the App that it is of.
 func (m *Market) volume(ctx context.Context, app gondola.AppName, id string) (Worker, gondola.AppName, error) {
-	e, err := m.index.LookupVolume(ctx, app, id)
+	e, err := m.lookup(ctx, app, id)
 	if err != nil {
 		if errors.Is(err, gondola.ErrNotFound) && app != "" {
 			if _, noApp := m.index.App(ctx, app); noApp != nil {
@@ -330,20 +350,24 @@ func (m *Market) ListSnapshots(ctx context.Context, ref gondola.VolumeRef) ([]go
 	return all, nil
 }
 
-// snapshots lists those of an App, or of all Apps where app is empty: each worker that has Volumes or snapshots of it tells its own.
+// snapshots lists those of an App, or of all Apps where app is empty: each worker that has Volumes or snapshots of it tells its own. Those of an earlier
+// App of the name are not its, so one without a row must be younger than the App.
 func (m *Market) snapshots(ctx context.Context, app gondola.AppName) ([]gondola.VolumeSnapshot, error) {
+	var since time.Time
 	if app != "" {
-		if _, err := m.index.App(ctx, app); err != nil {
+		of, err := m.index.App(ctx, app)
+		if err != nil {
 			return nil, err
 		}
+		since = of.CreatedAt
 	}
 	entries, err := m.index.VolumesByApp(ctx, app)
 	if err != nil {
 		return nil, err
 	}
-	workers := map[gondola.WorkerName][]struct{}{}
+	workers, known := map[gondola.WorkerName][]struct{}{}, map[string]bool{}
 	for _, e := range entries {
-		workers[e.Worker] = nil
+		workers[e.Worker], known[e.ID] = nil, true
 	}
 	all, err := gather(workers, func(name gondola.WorkerName, _ []struct{}) ([]gondola.VolumeSnapshot, error) {
 		_, ss, err := ask(ctx, m, name, func(ctx context.Context, w Worker) ([]gondola.VolumeSnapshot, error) {
@@ -354,6 +378,7 @@ func (m *Market) snapshots(ctx context.Context, app gondola.AppName) ([]gondola.
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(s gondola.VolumeSnapshot) bool { return !known[s.ID] && s.CreatedAt.Before(since) })
 	slices.SortFunc(all, func(a, b gondola.VolumeSnapshot) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
@@ -395,6 +420,15 @@ func (m *Market) readVolumes(ctx context.Context, w Worker, asOf time.Time) {
 
 // deleteVolumes deletes all Volumes and snapshots of an App, whose Machines are gone.
 func (m *Market) deleteVolumes(ctx context.Context, app gondola.AppName) error {
+	snapshots, err := m.snapshots(ctx, app) // some have no row yet
+	if err != nil {
+		return err
+	}
+	for _, s := range snapshots {
+		if err := m.DeleteSnapshot(ctx, gondola.VolumeRef{App: app}, s.ID); err != nil && !errors.Is(err, gondola.ErrNotFound) {
+			return err
+		}
+	}
 	entries, err := m.index.VolumesByApp(ctx, app)
 	if err != nil {
 		return err

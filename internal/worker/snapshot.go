@@ -76,7 +76,7 @@ func (w *Worker) snapshot(ctx context.Context, v store.Volume, id string) (gondo
 
 // snapshotView is the snapshot as the outside sees it.
 func (w *Worker) snapshotView(s store.Snapshot) gondola.VolumeSnapshot {
-	s.Region = w.cfg.Region
+	s.Region, s.Worker = w.cfg.Region, w.cfg.Name
 	return s.VolumeSnapshot
 }
 
