@@ -76,7 +76,7 @@ func MergeKubeconfig(path string, kubeconfig []byte, uid, gid int) (current stri
 			k.CurrentContext = add.CurrentContext
 		}
 		current = k.CurrentContext
-		put(k, add)
+		merge(k, add)
 	})
 	return current, err
 }
@@ -91,11 +91,11 @@ func RenewKubeconfig(path string, kubeconfig []byte) error {
 	if k, err := clientcmd.LoadFromFile(path); os.IsNotExist(err) || err == nil && !sameCluster(k, add) {
 		return nil
 	}
-	return changeKubeconfig(path, -1, -1, func(k *api.Config) { put(k, add) })
+	return changeKubeconfig(path, -1, -1, func(k *api.Config) { merge(k, add) })
 }
 
-// put puts what is in add into k.
-func put(k, add *api.Config) {
+// merge puts what is in add into k.
+func merge(k, add *api.Config) {
 	maps.Copy(k.Clusters, add.Clusters)
 	maps.Copy(k.AuthInfos, add.AuthInfos)
 	maps.Copy(k.Contexts, add.Contexts)
