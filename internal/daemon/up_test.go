@@ -481,7 +481,7 @@ func TestUp_WithAClusterThatFails(t *testing.T) {
 
 func TestUp_ServicesKeepOffTheHostsNetworks(t *testing.T) {
 	h := newHost(t)
-	h.ip("-n", h.netns, "link", "add", "lan", "type", "dummy")
+	h.ip("-n", h.netns, "link", "add", "lan", "type", "veth", "peer", "name", "lan-peer")
 	h.ip("-n", h.netns, "link", "set", "lan", "up")
 	h.ip("-n", h.netns, "address", "add", "10.43.7.1/24", "dev", "lan")
 	cluster := order{Command: "up", FailCluster: true}

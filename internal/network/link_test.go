@@ -104,7 +104,7 @@ func TestKeep_MendsWhatTheTableLostOfMachinesThatRun(t *testing.T) {
 	node := network.Gateway{Network: "blue", Name: "fra", Addresses: addrs("10.127.240.65", "fdaa:ffff::1:2")}
 	check(t, n.EnsureGateways(t.Context(), []network.Gateway{node}))
 	a, b, red := attach(t, n, 1, "blue", 7), attach(t, n, 2, "blue", 7), attach(t, n, 3, "red", 8)
-	b.Gateway, b.Ports = "fra", []gondola.HostPort{{Port: 80, HostPort: 8000}}
+	b.Gateway, b.Ports = "fra", []gondola.HostPort{{Port: 80, HostPort: 8000}, {Port: 80, HostPort: 8000, Protocol: "udp"}}
 	check(t, n.Keep(t.Context(), b.Machine)) // opens its ports
 	for _, addr := range b.Addresses {
 		b.serve(t, "b", addr, 80)

@@ -228,7 +228,7 @@ func TestServiceRanges_KeepOffTheHostsNetworks(t *testing.T) {
 	if !onHost(t) {
 		return
 	}
-	lan := &netlink.Dummy{LinkAttrs: netlink.NewLinkAttrs()}
+	lan := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "lan-peer"}
 	lan.Name = "lan"
 	check(t, netlink.LinkAdd(lan))
 	check(t, netlink.LinkSetUp(lan))
