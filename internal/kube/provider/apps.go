@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
 
@@ -14,16 +15,17 @@ import (
 
 // EnsureApp makes sure that the App of a namespace is there. It takes no memory's word for it.
 func (p *Provider) EnsureApp(ctx context.Context, namespace string) error {
-	p.engine.forgetApp(gondola.AppOfNamespace(p.cfg.Cluster, namespace))
+	p.engine.forgetApp(namespace)
 	return p.engine.ensureApp(ctx, namespace)
 }
 
 // DropApp deletes the App of a namespace that is gone, once nothing is in it: who deletes the last Volume or snapshot of an App calls it then. An App
 // that is to stay is no error.
-func (p *Provider) DropApp(ctx context.Context, app gondola.AppName) error {
-	return p.engine.dropApp(ctx, app)
+func (p *Provider) DropApp(ctx context.Context, namespace string) error {
+	return p.engine.dropApp(ctx, namespace)
 }
 
+// ensureApp does it, and remembers that it is there.
 func (e *engine) ensureApp(ctx context.Context, namespace string) error {
 	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
 	e.mu.Lock()
@@ -51,9 +53,9 @@ func (e *engine) ensureApp(ctx context.Context, namespace string) error {
 	return nil
 }
 
-func (e *engine) forgetApp(app gondola.AppName) {
+func (e *engine) forgetApp(namespace string) {
 	e.mu.Lock()
-	delete(e.apps, app)
+	delete(e.apps, gondola.AppOfNamespace(e.cfg.Cluster, namespace))
 	e.mu.Unlock()
 }
 
@@ -70,7 +72,7 @@ func (e *engine) dropApps(ctx context.Context) {
 		if quit {
 			return
 		}
-		if err := e.dropApp(ctx, gondola.AppOfNamespace(e.cfg.Cluster, namespace)); err != nil && ctx.Err() == nil {
+		if err := e.dropApp(ctx, namespace); err != nil && ctx.Err() == nil {
 			e.log.Warn("app of a namespace that is gone stays behind: trying again", "namespace", namespace, "err", err)
 			e.drops.AddRateLimited(namespace)
 		} else {
@@ -83,10 +85,11 @@ func (e *engine) dropApps(ctx context.Context) {
 // dropApp deletes the App of a namespace that is gone; its Pods went before it. One that still has Volumes or snapshots stays: they are retained, or
 // those who reclaim them call DropApp after the last. So whichever comes last, the namespace's end or theirs, sees that nothing is left. That the
 // namespace is gone, and not there again, is asked of the API server: nothing brings Machines back.
-func (e *engine) dropApp(ctx context.Context, app gondola.AppName) error {
+func (e *engine) dropApp(ctx context.Context, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	e.forgetApp(app)
+	app := gondola.AppOfNamespace(e.cfg.Cluster, namespace)
+	e.forgetApp(namespace)
 	have, err := e.cfg.Apps.App(ctx, app)
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
@@ -97,25 +100,32 @@ func (e *engine) dropApp(ctx context.Context, app gondola.AppName) error {
 	if have.Network != e.cfg.Network {
 		return nil
 	}
-	kept, err := e.keeps(ctx, app)
-	if err != nil || kept {
+	if there, err := e.exists(ctx, namespace); there || err != nil { // as a rule; then nobody waits for a worker that is away
 		return err
 	}
-	list, err := e.admin.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("is the namespace of app %s really gone: %w", app, err)
+	if kept, err := e.keeps(ctx, app); kept || err != nil {
+		return err
 	}
-	for i := range list.Items {
-		if gondola.AppOfNamespace(e.cfg.Cluster, list.Items[i].Name) == app {
-			return nil
-		}
+	if again, err := e.exists(ctx, namespace); again || err != nil {
+		return err
 	}
 	err = e.cfg.Apps.DeleteApp(ctx, app)
-	e.forgetApp(app)
+	e.forgetApp(namespace)
 	if errors.Is(err, gondola.ErrNotFound) {
 		return nil
 	}
 	return err
+}
+
+func (e *engine) exists(ctx context.Context, namespace string) (bool, error) {
+	_, err := e.admin.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("is namespace %s really gone: %w", namespace, err)
+	}
+	return true, nil
 }
 
 // keeps says whether an App holds data: a Volume, or a snapshot, which may have outlived its own. What a platform does not have is not there.

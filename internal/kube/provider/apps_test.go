@@ -30,6 +30,7 @@ type droppable struct {
 	dropped   chan gondola.AppName
 	volumes   []gondola.Volume
 	snapshots []gondola.VolumeSnapshot
+	away      error // of ListSnapshots
 }
 
 func (d *droppable) App(_ context.Context, name gondola.AppName) (gondola.App, error) {
@@ -44,7 +45,7 @@ func (d *droppable) ListSnapshots(_ context.Context, ref gondola.VolumeRef) ([]g
 	if ref.ID != "" {
 		return nil, gondola.Errorf(gondola.ErrNotFound, "volume not found: %s", ref.ID)
 	}
-	return d.snapshots, nil
+	return d.snapshots, d.away
 }
 
 func (d *droppable) DeleteApp(_ context.Context, name gondola.AppName) error {
@@ -58,15 +59,17 @@ func (d *droppable) DeleteApp(_ context.Context, name gondola.AppName) error {
 	return nil
 }
 
-// dropping is the engine of a cluster that has the namespaces default and back.
+// dropping is the engine of a cluster that has the namespace back.
 func dropping(t *testing.T, d *droppable) *engine {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/v1/namespaces" {
-			t.Errorf("%s was asked for", r.URL.Path)
-		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(corev1.NamespaceList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NamespaceList"},
-			Items: []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, {ObjectMeta: metav1.ObjectMeta{Name: "back"}}}})
+		if r.URL.Path == "/api/v1/namespaces/back" {
+			_ = json.NewEncoder(w).Encode(corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "back"}})
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure,
+			Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound})
 	}))
 	t.Cleanup(api.Close)
 	admin, err := kubernetes.NewForConfig(&rest.Config{Host: api.URL})
@@ -100,23 +103,34 @@ func TestDropApp_TriesAgainAndNeverWhileTheNamespaceIsThere(t *testing.T) {
 	}
 }
 
+// TestDropApp_AsksNoWorkerWhileTheNamespaceIsThere: one that is away keeps nobody waiting then.
+func TestDropApp_AsksNoWorkerWhileTheNamespaceIsThere(t *testing.T) {
+	d := &droppable{away: gondola.Errorf(gondola.ErrUnavailable, "worker fra is not connected")}
+	p := &Provider{engine: dropping(t, d)}
+	if err := p.DropApp(t.Context(), "back"); err != nil {
+		t.Errorf("DropApp = %v", err)
+	}
+	if err := p.DropApp(t.Context(), "gone"); !errors.Is(err, gondola.ErrUnavailable) || len(d.tries) > 0 {
+		t.Errorf("DropApp of one whose snapshots cannot be listed = %v, and DeleteApp was called for %v", err, d.tries)
+	}
+}
+
 // TestDropApp_KeepsAnAppThatHoldsData: what is retained outlives its namespace, a snapshot its Volume too.
 func TestDropApp_KeepsAnAppThatHoldsData(t *testing.T) {
-	app := gondola.AppOfNamespace("demo", "gone")
 	for what, d := range map[string]*droppable{
 		"a volume":   {volumes: []gondola.Volume{{ID: gondola.NewVolumeID()}}},
 		"a snapshot": {snapshots: []gondola.VolumeSnapshot{{ID: gondola.NewSnapshotID()}}},
 	} {
 		d.dropped = make(chan gondola.AppName, 3)
 		p := &Provider{engine: dropping(t, d)}
-		if err := p.DropApp(t.Context(), app); err != nil || len(d.tries) > 0 {
+		if err := p.DropApp(t.Context(), "gone"); err != nil || len(d.tries) > 0 {
 			t.Errorf("with %s left, DropApp = %v and DeleteApp was called for %v", what, err, d.tries)
 		}
 		d.volumes, d.snapshots = nil, nil
-		if err := p.DropApp(t.Context(), app); err == nil {
+		if err := p.DropApp(t.Context(), "gone"); err == nil {
 			t.Errorf("after %s was deleted, DropApp = nil where DeleteApp fails", what)
 		}
-		if err := p.DropApp(t.Context(), app); err != nil || len(d.dropped) == 0 {
+		if err := p.DropApp(t.Context(), "gone"); err != nil || len(d.dropped) == 0 {
 			t.Errorf("after %s was deleted, DropApp = %v and the App is still there", what, err)
 		}
 	}

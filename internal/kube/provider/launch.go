@@ -140,7 +140,7 @@ func (e *engine) refused(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "%v", err)
 		return 0, e.report(ctx, n, pod, nil, translate.Observed{Failure: w.failure, Over: true})
 	case errors.Is(err, gondola.ErrNotFound):
-		e.forgetApp(gondola.AppOfNamespace(e.cfg.Cluster, pod.Namespace))
+		e.forgetApp(pod.Namespace)
 	}
 	e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedCreate", "%v", err)
 	w.tries++

@@ -180,5 +180,5 @@ func (c *Controller) deleteSnapshot(ctx context.Context, o *contentObject) error
 	if err := c.cfg.Volumes.DeleteSnapshot(ctx, ref.volume, ref.id); err != nil && !errors.Is(err, gondola.ErrNotFound) {
 		return err
 	}
-	return c.cfg.Apps.DropApp(ctx, ref.volume.App)
+	return c.cfg.Apps.DropApp(ctx, o.Spec.VolumeSnapshotRef.Namespace)
 }

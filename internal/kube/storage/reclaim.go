@@ -83,8 +83,10 @@ func (c *Controller) reclaim(ctx context.Context, pv *corev1.PersistentVolume) (
 		}
 		return 0, nil // its deletion brings it back
 	}
-	if err := c.cfg.Apps.DropApp(ctx, ref.App); err != nil {
-		return 0, fmt.Errorf("drop app %s: %w", ref.App, err)
+	if r := pv.Spec.ClaimRef; r != nil {
+		if err := c.cfg.Apps.DropApp(ctx, r.Namespace); err != nil {
+			return 0, fmt.Errorf("drop app %s: %w", ref.App, err)
+		}
 	}
 	return 0, c.patchVolume(ctx, pv, finalizers(pv, without(pv.Finalizers, reclaiming)))
 }

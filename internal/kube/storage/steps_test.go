@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -41,13 +42,18 @@ type steps struct {
 	kube    *fake.Clientset
 	custom  *dynamicfake.FakeDynamicClient
 	indexes map[string]cache.Indexer
+	dropped []string // namespaces whose Apps were to be dropped
+	stuck   error    // of DropApp
 }
 
 // EnsureApp implements Apps.
 func (s *steps) EnsureApp(context.Context, string) error { return nil }
 
 // DropApp implements Apps.
-func (s *steps) DropApp(context.Context, gondola.AppName) error { return nil }
+func (s *steps) DropApp(_ context.Context, namespace string) error {
+	s.dropped = append(s.dropped, namespace)
+	return s.stuck
+}
 
 const testApp = gondola.AppName("test-team")
 
@@ -428,5 +434,46 @@ func TestReclaim_WaitsForWhatIsToBeMadeOfTheVolume(t *testing.T) {
 				t.Errorf("%s was asked for; there are volumes and snapshots: %s", what, got)
 			}
 		})
+	}
+}
+
+// TestReclaim_LetsGoOfWhatStandsForTheDataWhenTheAppIsDropped: it is what brings the end of the App back after a failure.
+func TestReclaim_LetsGoOfWhatStandsForTheDataWhenTheAppIsDropped(t *testing.T) {
+	s := newSteps(t)
+	now := metav1.Now()
+	pv := persistentVolume(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: uuid.NewUUID()}},
+		&storagev1.StorageClass{}, s.newVolume(), &gondola.Volume{SizeGB: 1, Region: "far"})
+	pv.Status.Phase, pv.DeletionTimestamp = corev1.VolumeReleased, &now
+	_, err := s.kube.CoreV1().PersistentVolumes().Create(t.Context(), pv, metav1.CreateOptions{})
+	s.must(err)
+	s.see()
+	s.put(contentResource, map[string]any{"apiVersion": apiVersion, "kind": "VolumeSnapshotContent", "metadata": map[string]any{"name": "old", "uid": "old-uid",
+		"deletionTimestamp": now.UTC().Format(time.RFC3339), "finalizers": []any{contentProtection}},
+		"spec": map[string]any{"driver": Driver, "deletionPolicy": "Delete", "source": map[string]any{"volumeHandle": pv.Spec.CSI.VolumeHandle},
+			"volumeSnapshotRef": map[string]any{"namespace": "team", "name": "old"}}})
+	held := func() (kinds []string) {
+		if pv, err := s.kube.CoreV1().PersistentVolumes().Get(t.Context(), pv.Name, metav1.GetOptions{}); err == nil && slices.Contains(pv.Finalizers, reclaiming) {
+			kinds = append(kinds, "PersistentVolume")
+		}
+		var o contentObject
+		if err := s.read(t.Context(), contentResource, "", "old", &o); err == nil && slices.Contains(o.Finalizers, contentProtection) {
+			kinds = append(kinds, "VolumeSnapshotContent")
+		}
+		return kinds
+	}
+	s.stuck = gondola.Errorf(gondola.ErrUnavailable, "worker near is not connected")
+	_, first := s.volume(t.Context(), pv.Name)
+	_, second := s.content(t.Context(), "old")
+	if got := held(); first == nil || second == nil || len(got) != 2 {
+		t.Errorf("while the App cannot be dropped (%v, %v), %v are held, want both", first, second, got)
+	}
+	s.stuck = nil
+	_, first = s.volume(t.Context(), pv.Name)
+	_, second = s.content(t.Context(), "old")
+	if got := held(); first != nil || second != nil || len(got) > 0 {
+		t.Errorf("when the App is dropped (%v, %v), %v are still held", first, second, got)
+	}
+	if !slices.Equal(s.dropped, []string{"team", "team", "team", "team"}) {
+		t.Errorf("the Apps of the namespaces %v were to be dropped", s.dropped)
 	}
 }

@@ -58,8 +58,8 @@ type Config struct {
 type Apps interface {
 	// EnsureApp makes sure that the App of a namespace is there.
 	EnsureApp(ctx context.Context, namespace string) error
-	// DropApp deletes an App whose namespace is gone, unless Volumes or snapshots are left in it.
-	DropApp(ctx context.Context, app gondola.AppName) error
+	// DropApp deletes the App of a namespace that is gone, unless Volumes or snapshots are left in it.
+	DropApp(ctx context.Context, namespace string) error
 }
 
 // Controller does it. Make it with New.
