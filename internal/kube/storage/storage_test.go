@@ -196,7 +196,7 @@ func (c *cluster) refuses(t *testing.T) {
 		}, "far"},
 		"orphan": {func(p *corev1.PersistentVolumeClaim) {
 			p.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "nobody"}
-		}, "claim nobody, of which it is to be a copy, is not bound"},
+		}, "claim nobody is not there"},
 	} {
 		pvc := claim(name, "now", "1Gi")
 		row.change(pvc)
