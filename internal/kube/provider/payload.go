@@ -154,6 +154,7 @@ func (e *engine) refresh(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 		if err != nil {
 			return 0, fmt.Errorf("update machine %s of pod %s/%s: %w", m.ID, pod.Namespace, pod.Name, err)
 		}
+		w.renewed = true
 		e.putMachine(&updated)
 		return 0, nil
 	}

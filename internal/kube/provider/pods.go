@@ -77,6 +77,7 @@ type work struct {
 	noted       bool // noteSeq means something
 	tries       int
 	detailsAt   time.Time         // since when details wait to be reported; zero: none do
+	renewed     bool              // the Machine was given other images, and the Pod's status told of no more than before
 	refusedHere map[string]string // ephemeral container → why it cannot be run
 	resizing    resizing
 	began       time.Time  // when the Pod was first seen here

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"gondola"
 	"gondola/internal/kube/translate"
@@ -544,13 +545,18 @@ func TestNewImage_ReachesTheMachine(t *testing.T) {
 	s := theSystem(t)
 	ns := s.namespace(t)
 	s.create(t, ns, pod("renewed", "run"))
-	s.until(t, ns, "renewed", phase(corev1.PodRunning))
+	before := s.until(t, ns, "renewed", phase(corev1.PodRunning))
 	id := s.machines(t, ns)[0].ID
+	changes, err := s.Client.CoreV1().Pods(ns).Watch(t.Context(), metav1.ListOptions{ResourceVersion: before.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer changes.Stop()
 	if _, err := s.Client.CoreV1().Pods(ns).Patch(t.Context(), "renewed", types.StrategicMergePatchType,
 		[]byte(`{"spec":{"containers":[{"name":"main","image":"test/program:2"}]}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s.until(t, ns, "renewed", func(p *corev1.Pod) string {
+	after := s.until(t, ns, "renewed", func(p *corev1.Pod) string {
 		if st := p.Status.ContainerStatuses[0]; !strings.Contains(st.Image, ":2") || !st.Ready || !strings.Contains(st.ImageID, "test/program") {
 			return "does not run the new image"
 		} else if last := st.LastTerminationState.Terminated; st.RestartCount != 1 || last == nil {
@@ -560,5 +566,14 @@ func TestNewImage_ReachesTheMachine(t *testing.T) {
 	})
 	if m := s.machines(t, ns); len(m) != 1 || m[0].ID != id || m[0].Config.Containers[0].Image != "test/program:2" {
 		t.Errorf("machines %+v, want %s with the new image", m, id)
+	}
+	for change := range changes.ResultChan() {
+		p := change.Object.(*corev1.Pod)
+		if !podutil.IsPodReady(p) {
+			t.Errorf("the Pod was told not to be ready, though its new image ran soon: %+v", p.Status.ContainerStatuses)
+		}
+		if p.ResourceVersion == after.ResourceVersion {
+			break
+		}
 	}
 }

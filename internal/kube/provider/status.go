@@ -63,9 +63,12 @@ func (e *engine) toldOf(n *node, pod *corev1.Pod, status corev1.PodStatus) {
 const calm = time.Second
 
 // reportCalmly reports what others wait for at once, and details, such as a Pod's address while it starts, together with it or a moment
-// later: a Pod that starts would otherwise be written twice as often, at 7 ms of the API server's time. It returns when to look again; zero: all is told.
+// later: a Pod that starts would otherwise be written twice as often, at 7 ms of the API server's time. So is a Pod that is not ready because its
+// image is being changed: as with a kubelet, it mostly is again before anybody is told. It returns when to look again; zero: all is told.
 func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
-	if status := e.observed(n, pod, m, w.seen()); !urgent(pod.Status, status) && !equality.Semantic.DeepEqual(pod.Status, status) {
+	status := e.observed(n, pod, m, w.seen())
+	news := urgent(pod.Status, status)
+	if (!news || w.renewed && between(pod.Status, status)) && !equality.Semantic.DeepEqual(pod.Status, status) {
 		if w.detailsAt.IsZero() {
 			w.detailsAt = time.Now()
 		}
@@ -74,7 +77,15 @@ func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *
 		}
 	}
 	w.detailsAt = time.Time{}
+	if news {
+		w.renewed = false
+	}
 	return 0, e.report(ctx, n, pod, m, w.seen())
+}
+
+// between says whether b tells that a Pod which runs is not ready any more.
+func between(a, b corev1.PodStatus) bool {
+	return a.Phase == corev1.PodRunning && b.Phase == corev1.PodRunning && podutil.IsPodReadyConditionTrue(a) && !podutil.IsPodReadyConditionTrue(b)
 }
 
 // seen is what only the worker of the Pod knows of a Pod that has its Machine.
