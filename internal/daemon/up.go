@@ -299,7 +299,7 @@ func (p *platform) settleServices(ctx context.Context, cfg network.Config) error
 		return err
 	case known:
 		if p.services, err = strconv.Atoi(kept); err != nil {
-			return fmt.Errorf("Service range of the last time: %w", err)
+			return fmt.Errorf("service range of the last time: %w", err)
 		}
 	case len(before) > 0: // of a release that had no choice
 		p.services = 1
