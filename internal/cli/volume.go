@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -158,8 +157,16 @@ func (e *env) printVolume(v gondola.Volume) error {
 	}
 	rows := [][]string{{"id", string(v.ID)}, {"name", v.Name}, {"app", string(v.App)}, {"state", string(v.State)}, {"size", fmt.Sprintf("%d GB", v.SizeGB)},
 		{"used", used(v)}, {"file system", v.FSType}, {"region", string(v.Region)}, {"worker", string(v.Worker)}, {"machine", attached(v)},
-		{"snapshots kept", fmt.Sprintf("%d days", v.SnapshotRetention)}, {"daily snapshot", fmt.Sprint(v.AutoBackup)}, {"created", v.CreatedAt.Format(time.RFC3339)}}
+		{"snapshots kept", kept(v.SnapshotRetention)}, {"daily snapshot", fmt.Sprint(v.AutoBackup)}, {"created", v.CreatedAt.Format(time.RFC3339)}}
 	return e.table([]string{"VOLUME", string(v.ID)}, rows[1:])
+}
+
+// kept says how long snapshots are.
+func kept(days int) string {
+	if days == 0 {
+		return "until deleted"
+	}
+	return fmt.Sprintf("%d days", days)
 }
 
 func (e *env) volumeShow() *cobra.Command {
@@ -270,7 +277,7 @@ func (e *env) snapshotCommand() *cobra.Command {
 				}
 				rows := [][]string{}
 				for _, s := range all {
-					rows = append(rows, []string{s.ID, s.Status, fmt.Sprintf("%d MB", s.Size>>20), s.CreatedAt.Format(time.RFC3339), strconv.Itoa(s.RetentionDays) + " days"})
+					rows = append(rows, []string{s.ID, s.Status, fmt.Sprintf("%d MB", s.Size>>20), s.CreatedAt.Format(time.RFC3339), kept(s.RetentionDays)})
 				}
 				return e.table([]string{"ID", "STATUS", "SIZE", "CREATED", "KEPT"}, rows)
 			})
