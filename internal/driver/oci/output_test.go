@@ -3,6 +3,7 @@ package oci_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -103,10 +104,9 @@ func TestTerminal_SlowReader(t *testing.T) {
 	drain(t, reader, term.Drain, 9000)
 }
 
-// TestPipes_WhoNobodyReads: a command that nobody waits for any more does not wait for its reader.
-func TestPipes_WhoNobodyReads(t *testing.T) {
-	reader := newSlowReader()
-	defer close(reader.let)
+// written are the pipes of a command that has written something, which is on its way to its reader.
+func written(t *testing.T, reader io.Writer) *oci.Pipes {
+	t.Helper()
 	streams := gondola.ExecIO{Stdout: reader}
 	pipes, err := oci.OpenPipes(streams)
 	if err != nil {
@@ -117,6 +117,14 @@ func TestPipes_WhoNobodyReads(t *testing.T) {
 	}
 	pipes.Started()
 	pipes.Copy(streams)
+	return pipes
+}
+
+// TestPipes_WhoNobodyReads: a command that nobody waits for any more does not wait for its reader.
+func TestPipes_WhoNobodyReads(t *testing.T) {
+	reader := newSlowReader()
+	defer close(reader.let)
+	pipes := written(t, reader)
 	<-reader.asked
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -127,16 +135,7 @@ func TestPipes_WhoNobodyReads(t *testing.T) {
 
 // TestPipes_UndeliveredIsTold: output that its reader refuses is no success.
 func TestPipes_UndeliveredIsTold(t *testing.T) {
-	streams := gondola.ExecIO{Stdout: refusing{}}
-	pipes, err := oci.OpenPipes(streams)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pipes.FDs[1].Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	pipes.Started()
-	pipes.Copy(streams)
+	pipes := written(t, refusing{})
 	if err := pipes.Drain(t.Context(), time.Second); err == nil {
 		t.Error("Drain = nil, want the reader's error")
 	}
