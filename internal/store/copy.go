@@ -2,16 +2,17 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"net/url"
+
+	"gondola/internal/sqlite"
 )
 
 // Copy writes a consistent copy of any SQLite database to another file, which must not exist, as of one moment and whoever writes to it
 // meanwhile. Nothing of the original changes.
 func Copy(ctx context.Context, from, to string) error {
 	dsn := (&url.URL{Scheme: "file", Path: from, RawQuery: url.Values{"_pragma": {"busy_timeout(10000)"}}.Encode()}).String()
-	db, err := sql.Open("sqlite", dsn)
+	db, err := sqlite.Open(dsn)
 	if err != nil {
 		return fmt.Errorf("copy database %s: %w", from, err)
 	}
@@ -24,7 +25,7 @@ func Copy(ctx context.Context, from, to string) error {
 
 // Check reads a whole SQLite database and says whether it is sound; the error tells the first thing that is not.
 func Check(ctx context.Context, path string) error {
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"mode": {"ro"}}.Encode()}).String())
+	db, err := sqlite.Open((&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"mode": {"ro"}}.Encode()}).String())
 	if err != nil {
 		return fmt.Errorf("check database %s: %w", path, err)
 	}

@@ -2,27 +2,23 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"gondola"
+	"gondola/internal/sqlite"
 )
 
 // fault gives an error that the disk has caused the name of the file and the way out; any other it returns as it is. No
 // Machine needs the file to run on.
 func (f *file) fault(err error) error {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Code() & 0xff { // the rest says where
+	code, _ := sqlite.Code(err)
+	switch code {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return gondola.Errorf(gondola.ErrUnavailable, "database %s cannot be read (%w): its disk gives errors, or it is damaged; the next `gondola up` "+
 			"tells which, and machines run on meanwhile", f.path, err)
@@ -51,7 +47,7 @@ func Sound(ctx context.Context, path string) error {
 		}
 		return err
 	}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"mode": {"rw"}}.Encode()}).String())
+	db, err := sqlite.Open((&url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"mode": {"rw"}}.Encode()}).String())
 	if err != nil {
 		return fmt.Errorf("check database %s: %w", path, err)
 	}
@@ -63,8 +59,7 @@ func Sound(ctx context.Context, path string) error {
 func (f *file) check(ctx context.Context) error {
 	var first string
 	if err := f.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&first); err != nil {
-		var e *sqlite.Error
-		if errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+		if code, _ := sqlite.Code(err); code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB {
 			return damaged(f.path, err)
 		}
 		return f.fault(err)

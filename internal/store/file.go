@@ -13,8 +13,7 @@ import (
 	"path/filepath"
 
 	"gondola"
-
-	_ "modernc.org/sqlite"
+	"gondola/internal/sqlite"
 )
 
 // file is one SQLite database: writes go through one connection, so that they queue in Go and never meet SQLITE_BUSY, reads through several.
@@ -34,15 +33,15 @@ func openFile(path string, migrations []string) (*file, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	made.Close()
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
+	query := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
 		"foreign_keys(ON)", "secure_delete(ON)"}}
 	dsn := (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 	f := &file{path: path}
-	if f.write, err = sql.Open("sqlite", dsn); err != nil {
+	if f.write, err = sqlite.Open(dsn); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	f.write.SetMaxOpenConns(1)
-	if f.read, err = sql.Open("sqlite", dsn); err != nil {
+	if f.read, err = sqlite.Open(dsn); err != nil {
 		f.write.Close()
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}

@@ -7,7 +7,6 @@ package datastore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
@@ -19,12 +18,14 @@ import (
 
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/generic"
-	"github.com/k3s-io/kine/pkg/drivers/sqlite"
+	kinesqlite "github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/logstructured"
 	"github.com/k3s-io/kine/pkg/logstructured/sqllog"
 	"github.com/k3s-io/kine/pkg/server"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"gondola/internal/sqlite"
 )
 
 // etcdVersion is what kine says it is; watch progress notifications need 3.5.13 or later.
@@ -114,18 +115,16 @@ func openBackend(ctx context.Context, wg *sync.WaitGroup, database string) (serv
 		CompactTimeout: 5 * time.Second, CompactMinRetain: 1000, CompactBatchSize: 1000, PollBatchSize: 500, PollInterval: time.Second,
 	}
 	// kine makes the tables and knows the statements of SQLite; its connections are replaced by those that keep them.
-	_, kine, err := sqlite.NewVariant(ctx, wg, "sqlite3", cfg)
+	_, kine, err := kinesqlite.NewVariant(ctx, wg, "sqlite3", cfg)
 	if err != nil {
 		return nil, err
 	}
 	if err := kine.DB.Close(); err != nil {
 		return nil, err
 	}
-	c, err := newConnector(dataSource(database))
-	if err != nil {
+	if kine.DB, err = sqlite.Open(dataSource(database)); err != nil {
 		return nil, err
 	}
-	kine.DB = sql.OpenDB(c)
 	kine.DB.SetMaxIdleConns(pool.MaxIdle)
 	kine.DB.SetConnMaxIdleTime(pool.MaxIdleTime)
 	d := &dialect{Generic: kine, writes: make(chan *write, mostTogether)}

@@ -1,9 +1,13 @@
-package datastore
+// Package sqlite opens SQLite databases on connections that parse a statement the first time only: parsing costs more than running what the
+// platform's stores and a cluster's datastore run.
+package sqlite
 
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,16 +15,27 @@ import (
 	"modernc.org/sqlite"
 )
 
-// mostKept is how many statements a connection keeps. kine has some twenty, but writes the limit of a list into its text.
+// mostKept is how many statements a connection keeps. A program's own are some dozens, but kine writes the limit of a list into its text.
 const mostKept = 64
 
-// newConnector makes connections that parse a statement the first time only: parsing costs more than running what kine runs.
-func newConnector(dataSource string) (driver.Connector, error) {
-	c, err := sqlite.NewConnector(dataSource)
+// Open opens the database that a URL of the driver modernc.org/sqlite names (https://pkg.go.dev/modernc.org/sqlite#Driver.Open); of its parameters
+// _txlock has no effect. A transaction may write, and waits for others that do, unless it is begun as ReadOnly: then it sees one moment.
+func Open(url string) (*sql.DB, error) {
+	c, err := sqlite.NewConnector(url)
 	if err != nil {
 		return nil, err
 	}
-	return &connector{c}, nil
+	return sql.OpenDB(&connector{c}), nil
+}
+
+// Code returns SQLite's result code (https://sqlite.org/rescode.html#primary_result_codes, without what an extended one adds) of an error that comes
+// from it; false: it does not.
+func Code(err error) (int, bool) {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return 0, false
+	}
+	return e.Code() & 0xff, true
 }
 
 type connector struct{ driver.Connector }
@@ -118,9 +133,14 @@ func (c *conn) QueryContext(ctx context.Context, text string, args []driver.Name
 	return &rows{Rows: r, conn: c, statement: s}, nil
 }
 
-// BeginTx begins a transaction, which may write: one that found out later would fail if another had written since, instead of waiting.
-func (c *conn) BeginTx(ctx context.Context, _ driver.TxOptions) (driver.Tx, error) {
-	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE", nil); err != nil {
+// BeginTx begins a transaction. One that may write takes the lock at once: if it found out later it would fail where another had written since,
+// instead of waiting.
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	begin := "BEGIN IMMEDIATE"
+	if opts.ReadOnly {
+		begin = "BEGIN"
+	}
+	if _, err := c.ExecContext(ctx, begin, nil); err != nil {
 		t := tx{c}
 		t.Rollback() // it may have begun all the same, when ctx ended in the last moment
 		return nil, err
