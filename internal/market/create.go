@@ -67,7 +67,8 @@ type purchase struct {
 	wanted map[gondola.Region]int
 	ask    gondola.Ask
 	begin  time.Time
-	left   []Worker // eligible, and not asked yet
+	left   []Worker // eligible, until all have been asked
+	asked  []Worker // those of them that have been
 }
 
 // existing returns the row that the request's id or name has already.
@@ -112,15 +113,14 @@ func (p *purchase) again(ctx context.Context, e store.Entry) (gondola.Machine, e
 
 // auction asks the most promising of those that may take it and, if none of them bids, the others: in all within the deadline.
 func (p *purchase) auction(ctx context.Context) (gondola.Auction, error) {
-	ws, err := p.eligible(ctx)
-	if err != nil {
+	var err error
+	if p.left, err = p.eligible(ctx); err != nil {
 		return gondola.Auction{}, err
 	}
-	var first []Worker
-	if first, p.left = p.m.shortlist(ws, p.ask, p.wanted); len(first) == 0 {
+	if p.asked = p.m.shortlist(p.left, p.ask, p.wanted); len(p.asked) == 0 {
 		return p.others(ctx, p.m.deadline)
 	}
-	a, err := p.m.auction(ctx, first, p.ask, p.wanted, p.m.deadline/2)
+	a, err := p.m.auction(ctx, p.asked, p.ask, p.wanted, p.m.deadline/2)
 	if err != nil || len(a.Bids) > 0 {
 		return a, err
 	}
@@ -131,7 +131,7 @@ func (p *purchase) auction(ctx context.Context) (gondola.Auction, error) {
 
 // others asks those that have not been asked yet.
 func (p *purchase) others(ctx context.Context, within time.Duration) (gondola.Auction, error) {
-	ws := p.left
+	ws := without(p.left, p.asked)
 	p.left = nil
 	return p.m.auction(ctx, ws, p.ask, p.wanted, within)
 }

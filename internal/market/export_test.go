@@ -6,6 +6,7 @@ var (
 	ParseRegions = parseRegions
 	Refusal      = refusal
 	Shortlist    = shortlist
+	Without      = without
 )
 
 // Offers are what workers said last of what they could take.

@@ -31,55 +31,59 @@ func (m *Market) heard(w gondola.WorkerName, o *gondola.Offer) {
 }
 
 // shortlist is the pure one by what was heard up to now.
-func (m *Market) shortlist(ws []Worker, ask gondola.Ask, prefer map[gondola.Region]int) (first, others []Worker) {
+func (m *Market) shortlist(ws []Worker, ask gondola.Ask, prefer map[gondola.Region]int) []Worker {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return shortlist(ws, m.offers, ask, prefer)
 }
 
-// shortlist parts workers into those to ask first and the others. First are the few of the region that is preferred most whose offers promise the best
-// Bids, those of about one price in random order, so that purchases at the same time do not all meet at one worker. An offer only says whom to
-// ask: it may be of a moment ago, so what it denies is no refusal. Where no offer of that region promises anything, and where the workers are few, all
+// candidate is a worker with what its offer promises.
+type candidate struct {
+	worker int // of those that may be asked
+	price  int // in steps
+	cached bool
+	chance uint32
+}
+
+// compare sorts candidates, the most promising first.
+func (c candidate) compare(other candidate) int {
+	return cmp.Or(cmp.Compare(c.price, other.price), compareTrueFirst(c.cached, other.cached), cmp.Compare(c.chance, other.chance))
+}
+
+// shortlist returns the workers to ask before the others: the few of the region that is preferred most whose offers promise the best Bids, those of
+// about one price in random order, so that purchases at the same time do not all meet at one worker. An offer only says whom to ask: it may be of a
+// moment ago, so what it denies is no refusal. Where no offer of that region promises anything, and where the workers are few, there are none, and all
 // are to be asked at once. Pure, but for chance.
-func shortlist(ws []Worker, heard offers, ask gondola.Ask, prefer map[gondola.Region]int) (first, others []Worker) {
+func shortlist(ws []Worker, heard offers, ask gondola.Ask, prefer map[gondola.Region]int) []Worker {
 	if len(ws) <= shortlisted || len(heard) == 0 {
-		return nil, ws
+		return nil
 	}
 	best := prefer[slices.MinFunc(ws, func(a, b Worker) int { return cmp.Compare(prefer[a.Region], prefer[b.Region]) }).Region]
-	type candidate struct {
-		worker int
-		price  int // in steps
-		cached bool
-		chance uint32
-	}
 	image := ""
 	if ask.Image != "" {
 		image = gondola.CanonicalImage(ask.Image)
 	}
-	var all []candidate
-	for i, w := range ws {
-		o, ok := heard[w.Name]
-		if !ok || prefer[w.Region] != best || !o.Takes(ask.Requests) {
+	var found []candidate // sorted, at most shortlisted
+	for i := range ws {
+		o, ok := heard[ws[i].Name]
+		if !ok || prefer[ws[i].Region] != best || !o.Takes(ask.Requests) {
 			continue
 		}
-		all = append(all, candidate{i, int(o.Price(ask.Requests) / priceStep), slices.Contains(o.Images, image), rand.Uint32()})
-	}
-	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.price, b.price), compareTrueFirst(a.cached, b.cached), cmp.Compare(a.chance, b.chance))
-	})
-	all = all[:min(len(all), shortlisted)]
-	if len(all) == 0 {
-		return nil, ws
-	}
-	chosen := make([]bool, len(ws))
-	for _, c := range all {
-		chosen[c.worker] = true
-		first = append(first, ws[c.worker])
-	}
-	for i, w := range ws {
-		if !chosen[i] {
-			others = append(others, w)
+		c := candidate{i, int(o.Price(ask.Requests) / priceStep), slices.Contains(o.Images, image), rand.Uint32()}
+		if at, _ := slices.BinarySearchFunc(found, c, candidate.compare); at < shortlisted {
+			found = slices.Insert(found[:min(len(found), shortlisted-1)], at, c)
 		}
 	}
-	return first, others
+	var first []Worker
+	for _, c := range found {
+		first = append(first, ws[c.worker])
+	}
+	return first
+}
+
+// without returns the workers that are not among some of them.
+func without(ws, some []Worker) []Worker {
+	return slices.DeleteFunc(slices.Clone(ws), func(w Worker) bool {
+		return slices.ContainsFunc(some, func(o Worker) bool { return o.Name == w.Name })
+	})
 }
