@@ -21,6 +21,21 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// onRecord changes what the first worker has on record, while it is stopped.
+func onRecord(t *testing.T, p *gondolatest.Platform, change func(db *store.Worker) error) {
+	t.Helper()
+	w := p.Workers[0]
+	w.Stop()
+	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(change(db), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.Start()
+}
+
 // TestVolume_WhatACrashCutShortIsFinished puts into the worker's file what it records before each step.
 func TestVolume_WhatACrashCutShortIsFinished(t *testing.T) {
 	p := gondolatest.New(t, gondolatest.Options{})
@@ -37,36 +52,30 @@ func TestVolume_WhatACrashCutShortIsFinished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := map[gondola.VolumeID]int{} // → size in GB
+	var over, fresh gondola.VolumeID
+	onRecord(t, p, func(db *store.Worker) error {
+		put := func(v gondola.Volume, state gondola.VolumeState, size int, source string) gondola.VolumeID {
+			if v.ID == "" {
+				v = gondola.Volume{ID: gondola.NewVolumeID(), Name: string(state), App: "shop", CreatedAt: time.Now()}
+			}
+			v.State, v.SizeGB = state, size
+			if err := db.PutVolume(t.Context(), store.Volume{Volume: v, Source: source}); err != nil {
+				t.Fatal(err)
+			}
+			return v.ID
+		}
+		want[put(gondola.Volume{}, gondola.VolumeCreating, 1, "")] = 1
+		want[put(gondola.Volume{}, gondola.VolumeRestoring, 3, snap.ID)] = 3
+		want[put(whole, gondola.VolumeExtending, 5, "")] = 5
+		put(doomed, gondola.VolumePendingDestroy, 3, "")
+		yesterday, now := time.Now().Add(-gondola.VolumeKept-time.Minute), time.Now()
+		over = put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "over", App: "shop", DeletedAt: &yesterday}, gondola.VolumePendingDestroy, 3, "")
+		fresh = put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "fresh", App: "shop", DeletedAt: &now}, gondola.VolumePendingDestroy, 3, "")
+		return db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: gondola.VolumeSnapshot{ID: gondola.NewSnapshotID(), Volume: whole.ID, Status: "creating",
+			RetentionDays: 5, CreatedAt: time.Now()}})
+	})
 	w := p.Workers[0]
-	w.Stop()
-	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	put := func(v gondola.Volume, state gondola.VolumeState, size int, source string) gondola.VolumeID {
-		if v.ID == "" {
-			v = gondola.Volume{ID: gondola.NewVolumeID(), Name: string(state), App: "shop", CreatedAt: time.Now()}
-		}
-		v.State, v.SizeGB = state, size
-		if err := db.PutVolume(t.Context(), store.Volume{Volume: v, Source: source}); err != nil {
-			t.Fatal(err)
-		}
-		return v.ID
-	}
-	want := map[gondola.VolumeID]int{ // → size in GB
-		put(gondola.Volume{}, gondola.VolumeCreating, 1, ""):       1,
-		put(gondola.Volume{}, gondola.VolumeRestoring, 3, snap.ID): 3,
-		put(whole, gondola.VolumeExtending, 5, ""):                 5,
-	}
-	put(doomed, gondola.VolumePendingDestroy, 3, "")
-	yesterday, now := time.Now().Add(-gondola.VolumeKept-time.Minute), time.Now()
-	over := put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "over", App: "shop", DeletedAt: &yesterday}, gondola.VolumePendingDestroy, 3, "")
-	fresh := put(gondola.Volume{ID: gondola.NewVolumeID(), Name: "fresh", App: "shop", DeletedAt: &now}, gondola.VolumePendingDestroy, 3, "")
-	broken := store.Snapshot{App: "shop", VolumeSnapshot: gondola.VolumeSnapshot{ID: gondola.NewSnapshotID(), Volume: whole.ID, Status: "creating", RetentionDays: 5, CreatedAt: time.Now()}}
-	if err := errors.Join(db.PutSnapshot(t.Context(), broken), db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	w.Start()
 	for id, gb := range want {
 		eventually(t, "a volume is finished with its size", func() bool {
 			v, err := w.Volume(t.Context(), gondola.VolumeRef{ID: id})
@@ -187,17 +196,11 @@ func TestVolume_AMissedDayIsMadeUpForOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	onRecord(t, p, func(db *store.Worker) error {
+		old.CreatedAt = time.Now().Add(-3 * 24 * time.Hour)
+		return db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: old})
+	})
 	w := p.Workers[0]
-	w.Stop()
-	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	old.CreatedAt = time.Now().Add(-3 * 24 * time.Hour)
-	if err := errors.Join(db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: old}), db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	w.Start()
 	eventually(t, "there is one snapshot, of now, and the one past its retention is gone", func() bool {
 		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID})
 		return err == nil && len(all) == 1 && all[0].ID != old.ID && all[0].Status == "created" && all[0].RetentionDays == days
@@ -226,19 +229,11 @@ func TestVolume_DailySnapshotsGoWithTheirApp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := p.Workers[0]
-	w.Stop()
-	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	daily, earlier := taken, taken
 	daily.ID, earlier.ID, earlier.Volume, earlier.CreatedAt = gondola.NewSnapshotID(), gondola.NewSnapshotID(), gondola.NewVolumeID(), time.Now().Add(-time.Hour)
-	err = errors.Join(db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: daily}), db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: earlier}), db.Close())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Start()
+	onRecord(t, p, func(db *store.Worker) error {
+		return errors.Join(db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: daily}), db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: earlier}))
+	})
 	eventually(t, "the App's own are listed", func() bool {
 		all, err := p.ListSnapshots(t.Context(), gondola.VolumeRef{App: "shop"})
 		return err == nil && len(all) == 2 && all[0].Volume == v.ID && all[1].Volume == v.ID
@@ -249,7 +244,7 @@ func TestVolume_DailySnapshotsGoWithTheirApp(t *testing.T) {
 	if err := p.DeleteApp(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID}); !errors.Is(err, gondola.ErrNotFound) && len(left) > 0 {
+	if left, err := p.Workers[0].ListSnapshots(t.Context(), gondola.VolumeRef{ID: v.ID}); !errors.Is(err, gondola.ErrNotFound) && len(left) > 0 {
 		t.Errorf("after DeleteApp there is %+v, %v", left, err)
 	}
 }
@@ -268,20 +263,14 @@ func TestVolume_SnapshotsWithoutRetentionStayUntilTheyAreDeleted(t *testing.T) {
 			t.Fatalf("SnapshotVolume = %+v, %v", taken[days], err)
 		}
 	}
+	onRecord(t, p, func(db *store.Worker) (err error) {
+		for _, snap := range taken {
+			snap.CreatedAt = time.Now().AddDate(-10, 0, 0)
+			err = errors.Join(err, db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: snap}))
+		}
+		return err
+	})
 	w := p.Workers[0]
-	w.Stop()
-	db, err := store.OpenWorker(filepath.Join(p.Dir, "worker", "local", "worker.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, snap := range taken {
-		snap.CreatedAt = time.Now().AddDate(-10, 0, 0)
-		err = errors.Join(err, db.PutSnapshot(t.Context(), store.Snapshot{App: "shop", VolumeSnapshot: snap}))
-	}
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	w.Start()
 	eventually(t, "the one past its retention is gone", func() bool {
 		all, err := w.ListSnapshots(t.Context(), gondola.VolumeRef{ID: taken[60].Volume})
 		return err == nil && len(all) == 0

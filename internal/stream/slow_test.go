@@ -208,17 +208,23 @@ func (e end) Close() error {
 	return e.PipeWriter.Close()
 }
 
+// connect returns both ends of a connection that goes over a line, and that.
+func connect(t *testing.T, chunks int) (c io.ReadWriteCloser, far end, l *line) {
+	near, far := ends()
+	l, hc := newLine(t, chunks, func(w http.ResponseWriter, r *http.Request) {
+		stream.ServeConn(w, r, func(context.Context) (io.ReadWriteCloser, error) { return near, nil })
+	})
+	c, err := stream.DialConn(t.Context(), hc, "http://server", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, far, l
+}
+
 func TestConn_SlowReadersAtBothEndsLoseNothing(t *testing.T) {
 	for _, chunks := range []int{0, 8, 1000} {
 		synctest.Test(t, func(t *testing.T) {
-			near, far := ends()
-			_, hc := newLine(t, chunks, func(w http.ResponseWriter, r *http.Request) {
-				stream.ServeConn(w, r, func(context.Context) (io.ReadWriteCloser, error) { return near, nil })
-			})
-			c, err := stream.DialConn(t.Context(), hc, "http://server", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, far, _ := connect(t, chunks)
 			var up, down page
 			var wg sync.WaitGroup
 			for _, way := range []struct {
@@ -249,14 +255,7 @@ func TestConn_SlowReadersAtBothEndsLoseNothing(t *testing.T) {
 func TestConn_SlowReaderOfAnAnswerLosesNothing(t *testing.T) {
 	for _, chunks := range []int{0, 8, 1000} {
 		synctest.Test(t, func(t *testing.T) {
-			near, far := ends()
-			_, hc := newLine(t, chunks, func(w http.ResponseWriter, r *http.Request) {
-				stream.ServeConn(w, r, func(context.Context) (io.ReadWriteCloser, error) { return near, nil })
-			})
-			c, err := stream.DialConn(t.Context(), hc, "http://server", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, far, _ := connect(t, chunks)
 			defer c.Close()
 			c.(stream.HalfCloser).CloseWrite()
 			go func() { far.Write(pages); far.Close() }()
@@ -296,14 +295,7 @@ func TestExec_PeerThatVanishesIsNoticedWhileAWriteToItIsHeldUp(t *testing.T) {
 
 func TestConn_PeerThatVanishesIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		near, far := ends()
-		l, hc := newLine(t, 8, func(w http.ResponseWriter, r *http.Request) {
-			stream.ServeConn(w, r, func(context.Context) (io.ReadWriteCloser, error) { return near, nil })
-		})
-		c, err := stream.DialConn(t.Context(), hc, "http://server", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, far, l := connect(t, 8)
 		defer c.Close()
 		time.Sleep(stall)
 		close(l.cut)

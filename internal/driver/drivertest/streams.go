@@ -80,36 +80,72 @@ func (l *late) Write(p []byte) (int, error) {
 	return l.output.Write(p)
 }
 
+// session is somebody who is connected to a command or a container.
+type session struct {
+	t        *testing.T
+	patience time.Duration
+	keyboard *io.PipeWriter
+	sizes    chan gondola.TerminalSize
+	screen   output
+	done     chan struct{}
+	status   gondola.ExitStatus // once done
+	err      error
+}
+
+// sit connects with a terminal of 100 to 40 characters.
+func sit(t *testing.T, f Fixture, run func(context.Context, gondola.ExecIO) (gondola.ExitStatus, error)) *session {
+	s := &session{t: t, patience: f.Patience, sizes: make(chan gondola.TerminalSize, 1), done: make(chan struct{})}
+	var in io.Reader
+	in, s.keyboard = io.Pipe()
+	t.Cleanup(func() { s.keyboard.Close() })
+	s.resize(100, 40)
+	go func() {
+		defer close(s.done)
+		s.status, s.err = run(t.Context(), gondola.ExecIO{Stdin: in, Stdout: &s.screen, Resize: s.sizes})
+	}()
+	return s
+}
+
+func (s *session) resize(width, height uint16) {
+	s.sizes <- gondola.TerminalSize{Width: width, Height: height}
+}
+
+func (s *session) types(keys string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.keyboard, keys); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *session) reads(text string) {
+	s.t.Helper()
+	s.screen.await(s.t, s.patience, text)
+}
+
+// ends waits for the end, which is to have this code.
+func (s *session) ends(code int) {
+	s.t.Helper()
+	select {
+	case <-s.done:
+		if s.err != nil || s.status.Code != code {
+			s.t.Errorf("it ended with %+v, %v, want code %d", s.status, s.err, code)
+		}
+	case <-time.After(s.patience):
+		s.t.Fatalf("it did not end; the screen has %q", s.screen.String())
+	}
+}
+
 func execTerminal(t *testing.T, f Fixture) {
 	m := launch(t, f, nil, container("main", "run"))
 	m.awaitLog("main", "running")
-	in, keyboard := io.Pipe()
-	defer keyboard.Close()
-	sizes := make(chan gondola.TerminalSize, 2)
-	sizes <- gondola.TerminalSize{Width: 100, Height: 40}
-	var screen output
-	done := make(chan error, 1)
-	var st gondola.ExitStatus
-	go func() {
-		var err error
-		st, err = m.api.Exec(t.Context(), gondola.ExecOptions{Command: []string{"/program", "size"}, TTY: true, Stdin: true},
-			gondola.ExecIO{Stdin: in, Stdout: &screen, Resize: sizes})
-		done <- err
-	}()
-	screen.await(t, f.Patience, "100x40")
-	sizes <- gondola.TerminalSize{Width: 50, Height: 20}
-	screen.await(t, f.Patience, "50x20")
-	if _, err := keyboard.Write([]byte{3}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-done:
-		if err != nil || st.Code != 130 {
-			t.Errorf("Exec = %+v, %v, want 130 by ^C", st, err)
-		}
-	case <-time.After(f.Patience):
-		t.Errorf("^C did not end the command; the screen has %q", screen.String())
-	}
+	s := sit(t, f, func(ctx context.Context, streams gondola.ExecIO) (gondola.ExitStatus, error) {
+		return m.api.Exec(ctx, gondola.ExecOptions{Command: []string{"/program", "size"}, TTY: true, Stdin: true}, streams)
+	})
+	s.reads("100x40")
+	s.resize(50, 20)
+	s.reads("50x20")
+	s.types("\x03")
+	s.ends(130)
 }
 
 func attach(t *testing.T, f Fixture) {
@@ -117,61 +153,36 @@ func attach(t *testing.T, f Fixture) {
 	ext(&c).Stdin, ext(&c).StdinOnce = true, true
 	m := launch(t, f, nil, c)
 	m.running("main")
-	in, keyboard := io.Pipe()
-	var out output
-	done := make(chan error, 1)
-	var st gondola.ExitStatus
-	go func() {
-		var err error
-		st, err = m.api.Attach(t.Context(), "main", gondola.ExecIO{Stdin: in, Stdout: &out})
-		done <- err
-	}()
-	fmt.Fprintln(keyboard, "over here")
-	out.await(t, f.Patience, "over here\n")
-	keyboard.Close()
-	select {
-	case err := <-done:
-		if err != nil || st.Code != 6 {
-			t.Errorf("Attach = %+v, %v, want code 6", st, err)
-		}
-	case <-time.After(f.Patience):
-		t.Error("Attach did not end with the container")
-	}
+	s := sit(t, f, func(ctx context.Context, streams gondola.ExecIO) (gondola.ExitStatus, error) {
+		streams.Resize = nil
+		return m.api.Attach(ctx, "main", streams)
+	})
+	s.types("over here\n")
+	s.reads("over here\n")
+	s.keyboard.Close()
+	s.ends(6)
 	m.ended()
 	if log := m.log(gondola.LogOptions{Container: "main"}); log != "over here\n" {
 		t.Errorf("log = %q", log)
 	}
 }
 
-func attachTerminal(t *testing.T, f Fixture) {
+// withTerminal is a container that tells the size of its terminal.
+func withTerminal() pilot.Container {
 	c := container("main", "size")
 	ext(&c).TTY, ext(&c).Stdin = true, true
-	m := launch(t, f, nil, c)
+	return c
+}
+
+func attachTerminal(t *testing.T, f Fixture) {
+	m := launch(t, f, nil, withTerminal())
 	m.running("main")
-	in, keyboard := io.Pipe()
-	defer keyboard.Close()
-	sizes := make(chan gondola.TerminalSize, 1)
-	sizes <- gondola.TerminalSize{Width: 100, Height: 40}
-	var screen output
-	done := make(chan error, 1)
-	var st gondola.ExitStatus
-	go func() {
-		var err error
-		st, err = m.api.Attach(t.Context(), "main", gondola.ExecIO{Stdin: in, Stdout: &screen, Resize: sizes})
-		done <- err
-	}()
-	screen.await(t, f.Patience, "100x40")
-	if _, err := keyboard.Write([]byte{3}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-done:
-		if err != nil || st.Code != 130 {
-			t.Errorf("Attach = %+v, %v, want 130 by ^C", st, err)
-		}
-	case <-time.After(f.Patience):
-		t.Fatalf("^C did not end the container; the screen has %q", screen.String())
-	}
+	s := sit(t, f, func(ctx context.Context, streams gondola.ExecIO) (gondola.ExitStatus, error) {
+		return m.api.Attach(ctx, "main", streams)
+	})
+	s.reads("100x40")
+	s.types("\x03")
+	s.ends(130)
 	m.ended()
 	if log := m.log(gondola.LogOptions{Container: "main"}); !strings.Contains(log, "100x40") {
 		t.Errorf("log = %q, want what was on the screen", log)

@@ -1,12 +1,12 @@
 package drivertest
 
 import (
+	"context"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"gondola"
 	"gondola/internal/driver"
@@ -211,23 +211,12 @@ func cannotSuspend(t *testing.T, f Fixture) {
 
 // cannotSuspendTerminal: who is attached to a container with a terminal goes on with it where the snapshot cannot be written.
 func cannotSuspendTerminal(t *testing.T, f Fixture) {
-	c := container("one", "size")
-	ext(&c).TTY, ext(&c).Stdin = true, true
-	m := launch(t, f, nil, c)
+	m := launch(t, f, nil, withTerminal())
 	m.up()
-	in, keyboard := io.Pipe()
-	defer keyboard.Close()
-	sizes := make(chan gondola.TerminalSize, 1)
-	sizes <- gondola.TerminalSize{Width: 100, Height: 40}
-	var screen output
-	done := make(chan error, 1)
-	var st gondola.ExitStatus
-	go func() {
-		var err error
-		st, err = m.api.Attach(t.Context(), "one", gondola.ExecIO{Stdin: in, Stdout: &screen, Resize: sizes})
-		done <- err
-	}()
-	screen.await(t, f.Patience, "100x40")
+	s := sit(t, f, func(ctx context.Context, streams gondola.ExecIO) (gondola.ExitStatus, error) {
+		return m.api.Attach(ctx, "main", streams)
+	})
+	s.reads("100x40")
 	undo := blockSnapshot(t, filepath.Join(m.spec.Dir, "snapshot"))
 	if undo == nil {
 		t.Skip("needs root: it mounts something")
@@ -237,19 +226,10 @@ func cannotSuspendTerminal(t *testing.T, f Fixture) {
 		t.Fatal("Suspend = nil, and its directory cannot be made")
 	}
 	m.up()
-	sizes <- gondola.TerminalSize{Width: 50, Height: 20}
-	screen.await(t, f.Patience, "50x20")
-	if _, err := keyboard.Write([]byte{3}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-done:
-		if err != nil || st.Code != 130 {
-			t.Errorf("Attach = %+v, %v, want code 130 by ^C", st, err)
-		}
-	case <-time.After(f.Patience):
-		t.Errorf("^C did not end the container; the screen has %q", screen.String())
-	}
+	s.resize(50, 20)
+	s.reads("50x20")
+	s.types("\x03")
+	s.ends(130)
 }
 
 // commandEndsWithSuspend: a command that runs is ended by the suspension, and none begins.
