@@ -130,17 +130,20 @@ func (s *Supervisor) dependents(c *Container) bool {
 }
 
 // sandboxMade records a new sandbox. Where an earlier one had containers, those that ran have died with it, and those that would run, with
-// the init containers before them, start anew. cold says why it was not resumed.
+// the init containers before them, start anew. Of a Pod only those do that its policy lets run again, as with a kubelet. cold says why it was not resumed.
 func (l *ledger) sandboxMade(spec *Spec, cold string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
+	now, kubernetes := time.Now(), spec.RestartBackoff == "kubernetes"
 	e := entry{Sandbox: &sandboxRecord{ID: gondola.NewULID(now), StartedAt: now, Size: &gondola.Size{Requests: spec.Requests, Limits: spec.Limits}, Cold: cold},
 		Checks: newChecks(spec, now)}
-	again := map[string]bool{}
+	last, again := map[string]bool{}, map[string]bool{}
+	for _, c := range l.containers {
+		last[c.Status.Name] = kubernetes && lastRun(spec, &c)
+	}
 	var need func(name string)
 	need = func(name string) {
-		if again[name] {
+		if last[name] || again[name] {
 			return
 		}
 		again[name] = true
@@ -161,8 +164,14 @@ func (l *ledger) sandboxMade(spec *Spec, cold string) {
 	}
 	changed := false
 	for _, c := range l.containers {
-		if again[c.Status.Name] && c.Starts > 0 {
-			e.Containers = append(e.Containers, afresh(c, l.oom, spec.RestartBackoff == "kubernetes", now))
+		switch {
+		case last[c.Status.Name]:
+			c.Status.State = c.lost(l.oom, now)
+			c.Status.Ready, c.Status.Started = false, false
+			c.Begun, c.Done, c.Again, c.Earlier = false, true, false, nil
+			e.Containers = append(e.Containers, c)
+		case again[c.Status.Name] && c.Starts > 0:
+			e.Containers = append(e.Containers, afresh(c, l.oom, kubernetes, now))
 			changed = true
 		}
 	}
@@ -170,6 +179,26 @@ func (l *ledger) sandboxMade(spec *Spec, cold string) {
 		e.Notes = []gondola.Note{{Reason: "SandboxChanged", Message: "Pod sandbox changed, it will be killed and re-created."}}
 	}
 	l.commitLocked(e, true)
+}
+
+// lastRun says whether a container ran when its sandbox was lost, and that was its last run by its policy.
+func lastRun(spec *Spec, c *containerRecord) bool {
+	i := slices.IndexFunc(spec.Containers, func(k Container) bool { return k.Name == c.Status.Name })
+	return i >= 0 && c.Begun && c.Status.State.Kind == gondola.ContainerRunning && !spec.Containers[i].Config.Restarts(lostCode, c.Row)
+}
+
+// lostCode is the exit code of a container that died with its sandbox.
+const lostCode = 137
+
+// lost is the end of a run that died with its sandbox.
+func (c *containerRecord) lost(oom bool, now time.Time) gondola.ContainerState {
+	state := gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: lostCode, StartedAt: c.Status.State.StartedAt, FinishedAt: now,
+		ContainerID: c.Status.ContainerID, Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
+	if oom {
+		state.Reason = "OOMKilled"
+		state.Message = "The sandbox has used more memory than its limit."
+	}
+	return state
 }
 
 // afresh is a container's record after its sandbox was lost. Those of a Pod keep their back-off: as with a kubelet, it is theirs and not the
@@ -187,12 +216,7 @@ func afresh(c containerRecord, oom, kubernetes bool, now time.Time) containerRec
 		if now.Sub(state.StartedAt) >= gondola.KubernetesBackoff.Forget {
 			row = 0
 		}
-		state = gondola.ContainerState{Kind: gondola.ContainerExited, Reason: "Error", ExitCode: 137, StartedAt: state.StartedAt, FinishedAt: now, ContainerID: c.Status.ContainerID,
-			Message: "The container could not be located when the sandbox was made anew: the old sandbox, or its host, has died."}
-		if oom {
-			state.Reason = "OOMKilled"
-			state.Message = "The sandbox has used more memory than its limit."
-		}
+		state = c.lost(oom, now)
 	}
 	c.Status.State = state
 	if !waits {

@@ -2,8 +2,10 @@ package pilot_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +167,50 @@ func TestRecovery_RebootLeavesWhatHadEndedAsItWas(t *testing.T) {
 	}
 	if c := s.Containers[1]; c.RestartCount != 0 || c.State.Reason != "Completed" || !strings.HasSuffix(c.ContainerID, "/0") {
 		t.Errorf("done = %+v, want it left alone", c)
+	}
+}
+
+// Of a Pod a container whose policy lets it not run again is not run again by a new sandbox either, and what waits for it never runs.
+func TestRecovery_LossOfASandboxEndsWhatMayNotRunAgain(t *testing.T) {
+	for lost, c := range map[string]struct {
+		first string   // what the init container does
+		want  []string // how all containers end
+	}{
+		"main":  {"exit 0", []string{"first exited Completed 0", "main exited Error 137", "other exited Error 137"}},
+		"first": {"sleep 60", []string{"first exited Error 137", "main waiting PodInitializing 0", "other waiting PodInitializing 0"}},
+	} {
+		t.Run(lost, func(t *testing.T) {
+			spec := testSpec(t, "sleep 60")
+			spec.RestartBackoff = "kubernetes"
+			first, main, other := spec.Containers[0], spec.Containers[0], spec.Containers[0]
+			first.Name, first.Args = "first", []string{"/bin/sh", "-c", c.first}
+			first.Config.Gondola = &gondola.ContainerExtension{Init: true}
+			other.Name = "other"
+			spec.Containers = []pilot.Container{first, main, other}
+			rt := newProcesses(t)
+			sup, end := run(t, spec, rt)
+			await(t, sup, lost, func(s pilot.Status) bool {
+				return slices.ContainsFunc(s.Containers, func(k gondola.ContainerStatus) bool {
+					return k.Name == lost && k.State.Kind == gondola.ContainerRunning
+				}) && (lost == "first" || s.Containers[2].State.Kind == gondola.ContainerRunning)
+			})
+			end()
+			rt.Destroy(t.Context(), spec) // the host is off
+			os.RemoveAll(spec.RunDir)
+			os.Mkdir(spec.RunDir, 0o700)
+			sup, _ = run(t, spec, newProcesses(t))
+			s := await(t, sup, "the end", func(s pilot.Status) bool { return s.Phase == pilot.Ended })
+			var got []string
+			for _, k := range s.Containers {
+				got = append(got, fmt.Sprintf("%s %s %s %d", k.Name, k.State.Kind, k.State.Reason, k.State.ExitCode))
+				if k.RestartCount != 0 {
+					t.Errorf("%s was restarted %d times", k.Name, k.RestartCount)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("the end is %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 
