@@ -157,7 +157,7 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 		if err := pilot.WriteSpec(*rec.Spec); err != nil {
 			return err
 		}
-	} else if merged, err = m.mergeAdded(ctx, rec, payload, k, try); err != nil {
+	} else if merged, err = m.mergeAdded(ctx, rec, k, try); err != nil {
 		return err
 	}
 	failpoint.Hit("worker.add.recorded")
@@ -174,11 +174,8 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 }
 
 // mergeAdded pulls the images and records the container in the Spec.
-func (m *machine) mergeAdded(ctx context.Context, rec record, payload *gondola.Payload, k gondola.Container, try int) (pilot.Container, error) {
-	p := &puller{host: m.w.cfg.Host, pins: m.w.pins, try: try}
-	if payload != nil {
-		p.credentials = payload.Credentials
-	}
+func (m *machine) mergeAdded(ctx context.Context, rec record, k gondola.Container, try int) (pilot.Container, error) {
+	p := &puller{host: m.w.cfg.Host, pins: m.w.pins, try: try, credentials: m.w.credentials(m.id, rec.Config)}
 	p.tell = func(_ []string, waiting *gondola.ContainerState, notes ...gondola.Note) {
 		m.do(ctx, func(context.Context) error {
 			a := m.additions[k.Name]

@@ -224,23 +224,24 @@ func (l *launcher) replacePilot(ctx, base context.Context) (*connection, error) 
 
 // make makes network and sandbox anew. After a crash of the sandbox the images are there and the spec is what it was.
 func (l *launcher) make(ctx context.Context) error {
-	payload, err := l.w.payload(ctx, l.rec.ID, l.rec.Config)
-	if err != nil {
-		return err
-	}
 	spec := l.rec.Spec
 	digests := l.rec.Digests
 	var pulled images
 	if again := (l.rec.Step == stepRun || l.rec.hasSnapshot()) && spec != nil && spec.Version == l.rec.Version && imagesThere(spec); !again {
 		pulling, end := l.m.span(ctx, "pull images")
 		failpoint.Hit("worker.launch.begun")
-		pulled, err = l.pull(pulling, payload)
+		var err error
+		pulled, err = l.pull(pulling)
 		end(err)
 		if err != nil {
 			return &imageError{err}
 		}
 		failpoint.Hit("worker.launch.pulled")
 		digests = pulled.digests()
+	}
+	payload, err := l.w.payload(ctx, l.rec.ID, l.rec.Config)
+	if err != nil {
+		return err
 	}
 	select {
 	case l.w.slots <- struct{}{}:
@@ -350,13 +351,10 @@ func (l *launcher) record(ctx context.Context, first bool, change func(*record))
 }
 
 // pull brings the images and shows how that goes.
-func (l *launcher) pull(ctx context.Context, payload *gondola.Payload) (images, error) {
+func (l *launcher) pull(ctx context.Context) (images, error) {
 	l.m.found() // nothing of it runs, and a pull may go on for ever
-	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff,
+	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff, credentials: l.w.credentials(l.rec.ID, l.rec.Config),
 		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
-	if payload != nil {
-		p.credentials = payload.Credentials
-	}
 	p.tell = func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note) {
 		l.m.do(ctx, func(context.Context) error {
 			l.m.tell(containers, waiting, notes)

@@ -17,9 +17,9 @@ type puller struct {
 	host        Host
 	pins        *pins
 	backoff     gondola.Backoff
-	retry       bool // go on until ctx ends
-	try         int  // which try of the caller's this is; if zero, the first
-	credentials []gondola.RegistryCredential
+	retry       bool                                                        // go on until ctx ends
+	try         int                                                         // which try of the caller's this is; if zero, the first
+	credentials func(context.Context) ([]gondola.RegistryCredential, error) // asked at every try: they may have been put right since the last
 	tell        func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note)
 }
 
@@ -126,7 +126,11 @@ func (p *puller) one(ctx context.Context, id gondola.MachineID, one *pull) (Imag
 		}
 		began := time.Now()
 		img, err := p.pins.ensure(ctx, id, func() (Image, error) {
-			return p.host.EnsureImage(ctx, one.image, one.policy, p.credentials)
+			credentials, err := p.credentials(ctx)
+			if err != nil {
+				return Image{}, err
+			}
+			return p.host.EnsureImage(ctx, one.image, one.policy, credentials)
 		})
 		switch took := time.Since(began).Round(time.Millisecond); {
 		case err == nil && cached:

@@ -83,6 +83,17 @@ func (w *Worker) payload(ctx context.Context, id gondola.MachineID, c *gondola.C
 	return &k.Payload, nil
 }
 
+// credentials reads those for registries that the payload of a Machine has.
+func (w *Worker) credentials(id gondola.MachineID, c *gondola.Config) func(context.Context) ([]gondola.RegistryCredential, error) {
+	return func(ctx context.Context) ([]gondola.RegistryCredential, error) {
+		p, err := w.payload(ctx, id, c)
+		if err != nil || p == nil {
+			return nil, err
+		}
+		return p.Credentials, nil
+	}
+}
+
 // keep changes what is kept for the Machine, together with its record, and returns what its pilot gets of it. It runs on the Machine's
 // goroutine.
 func (m *machine) keep(ctx context.Context, change func(*kept), record func(*record), events ...event) (*gondola.Payload, error) {

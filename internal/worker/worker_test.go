@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -372,6 +373,48 @@ func TestPull_IsTriedAgainForPodsAndFailsTheLaunchOtherwise(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.await(w, m.ID, gondola.Stopped)
+}
+
+// private is a Host whose images want a password.
+type private struct {
+	worker.Host
+	password string
+}
+
+func (p private) EnsureImage(ctx context.Context, reference, policy string, credentials []gondola.RegistryCredential) (worker.Image, error) {
+	if !slices.ContainsFunc(credentials, func(c gondola.RegistryCredential) bool { return c.Password == p.password }) {
+		return worker.Image{}, gondola.Errorf(gondola.ErrImage, "image %s: unauthorized", reference)
+	}
+	return p.Host.EnsureImage(ctx, reference, policy, credentials)
+}
+
+// A password that is put right later is used at the next try, and what comes with it reaches the containers.
+func TestPull_TakesCredentialsThatComeLater(t *testing.T) {
+	r := newRig(t, gondola.Resources{})
+	r.host = private{r.host, "right"}
+	w, _ := r.run()
+	payload := func(password string) gondola.Payload {
+		return gondola.Payload{Credentials: []gondola.RegistryCredential{{Registry: "test", Username: "u", Password: password}},
+			Env: map[string]map[string]string{"c": {"PASSWORD": password}}}
+	}
+	first := payload("wrong")
+	m := r.create(w, gondola.CreateRequest{Gondola: &gondola.CreateExtension{Payload: &first}, Config: gondola.Config{
+		Gondola: &gondola.ConfigExtension{RetryPull: true, RestartBackoff: "kubernetes"},
+		Containers: []gondola.Container{{Name: "c", Image: "test/app", Cmd: []string{"env", "PASSWORD", ";", "trap"},
+			Gondola: &gondola.ContainerExtension{Env: []gondola.EnvVar{{Name: "PASSWORD", Secret: true}}}}}}})
+	r.until(w, m.ID, "ImagePullBackOff", func(m gondola.Machine) bool { return m.Gondola.Containers[0].State.Reason == "ImagePullBackOff" })
+	if err := w.PutPayload(t.Context(), m.Ref(), payload("right")); err != nil {
+		t.Fatal(err)
+	}
+	r.await(w, m.ID, gondola.Started)
+	log, err := w.Logs(t.Context(), m.Ref(), gondola.LogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if b, err := io.ReadAll(log); err != nil || !strings.Contains(string(b), "right") || strings.Contains(string(b), "wrong") {
+		t.Errorf("the container has %q, %v", b, err)
+	}
 }
 
 func TestPull_OfAVolumesImageIsToldByWhoMountsIt(t *testing.T) {
