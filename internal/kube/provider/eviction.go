@@ -54,7 +54,8 @@ func (e *engine) enforceLimits(ctx context.Context) {
 	}
 }
 
-// relieve evicts one Pod from each host under pressure: the next only when there still is pressure after it has gone.
+// relieve evicts one Pod from each host under pressure: the next only when there still is pressure after it has gone. Where disk space is short, what
+// Pods that have ended left goes before.
 func (e *engine) relieve(ctx context.Context) {
 	for worker, offer := range e.offers.pressed() {
 		if e.evicting(worker) {
@@ -67,11 +68,32 @@ func (e *engine) relieve(ctx context.Context) {
 		}
 		for _, w := range stats {
 			// What was told by the offer may be over.
-			if short, ok := shortageOf(w.Host); ok && w.Worker == worker {
+			if short, ok := shortageOf(w.Host); ok && w.Worker == worker && !(w.Host.Pressure().Disk && e.reclaim(ctx, worker)) {
 				e.evictOne(w, short)
 			}
 		}
 	}
+}
+
+// reclaim destroys the Machines of a worker whose Pods have ended, as a kubelet removes containers then: logs and volumes on disk go with them. It says
+// whether there were any.
+func (e *engine) reclaim(ctx context.Context, worker gondola.WorkerName) bool {
+	var ended []*gondola.Machine
+	e.mu.Lock()
+	for _, t := range e.pods {
+		if t.pod != nil && t.machine != nil && t.worker == worker && t.pod.DeletionTimestamp == nil && !running(t.machine) && t.machine.State != gondola.Destroyed &&
+			(t.pod.Status.Phase == corev1.PodSucceeded || t.pod.Status.Phase == corev1.PodFailed) {
+			ended = append(ended, t.machine)
+		}
+	}
+	e.mu.Unlock()
+	for _, m := range ended {
+		e.log.Info("destroying the machine of a pod that has ended: its worker is short of disk space", "machine", m.ID, "worker", worker)
+		if err := e.destroy(ctx, m); err != nil {
+			e.log.Warn("a worker is short of disk space, and a machine cannot be destroyed", "worker", worker, "err", err)
+		}
+	}
+	return len(ended) > 0
 }
 
 func (e *engine) evictOne(w gondola.WorkerStats, short shortage) {

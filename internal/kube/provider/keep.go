@@ -33,6 +33,9 @@ func (e *engine) keep(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.
 			if w.evicted {
 				grace = min(grace, evictGrace)
 			}
+			if err := e.reportUnready(ctx, n, pod, m, w); err != nil {
+				return 0, err
+			}
 			return e.stop(ctx, pod, m, w, grace)
 		}
 		return 0, e.report(ctx, n, pod, m, translate.Observed{Failure: w.failure, Over: true})
@@ -97,7 +100,8 @@ func (e *engine) restart(ctx context.Context, n *node, pod *corev1.Pod, m *gondo
 	return backoff(w.tries, time.Second, time.Minute), nil
 }
 
-// settle looks after a Pod that has ended: its Machine stands still and keeps its logs until the Pod is deleted.
+// settle looks after a Pod that has ended: its Machine stands still and keeps its logs until the Pod is deleted. That of one that was evicted goes at
+// once: what it has on disk is what it was evicted for.
 func (e *engine) settle(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) (time.Duration, error) {
 	n.objects.hold(pod.UID, nil)
 	if running(m) {
@@ -106,7 +110,10 @@ func (e *engine) settle(ctx context.Context, n *node, pod *corev1.Pod, m *gondol
 	if m == nil && !ran(pod) {
 		return 0, nil // it never had a Machine: what was reported stands
 	}
-	return 0, e.report(ctx, n, pod, m, translate.Observed{Over: true})
+	if err := e.report(ctx, n, pod, m, translate.Observed{Over: true}); err != nil || pod.Status.Reason != evicted {
+		return 0, err
+	}
+	return 0, e.destroy(ctx, m)
 }
 
 // terminate ends a Pod that is being deleted: stop, final status, destroy, and the API object goes.
@@ -127,8 +134,11 @@ func (e *engine) terminate(ctx context.Context, n *node, pod *corev1.Pod, m *gon
 		if s := pod.DeletionGracePeriodSeconds; s != nil {
 			grace = time.Duration(*s) * time.Second
 		}
+		if err := e.reportUnready(ctx, n, pod, m, w); err != nil {
+			return 0, err
+		}
 		// The timestamp is when the grace period ends, in whole seconds.
-		return e.stop(ctx, pod, m, w, min(grace, max(time.Until(pod.DeletionTimestamp.Time)+time.Second, 0)))
+		return e.stop(ctx, pod, m, w, max(min(grace, time.Until(pod.DeletionTimestamp.Time)+time.Second), leastGrace))
 	}
 	if err := e.report(ctx, n, pod, m, translate.Observed{Over: true, Failure: w.failure}); err != nil {
 		return 0, err
@@ -150,6 +160,10 @@ func (e *engine) terminate(ctx context.Context, n *node, pod *corev1.Pod, m *gon
 	}
 	return 0, nil
 }
+
+// leastGrace is what containers get for their end whatever the Pod's deletion says, as with a kubelet: who deletes with a grace period of 0 does not wait
+// for them, and they are told all the same.
+const leastGrace = 2 * time.Second
 
 // stop asks the Machine to end within grace, once, and again when the grace was shortened. A Machine that does not end is destroyed.
 func (e *engine) stop(ctx context.Context, pod *corev1.Pod, m *gondola.Machine, w *work, grace time.Duration) (time.Duration, error) {
@@ -201,7 +215,7 @@ func (e *engine) gone(uid types.UID, m *gondola.Machine) {
 
 // collect removes the Machine of a Pod that is not in the API any more: force-deleted, or gone while nobody looked. That the Pod is gone is
 // asked of the API server once more, because nothing brings the Machine back.
-func (e *engine) collect(ctx context.Context, uid types.UID, m *gondola.Machine) (time.Duration, error) {
+func (e *engine) collect(ctx context.Context, uid types.UID, m *gondola.Machine, w *work) (time.Duration, error) {
 	for _, n := range e.nodes {
 		n.objects.hold(uid, nil)
 		n.tokens.DeleteServiceAccountToken(uid)
@@ -227,6 +241,9 @@ func (e *engine) collect(ctx context.Context, uid types.UID, m *gondola.Machine)
 		return 0, nil
 	default:
 		return time.Minute, nil // there, but not on a node of ours: hands off
+	}
+	if running(m) {
+		return e.stop(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}}, m, w, leastGrace)
 	}
 	e.log.Info("destroying the machine of a pod that is gone", "machine", m.ID, "pod", namespace+"/"+name, "uid", uid)
 	return 0, e.destroy(ctx, m)

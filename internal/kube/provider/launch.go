@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"gondola"
 	"gondola/internal/kube/translate"
@@ -102,9 +103,7 @@ func (e *engine) unready(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 	var missing *translate.MissingError
 	switch {
 	case errors.As(err, &unsupported):
-		w.failure = &translate.Failure{Reason: "Unsupported", Message: unsupported.Error()}
-		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "%s", unsupported.Error())
-		return 0, e.report(ctx, n, pod, nil, translate.Observed{Failure: w.failure, Over: true})
+		return e.unsupported(ctx, n, pod, w, unsupported.Error())
 	case errors.As(err, &missing) && missing.Container != "":
 		w.waiting = &translate.Waiting{Container: missing.Container, Reason: "CreateContainerConfigError", Message: missing.Message}
 		e.eventf(n, pod, containerPath(pod, missing.Container), corev1.EventTypeWarning, "Failed", "Error: %s", missing.Message)
@@ -136,15 +135,27 @@ func (e *engine) refused(ctx context.Context, n *node, pod *corev1.Pod, w *work,
 		e.putMachine(found)
 		return 0, nil
 	case errors.Is(err, gondola.ErrInvalid), errors.Is(err, gondola.ErrUnsupported):
-		w.failure = &translate.Failure{Reason: "Unsupported", Message: err.Error()}
-		e.eventf(n, pod, "", corev1.EventTypeWarning, "Unsupported", "%v", err)
-		return 0, e.report(ctx, n, pod, nil, translate.Observed{Failure: w.failure, Over: true})
+		return e.unsupported(ctx, n, pod, w, err.Error())
 	case errors.Is(err, gondola.ErrNotFound):
 		e.forgetApp(pod.Namespace)
 	}
 	e.eventf(n, pod, "", corev1.EventTypeWarning, "FailedCreate", "%v", err)
 	w.tries++
 	return backoff(w.tries, 500*time.Millisecond, 15*time.Second), e.report(ctx, n, pod, nil, translate.Observed{Waiting: w.waiting})
+}
+
+// unsupported fails a Pod that can never run here. One whose controller would at once make another like it waits instead, and says why: only a Job counts
+// the Pods that fail.
+func (e *engine) unsupported(ctx context.Context, n *node, pod *corev1.Pod, w *work, why string) (time.Duration, error) {
+	const reason = "Unsupported"
+	e.eventf(n, pod, "", corev1.EventTypeWarning, reason, "%s", why)
+	if c := metav1.GetControllerOf(pod); c != nil && c.Kind != "Job" {
+		w.tries++
+		w.waiting = &translate.Waiting{Reason: reason, Message: why}
+		return backoff(w.tries, 2*time.Second, 5*time.Minute), e.report(ctx, n, pod, nil, translate.Observed{Waiting: w.waiting})
+	}
+	w.failure = &translate.Failure{Reason: reason, Message: why}
+	return 0, e.report(ctx, n, pod, nil, translate.Observed{Failure: w.failure, Over: true})
 }
 
 // noRoom keeps a bound Pod Pending while its region may yet have room, and then fails it as a kubelet's admission would, so that its

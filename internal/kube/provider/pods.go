@@ -243,7 +243,7 @@ func (e *engine) reconcile(ctx context.Context, uid types.UID) (time.Duration, e
 		return 0, nil
 	}
 	if pod == nil {
-		return e.collect(ctx, uid, m)
+		return e.collect(ctx, uid, m, w)
 	}
 	n, ok := e.nodes[pod.Spec.NodeName]
 	if !ok {

@@ -354,6 +354,37 @@ func TestUnsupportedField_FailsThePodByName(t *testing.T) {
 	}
 }
 
+// A controller that makes another Pod for each that fails is not given one failed Pod after the other.
+func TestUnsupportedField_KeepsAControllersPodWaiting(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	spec := pod("greedy", "run").Spec
+	spec.RestartPolicy = corev1.RestartPolicyAlways
+	spec.Volumes = []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/proc"}}}}
+	labels := map[string]string{"app": "greedy"}
+	_, err := s.Client.AppsV1().ReplicaSets(ns).Create(t.Context(), &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: "greedy"}, Spec: appsv1.ReplicaSetSpec{
+		Replicas: new(int32(1)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: spec}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p corev1.Pod
+	eventually(t, "the reason", func() error {
+		list, err := s.Client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) != 1 || len(list.Items[0].Status.ContainerStatuses) != 1 || list.Items[0].Status.ContainerStatuses[0].State.Waiting.Reason != "Unsupported" {
+			return fmt.Errorf("%d pods", len(list.Items))
+		}
+		p = list.Items[0]
+		return nil
+	})
+	if w := p.Status.ContainerStatuses[0].State.Waiting; p.Status.Phase != corev1.PodPending || !strings.Contains(w.Message, "spec.volumes[0].hostPath") {
+		t.Errorf("phase %s, message %q: want Pending and the path", p.Status.Phase, w.Message)
+	}
+}
+
 func TestMachineDestroyedFromOutside_FailsThePod(t *testing.T) {
 	s := theSystem(t)
 	ns := s.namespace(t)
@@ -371,13 +402,21 @@ func TestMachineDestroyedFromOutside_FailsThePod(t *testing.T) {
 	}
 }
 
-func TestForceDelete_DestroysTheMachine(t *testing.T) {
+func TestForceDelete_TellsTheContainersAndDestroysTheMachine(t *testing.T) {
 	s := theSystem(t)
 	ns := s.namespace(t)
-	s.create(t, ns, pod("gone", "run"))
+	s.create(t, ns, pod("gone", "trap", ";", "print", "bye"))
 	s.until(t, ns, "gone", phase(corev1.PodRunning))
+	log, err := s.Client.CoreV1().Pods(ns).GetLogs("gone", &corev1.PodLogOptions{Follow: true}).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
 	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "gone", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
 		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(log); err != nil || string(b) != "ready\ngot SIGTERM\nbye\n" {
+		t.Errorf("the container said %q, %v", b, err)
 	}
 	eventually(t, "machines", func() error {
 		if m := s.machines(t, ns); len(m) > 0 {
@@ -395,6 +434,49 @@ func TestActiveDeadline_EndsThePod(t *testing.T) {
 	s.create(t, ns, p)
 	if got := s.until(t, ns, "late", phase(corev1.PodFailed)); got.Status.Reason != "DeadlineExceeded" {
 		t.Errorf("reason %q, want DeadlineExceeded", got.Status.Reason)
+	}
+}
+
+// notReady says what is missing for a Pod that runs and is not ready.
+func notReady(p *corev1.Pod) string {
+	if p.Status.Phase != corev1.PodRunning || podutil.IsPodReadyConditionTrue(p.Status) {
+		return "want it to run and not to be ready"
+	}
+	return ""
+}
+
+func TestPodOnItsWayDown_IsNotReadyWhenItSaysSo(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("drains", "write", "/tmp/ready", "yes", ";", "trap", ";", "remove", "/tmp/ready", ";", "ignore")
+	p.Spec.TerminationGracePeriodSeconds = new(int64(600))
+	p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: corev1.ProbeHandler{
+		Exec: &corev1.ExecAction{Command: []string{"/program", "read", "/tmp/ready"}}}}
+	s.create(t, ns, p)
+	s.until(t, ns, "drains", func(p *corev1.Pod) string {
+		if !podutil.IsPodReadyConditionTrue(p.Status) {
+			return "not ready"
+		}
+		return ""
+	})
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "drains", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, ns, "drains", notReady)
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "drains", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestActiveDeadline_IsToldBeforeTheContainersHaveEnded(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	p := pod("late", "ignore")
+	p.Spec.TerminationGracePeriodSeconds, p.Spec.ActiveDeadlineSeconds = new(int64(600)), new(int64(2))
+	s.create(t, ns, p)
+	s.until(t, ns, "late", notReady)
+	if err := s.Client.CoreV1().Pods(ns).Delete(t.Context(), "late", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -83,6 +83,18 @@ func (e *engine) reportCalmly(ctx context.Context, n *node, pod *corev1.Pod, m *
 	return 0, e.report(ctx, n, pod, m, w.seen())
 }
 
+// reportUnready tells of a Pod whose containers are being ended that it is not ready any more: because it has failed, or by its probes, to which a
+// program that drains may say so. What else changes until they have ended is told with that.
+func (e *engine) reportUnready(ctx context.Context, n *node, pod *corev1.Pod, m *gondola.Machine, w *work) error {
+	o := w.seen()
+	o.Failure = w.failure
+	status := e.observed(n, pod, m, o)
+	if !between(pod.Status, status) || !slices.ContainsFunc(status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }) {
+		return nil
+	}
+	return e.report(ctx, n, pod, m, o)
+}
+
 // between says whether b tells that a Pod which runs is not ready any more.
 func between(a, b corev1.PodStatus) bool {
 	return a.Phase == corev1.PodRunning && b.Phase == corev1.PodRunning && podutil.IsPodReadyConditionTrue(a) && !podutil.IsPodReadyConditionTrue(b)

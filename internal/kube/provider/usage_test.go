@@ -2,7 +2,9 @@ package provider_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +100,38 @@ func TestEviction_EmptyDirBeyondItsLimit(t *testing.T) {
 		}
 		return err
 	})
+	eventually(t, "its disk space is free again", func() error {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the volume is there: %v", err)
+		}
+		return nil
+	})
+}
+
+func TestPressure_WhatHasEndedGoesBeforeWhatRuns(t *testing.T) {
+	s := theSystem(t)
+	ns := s.namespace(t)
+	s.create(t, ns, pod("done", "exit", "0"))
+	s.create(t, ns, pod("runs", "run"))
+	s.until(t, ns, "done", phase(corev1.PodSucceeded))
+	s.until(t, ns, "runs", phase(corev1.PodRunning))
+	healthy := s.Host.Stats()
+	t.Cleanup(func() { s.Host.SetStats(healthy) })
+	full := healthy
+	full.Disk.Available = 1 << 20
+	s.Host.SetStats(full)
+	eventually(t, "the machine of what has ended is gone", func() error {
+		list := s.machines(t, ns)
+		if len(list) != 1 {
+			return fmt.Errorf("%d machines", len(list))
+		}
+		s.Host.SetStats(healthy) // there is room again
+		return nil
+	})
+	s.until(t, ns, "runs", phase(corev1.PodRunning))
+	if got := s.until(t, ns, "done", phase(corev1.PodSucceeded)); got.Status.ContainerStatuses[0].State.Terminated == nil {
+		t.Errorf("status %+v, want how it ended", got.Status.ContainerStatuses)
+	}
 }
 
 func TestPressure_IsToldAndRelieved(t *testing.T) {

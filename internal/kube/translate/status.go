@@ -19,7 +19,7 @@ type Observed struct {
 	HostIPs []netip.Addr // of the node, where the Machine tells none
 	Gateway bool         // the node has addresses of its own: HostIPs, whatever the Machine tells
 	Now     time.Time
-	Failure *Failure // the Pod has failed as a whole, for ever
+	Failure *Failure // the Pod has failed as a whole, for ever; while it is not Over, its containers are being ended
 	Waiting *Waiting // why there is no Machine yet
 	// Over says that no container will be started again whatever the restart policy: the Pod is being deleted or has failed, and its
 	// containers have ended.
@@ -72,8 +72,10 @@ func PodStatus(pod *corev1.Pod, m *gondola.Machine, o Observed) corev1.PodStatus
 		s.Reason, s.Message = "", ""
 	}
 	if o.Failure != nil {
-		s.Phase, s.Reason, s.Message = corev1.PodFailed, o.Failure.Reason, o.Failure.Message
-		judged = s.Phase
+		judged = corev1.PodFailed // it is not ready from now on
+		if o.Over {
+			s.Phase, s.Reason, s.Message = judged, o.Failure.Reason, o.Failure.Message
+		}
 	}
 	if terminal(old.Phase) { // never left
 		s.Phase, s.Reason, s.Message = old.Phase, old.Reason, old.Message

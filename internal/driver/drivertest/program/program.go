@@ -44,7 +44,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "read": read, "disk": disk,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "remove": remove, "read": read, "disk": disk,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -390,6 +390,14 @@ func read(e *Env, args []string) int {
 		return e.fail(err)
 	}
 	e.Stdout.Write(data)
+	return 0
+}
+
+// remove PATH removes a file.
+func remove(e *Env, args []string) int {
+	if err := os.Remove(e.Path(arg(args, 0))); err != nil {
+		return e.fail(err)
+	}
 	return 0
 }
 
