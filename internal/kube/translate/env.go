@@ -216,8 +216,16 @@ func podField(pod *corev1.Pod, path string) (string, error) {
 	return fieldpath.ExtractFieldPathAsString(pod, path)
 }
 
-// resourceField reads a container's request or limit; a limit that is not set is what the node has.
+// resourceField reads a container's request or limit; a limit that is not set is the Pod's own, or else what the node has.
 func resourceField(pod *corev1.Pod, c *corev1.Container, f *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+	if pod.Spec.Resources != nil {
+		allocatable = allocatable.DeepCopy()
+		for _, r := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			if limit, ok := pod.Spec.Resources.Limits[r]; ok && !limit.IsZero() {
+				allocatable[r] = limit
+			}
+		}
+	}
 	name := f.ContainerName
 	if name == "" {
 		name = c.Name
