@@ -59,10 +59,11 @@ func (w *Worker) collect(ctx context.Context) error {
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < w.cfg.KeepImages {
 		freed, e := w.PruneImages(ctx)
-		w.log.Info("pruned unused images, the disk is nearly full", "free", free, "freed", freed)
-		if !errors.Is(e, gondola.ErrUnavailable) {
-			err = errors.Join(err, e)
+		if errors.Is(e, gondola.ErrConflict) {
+			return err // while images are being pulled; there is another minute
 		}
+		w.log.Info("pruned unused images, the disk is nearly full", "free", free, "freed", freed)
+		err = errors.Join(err, e)
 	}
 	return err
 }

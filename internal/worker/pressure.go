@@ -14,7 +14,8 @@ func (w *Worker) checkPressure(ctx context.Context) {
 	if now.Disk {
 		freed, err := w.PruneImages(ctx)
 		switch {
-		case err != nil && !errors.Is(err, gondola.ErrUnavailable) && ctx.Err() == nil:
+		case errors.Is(err, gondola.ErrConflict): // while images are being pulled
+		case err != nil && ctx.Err() == nil:
 			w.log.Warn("unused images cannot be pruned", "err", err)
 		case freed > 0:
 			w.log.Info("pruned unused images: the disk is nearly full", "freed", freed)
