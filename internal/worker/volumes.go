@@ -336,10 +336,11 @@ func waits(v store.Volume) bool {
 	return v.State == gondola.VolumePendingDestroy && v.DeletedAt != nil && time.Since(*v.DeletedAt) < gondola.VolumeKept
 }
 
-// DeleteVolume implements gondola.Volumes. collectVolumes destroys it when its time is over.
+// DeleteVolume implements gondola.Volumes. collectVolumes destroys it when its time is over. One that is being destroyed, whose data may be gone, is not
+// made recoverable: its end is tried again.
 func (w *Worker) DeleteVolume(ctx context.Context, ref gondola.VolumeRef) (gondola.Volume, error) {
 	return w.leaveVolume(ctx, ref, func(r *store.Volume) {
-		if r.State != gondola.VolumePendingDestroy {
+		if r.State != gondola.VolumePendingDestroy && r.State != gondola.VolumeDestroying {
 			now := time.Now().UTC()
 			r.State, r.DeletedAt = gondola.VolumePendingDestroy, &now
 		}
