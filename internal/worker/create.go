@@ -235,7 +235,8 @@ func (w *Worker) notAllowed(name string) error {
 	return gondola.Errorf(gondola.ErrUnsupported, "config.gondola.driver %q is not on worker %s: it offers %s", name, w.cfg.Name, offers)
 }
 
-// twin finds the Machine that row would be: the same id, or the same explicit name, and an equal Config. A different one is an error.
+// twin finds the Machine that row would be: the same id, or the same explicit name, and an equal Config. A different one is an error, and so is one
+// that is on its way out.
 func (w *Worker) twin(ctx context.Context, row store.Machine, named bool) (*gondola.Machine, error) {
 	w.mu.Lock()
 	id := row.ID
@@ -251,9 +252,16 @@ func (w *Worker) twin(ctx context.Context, row store.Machine, named bool) (*gond
 		}
 		return nil, nil
 	}
+	if m.app != row.App {
+		return nil, gondola.Errorf(gondola.ErrConflict, "machine id %s is taken by another app", id)
+	}
 	view := w.hub.view(id)
-	if view == nil || m.app != row.App {
-		return nil, gondola.Errorf(gondola.ErrConflict, "machine id %s is taken by another app or being destroyed", id)
+	if view == nil || view.State == gondola.Destroying {
+		kind := gondola.ErrConflict
+		if named {
+			kind = gondola.ErrNameTaken
+		}
+		return nil, gondola.Errorf(kind, "machine %s of app %s is being destroyed: ask again when it is gone", id, row.App)
 	}
 	if sameConfig(view.Config, sameMounts(row.Config, view.Config)) && (!named || view.Name == row.Name) {
 		return view, nil

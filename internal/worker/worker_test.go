@@ -252,6 +252,34 @@ func TestCreate_IsIdempotentByIDAndByName(t *testing.T) {
 	}
 }
 
+func TestCreate_OfANameWhoseMachineIsBeingDestroyedIsRefused(t *testing.T) {
+	r := newRig(t, gondola.Resources{})
+	w, _ := r.run()
+	req := gondola.CreateRequest{Name: "web", Config: longRunning(), SkipLaunch: true}
+	m := r.create(w, req)
+	r.fake.FailOn(func(step string, _ gondola.MachineID) error {
+		if step == "Release" {
+			return errors.New("device is busy")
+		}
+		return nil
+	})
+	if err := w.Destroy(t.Context(), m.Ref(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.Create(t.Context(), app, req); !errors.Is(err, gondola.ErrNameTaken) || !strings.HasSuffix(err.Error(), "is being destroyed: ask again when it is gone") {
+		t.Errorf("Create by its name = %s, %v; want ErrNameTaken", got.State, err)
+	}
+	unnamed := gondola.CreateRequest{Config: req.Config, Gondola: &gondola.CreateExtension{ID: m.ID}}
+	if got, err := w.Create(t.Context(), app, unnamed); !errors.Is(err, gondola.ErrConflict) {
+		t.Errorf("Create by its id = %s, %v; want ErrConflict", got.State, err)
+	}
+	r.fake.FailOn(nil)
+	r.await(w, m.ID, gondola.Destroyed)
+	if again := r.create(w, req); again.ID == m.ID {
+		t.Errorf("Create when it is gone = %s, want another machine", again.ID)
+	}
+}
+
 func TestCreate_RefusesWhatCannotBe(t *testing.T) {
 	r := newRig(t, gondola.Resources{CPUMillis: 2000, MemoryBytes: 3800 << 20})
 	w, _ := r.run()
