@@ -31,16 +31,20 @@ func (w *Worker) List(ctx context.Context, app gondola.AppName, filter gondola.L
 		if err != nil {
 			return nil, err
 		}
+		var gone []*gondola.Machine
 		for _, row := range rows {
 			m, err := newMachine(w, row, nil)
 			if err != nil {
 				return nil, err
 			}
 			if v := m.view(); keep(v) {
-				views = append(views, v)
+				gone = append(gone, v)
 			}
 		}
-		slices.SortFunc(views, older)
+		views = append(gone, views...)
+		slices.SortStableFunc(views, older)
+		// One that went between the two looks is in both; what is on record is newer, and stands first.
+		views = slices.CompactFunc(views, func(a, b *gondola.Machine) bool { return a.ID == b.ID })
 	}
 	ms := make([]gondola.Machine, len(views))
 	for i, v := range views {

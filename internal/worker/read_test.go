@@ -1,0 +1,53 @@
+package worker_test
+
+import (
+	"net/netip"
+	"sync"
+	"testing"
+
+	"gondola"
+	"gondola/internal/worker"
+)
+
+// between is a Host that is asked for its addresses when a change of a Machine is on record and nobody has been told of it.
+type between struct {
+	worker.Host
+	now func()
+}
+
+func (h *between) IPs() []netip.Addr {
+	if h.now != nil {
+		h.now()
+	}
+	return h.Host.IPs()
+}
+
+func TestList_HasAMachineOnceWhileItIsDestroyed(t *testing.T) {
+	r := newRig(t, gondola.Resources{})
+	host := &between{Host: r.fake}
+	r.host = host
+	w, _ := r.run()
+	m := r.create(w, gondola.CreateRequest{Config: longRunning(), SkipLaunch: true})
+	var states []gondola.State
+	var mu sync.Mutex
+	host.now = func() {
+		if !mu.TryLock() {
+			return // it is the list below that asks
+		}
+		defer mu.Unlock()
+		all, err := w.List(t.Context(), app, gondola.ListFilter{IncludeDeleted: true})
+		if err != nil || len(all) != 1 {
+			t.Errorf("List = %d machines, %v; want the one", len(all), err)
+		}
+		states = append(states, all[len(all)-1].State)
+	}
+	if err := w.Destroy(t.Context(), m.Ref(), false); err != nil {
+		t.Fatal(err)
+	}
+	r.await(w, m.ID, gondola.Destroyed)
+	mu.Lock()
+	defer mu.Unlock()
+	if last := states[len(states)-1]; last != gondola.Destroyed {
+		t.Errorf("the list says last that it is %s: %v", last, states)
+	}
+}
