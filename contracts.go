@@ -33,6 +33,7 @@ type Machines interface {
 	// Destroy undoes a Machine for ever. One that runs needs force, else ErrPrecondition. Destroying twice is no error while it is on record.
 	Destroy(ctx context.Context, ref Ref, force bool) error
 	// Wait blocks until the Machine is in one of the states, at most req.Timeout: then ErrDeadline whose message ends with the state it is in.
+	// ErrPrecondition, with that message too, as soon as it is destroyed and can come to none of them.
 	Wait(ctx context.Context, ref Ref, req WaitRequest) (WaitResult, error)
 	Exec(ctx context.Context, ref Ref, req ExecRequest) (ExecResult, error)
 	Events(ctx context.Context, ref Ref, limit int) ([]Event, error)

@@ -24,8 +24,8 @@ type hub struct {
 }
 
 type waiter struct {
-	match func(*gondola.Machine) (gondola.WaitResult, bool)
-	found chan gondola.WaitResult // of 1
+	over  func(*gondola.Machine) (gondola.WaitResult, bool) // whether there is nothing more to wait for, and what came of it
+	found chan gondola.WaitResult                           // of 1
 }
 
 type subscription struct {
@@ -43,7 +43,7 @@ func (h *hub) publish(worker gondola.WorkerName, v *gondola.Machine) {
 	defer h.mu.Unlock()
 	h.putLocked(v)
 	for w := range h.waiters[v.ID] {
-		if res, ok := w.match(v); ok {
+		if res, ok := w.over(v); ok {
 			w.found <- res
 			h.dropLocked(v.ID, w)
 		}
@@ -180,12 +180,12 @@ func (h *hub) unsubscribe(s *subscription) {
 	h.endLocked(s)
 }
 
-// await registers w unless the Machine's view matches already, which it then returns.
+// await registers w unless its wait is over with the Machine's present view, which it is then told.
 func (h *hub) await(id gondola.MachineID, w *waiter) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if v := h.views[id]; v != nil {
-		if res, ok := w.match(v); ok {
+		if res, ok := w.over(v); ok {
 			w.found <- res
 			return
 		}

@@ -103,26 +103,33 @@ func (w *Worker) Wait(ctx context.Context, ref gondola.Ref, req gondola.WaitRequ
 			return gondola.WaitResult{}, gondola.Errorf(gondola.ErrNotFound, "machine %s has no version %s", ref.ID, req.Version)
 		}
 	}
-	match := func(v *gondola.Machine) (gondola.WaitResult, bool) { return reached(v, req) }
-	if now.State.Final() {
-		if res, ok := match(&now); ok {
+	over := func(v *gondola.Machine) (gondola.WaitResult, bool) {
+		res, ok := reached(v, req)
+		res.OK = ok
+		return res, ok || v.State.Final()
+	}
+	end := func(res gondola.WaitResult) (gondola.WaitResult, error) {
+		if res.OK {
 			return res, nil
 		}
-		return gondola.WaitResult{}, gondola.Errorf(gondola.ErrPrecondition, "machine failed to reach desired state, %s, currently %s", wanted(req), now.State)
+		return gondola.WaitResult{}, gondola.Errorf(gondola.ErrPrecondition, "machine failed to reach desired state, %s, currently %s", wanted(req), res.State)
 	}
-	wt := &waiter{match: match, found: make(chan gondola.WaitResult, 1)}
+	if now.State.Final() {
+		res, _ := over(&now)
+		return end(res)
+	}
+	wt := &waiter{over: over, found: make(chan gondola.WaitResult, 1)}
 	w.hub.await(ref.ID, wt)
 	defer w.hub.drop(ref.ID, wt)
 	if now, err := w.Get(ctx, ref); err == nil && now.State.Final() { // between the two looks
-		if res, ok := match(&now); ok {
-			return res, nil
-		}
+		res, _ := over(&now)
+		return end(res)
 	}
 	timer := time.NewTimer(req.Timeout)
 	defer timer.Stop()
 	select {
 	case res := <-wt.found:
-		return res, nil
+		return end(res)
 	case <-timer.C:
 	case <-ctx.Done():
 	}

@@ -1,13 +1,38 @@
 package worker_test
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"gondola"
 	"gondola/internal/worker"
 )
+
+func TestWait_EndsWhenTheMachineIsDestroyed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, gondola.Resources{})
+		w, stop := r.run()
+		defer stop()
+		m := r.create(w, gondola.CreateRequest{Config: longRunning(), SkipLaunch: true})
+		ended, began := make(chan error, 1), time.Now()
+		go func() {
+			_, err := w.Wait(t.Context(), m.Ref(), gondola.WaitRequest{})
+			ended <- err
+		}()
+		synctest.Wait()
+		if err := w.Destroy(t.Context(), m.Ref(), false); err != nil {
+			t.Fatal(err)
+		}
+		err := <-ended
+		if !errors.Is(err, gondola.ErrPrecondition) || err.Error() != "machine failed to reach desired state, started, currently destroyed" || time.Since(began) > time.Second {
+			t.Errorf("Wait for started = %v after %s, want ErrPrecondition at once", err, time.Since(began))
+		}
+	})
+}
 
 // between is a Host that is asked for its addresses when a change of a Machine is on record and nobody has been told of it.
 type between struct {
