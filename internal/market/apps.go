@@ -26,7 +26,7 @@ func (m *Market) ListApps(ctx context.Context, org string) ([]gondola.App, error
 // DeleteApp implements gondola.Apps. It destroys the App's Machines, waits until they are gone, deletes its Volumes, and lets go of the App last: where a worker
 // does not answer it fails, and can be done again.
 func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
-	unlock, err := m.apps.alone(ctx, name)
+	unlock, err := m.locks.alone(ctx, lockOf(name))
 	if err != nil {
 		return err
 	}
@@ -72,71 +72,4 @@ func (m *Market) destroyForGood(ctx context.Context, ref gondola.Ref) error {
 		return nil
 	}
 	return err
-}
-
-// appLocks keep the deletion of an App apart from Creates in it, so that none slips in and outlives it.
-type appLocks struct {
-	mu   sync.Mutex
-	apps map[gondola.AppName]*appLock
-}
-
-type appLock struct {
-	users   int           // those that hold or want it
-	shared  int           // those that hold it together
-	held    bool          // by one alone
-	changed chan struct{} // closed when somebody lets go
-}
-
-// use waits until nobody deletes the App, and keeps it from being deleted until the returned function is called.
-func (l *appLocks) use(ctx context.Context, name gondola.AppName) (func(), error) {
-	return l.lock(ctx, name, func(a *appLock) bool { return !a.held }, func(a *appLock) { a.shared++ }, func(a *appLock) { a.shared-- })
-}
-
-// alone waits until nobody uses the App.
-func (l *appLocks) alone(ctx context.Context, name gondola.AppName) (func(), error) {
-	return l.lock(ctx, name, func(a *appLock) bool { return !a.held && a.shared == 0 }, func(a *appLock) { a.held = true }, func(a *appLock) { a.held = false })
-}
-
-func (l *appLocks) lock(ctx context.Context, name gondola.AppName, free func(*appLock) bool, take, give func(*appLock)) (func(), error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.apps == nil {
-		l.apps = map[gondola.AppName]*appLock{}
-	}
-	a := l.apps[name]
-	if a == nil {
-		a = &appLock{changed: make(chan struct{})}
-		l.apps[name] = a
-	}
-	a.users++
-	for !free(a) {
-		changed := a.changed
-		l.mu.Unlock()
-		var err error
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			err = gondola.Errorf(gondola.ErrDeadline, "app %s is being changed by another call: %w", name, ctx.Err())
-		}
-		l.mu.Lock()
-		if err != nil {
-			l.leaveLocked(name, a)
-			return nil, err
-		}
-	}
-	take(a)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		give(a)
-		close(a.changed)
-		a.changed = make(chan struct{})
-		l.leaveLocked(name, a)
-	}, nil
-}
-
-func (l *appLocks) leaveLocked(name gondola.AppName, a *appLock) {
-	if a.users--; a.users == 0 {
-		delete(l.apps, name)
-	}
 }

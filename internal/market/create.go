@@ -11,9 +11,10 @@ import (
 )
 
 // Create implements gondola.Machines. The row of the Machine is written before the worker hears of it, so that doing it again by the same
-// name reaches the same worker with the same id. A worker's refusal moves the row to the next Bid in hand; silence never does.
+// name reaches the same worker with the same id. A worker's refusal moves the row to the next Bid in hand; silence never does. Of those that ask by one
+// name or id at the same time each waits for the one before, at most until its ctx ends: there is one row for all of them.
 func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.CreateRequest) (gondola.Machine, error) {
-	unlock, err := m.apps.use(ctx, app)
+	unlock, err := m.locks.use(ctx, lockOf(app))
 	if err != nil {
 		return gondola.Machine{}, err
 	}
@@ -24,6 +25,13 @@ func (m *Market) Create(ctx context.Context, app gondola.AppName, req gondola.Cr
 	}
 	if err := req.Config.Validate(); err != nil {
 		return gondola.Machine{}, err
+	}
+	for _, what := range locksOf(app, req) {
+		unlock, err := m.locks.alone(ctx, what)
+		if err != nil {
+			return gondola.Machine{}, err
+		}
+		defer unlock()
 	}
 	if err := m.withSecrets(ctx, app, &req); err != nil {
 		return gondola.Machine{}, err
@@ -161,7 +169,7 @@ func (p *purchase) buy(ctx context.Context) (gondola.Machine, error) {
 		case fresh:
 			return p.offer(ctx, e, a.Bids, a.Refusals)
 		case p.req.Name != "" || e.ID == id:
-			return p.again(ctx, e) // somebody was faster
+			return p.again(ctx, e) // it was under another name or id, or its worker was read meanwhile
 		}
 		// A made-up name that is there already: make up another.
 	}
@@ -207,8 +215,8 @@ func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid,
 			if err != nil {
 				return gondola.Machine{}, err
 			}
-			if !moved {
-				return p.overtaken(ctx, e)
+			if !moved { // its worker was read meanwhile, and does not have it
+				return gondola.Machine{}, gondola.Errorf(gondola.ErrConflict, "machine %s was taken out of the index while a place for it was looked for: ask again", e.ID)
 			}
 			e.Worker = b.Worker
 		}
@@ -225,18 +233,6 @@ func (p *purchase) offer(ctx context.Context, e store.Entry, bids []gondola.Bid,
 			return gondola.Machine{}, err
 		}
 	}
-}
-
-// overtaken goes on where another create of the same Machine, refused at the same time, has moved or dropped the row.
-func (p *purchase) overtaken(ctx context.Context, e store.Entry) (gondola.Machine, error) {
-	now, err := p.m.index.Lookup(ctx, e.App, e.ID)
-	switch {
-	case errors.Is(err, gondola.ErrNotFound):
-		return p.buy(ctx)
-	case err != nil:
-		return gondola.Machine{}, err
-	}
-	return p.again(ctx, now)
 }
 
 // forget drops the row of a Machine that no worker has. It must not depend on a caller's patience.

@@ -72,7 +72,7 @@ type Market struct {
 	deadline time.Duration
 	observe  func(regions []gondola.Region, outcome Outcome, took time.Duration)
 	log      *slog.Logger
-	apps     appLocks
+	locks    locks
 	policing sync.Mutex // held while the policies of an App change
 	key      *seal.Key
 	sealing  sync.Mutex // held from sealing secrets until they are on record

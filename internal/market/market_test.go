@@ -259,28 +259,76 @@ func TestCreate_AtOnceByOneNameMakesOneMachine(t *testing.T) {
 	}
 }
 
-// Two creates of one name that are refused together: the second to find a place takes the first one's.
-func TestCreate_RefusedTogetherMakesOneMachine(t *testing.T) {
-	f := newFleet(t, 5*time.Second, "gru", "gig", "mia")
-	req := gondola.CreateRequest{Name: "web", Region: "gru,gig,mia", SkipLaunch: true, Config: sized(1, "").Config}
-	refused := &gondola.Error{Kind: gondola.ErrCapacity, Message: "taken meanwhile", Refusals: []gondola.Refusal{{Worker: "gru", Region: "gru", Reason: "taken meanwhile"}}}
-	refusals := 0
-	var other gondola.Machine
+// A create of a name waits for the one that is under way, whose worker is about to refuse and would then take it.
+func TestCreate_WaitsForAnotherOfItsNameOrID(t *testing.T) {
+	byID := &gondola.CreateExtension{ID: "4d7f7ad78a33f0"}
+	for what, req := range map[string]gondola.CreateRequest{
+		"another place":          {Region: "gru,gig", Name: "web"},
+		"no other place":         {Region: "gru", Name: "web"},
+		"an id":                  {Region: "gru,gig", Gondola: byID},
+		"an id, no other place":  {Region: "gru", Gondola: byID},
+		"an id and another name": {Region: "gru,gig", Name: "web", Gondola: byID},
+		"a name alone":           {Region: "gru,gig", Name: "db", Gondola: byID},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFleet(t, 5*time.Second, "gru", "gig")
+			req.SkipLaunch, req.Config = true, sized(1, "").Config
+			other := req
+			switch what {
+			case "an id and another name":
+				other.Name = "api"
+			case "a name alone":
+				other.Gondola = nil
+			}
+			f.workers["gru"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
+				f.workers["gru"].create = nil // room comes free
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				if m, err := f.Market.Create(ctx, "shop", other); !errors.Is(err, gondola.ErrDeadline) || !strings.Contains(err.Error(), "is being changed by another call") {
+					t.Errorf("Create meanwhile = machine %s at %+v, %v; want it to wait, and no longer than its context", m.ID, m.Gondola, err)
+				}
+				return gondola.Machine{}, &gondola.Error{Kind: gondola.ErrCapacity, Message: "full", Refusals: []gondola.Refusal{{Worker: "gru", Region: "gru", Reason: "full"}}}
+			}
+			first, err := f.Market.Create(t.Context(), "shop", req)
+			if refused := req.Region == "gru"; refused != errors.Is(err, gondola.ErrCapacity) || !refused && first.Region != "gig" {
+				t.Fatalf("Create = machine in %q, %v", first.Region, err)
+			}
+			m := f.place(t, req)
+			if err == nil && m.ID != first.ID {
+				t.Errorf("Create again = %s, want %s", m.ID, first.ID)
+			}
+			n := 0
+			for _, w := range f.Workers {
+				all, err := w.List(t.Context(), "shop", gondola.ListFilter{})
+				if n += len(all); err != nil {
+					t.Error(err)
+				}
+			}
+			if got, err := f.Market.Get(t.Context(), m.Ref()); n != 1 || err != nil || got.ID != m.ID {
+				t.Errorf("there are %d machines, and Get = %s, %v; want one, %s", n, got.ID, err, m.ID)
+			}
+		})
+	}
+}
+
+// The row of a create that went unanswered goes when its worker is read and does not have the Machine; here while it is asked again.
+func TestCreate_WhoseRowGoesMeanwhileIsAskedOnceMore(t *testing.T) {
+	f := newFleet(t, 5*time.Second, "gru", "gig")
+	req := gondola.CreateRequest{Name: "web", Region: "gru,gig", SkipLaunch: true, Config: sized(1, "").Config}
 	f.workers["gru"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
-		if refusals++; refusals == 1 { // while it is asked, the same create comes once more, is refused too, and finds a place
-			other = f.place(t, req)
+		e, err := f.Store.LookupName(ctx, "shop", "web")
+		if err := errors.Join(err, f.Store.Remove(ctx, e.ID)); err != nil {
+			t.Error(err)
 		}
-		return gondola.Machine{}, refused
+		return gondola.Machine{}, gondola.Errorf(gondola.ErrCapacity, "full")
 	}
-	f.workers["gig"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
-		m, err := then()
-		f.workers["gig"].ask = func(context.Context) error { return gondola.Errorf(gondola.ErrCapacity, "full by now") } // mia would win an auction
-		return m, err
+	if m, err := f.Market.Create(t.Context(), "shop", req); !errors.Is(err, gondola.ErrConflict) || f.workers["gig"].creates.Load() != 0 {
+		t.Errorf("Create = %s, %v with %d creates in gig; want ErrConflict and none: it would have no row", m.ID, err, f.workers["gig"].creates.Load())
 	}
+	f.workers["gru"].create = nil
 	m := f.place(t, req)
-	all, err := f.Market.List(t.Context(), "shop", gondola.ListFilter{})
-	if err != nil || m.ID != other.ID || len(all) != 1 || all[0].Gondola.Worker != "gig" || f.workers["mia"].creates.Load() != 0 {
-		t.Errorf("machines %s and %s, list %+v (%v), %d creates in mia; want one in gig", m.ID, other.ID, all, err, f.workers["mia"].creates.Load())
+	if got, err := f.Market.Get(t.Context(), m.Ref()); err != nil || got.ID != m.ID {
+		t.Errorf("Get = %s, %v, want %s", got.ID, err, m.ID)
 	}
 }
 

@@ -113,7 +113,7 @@ func (m *Market) UpdateSecrets(ctx context.Context, app gondola.AppName, values 
 			return gondola.SecretsUpdate{}, err
 		}
 	}
-	unlock, err := m.apps.use(ctx, app)
+	unlock, err := m.locks.use(ctx, lockOf(app))
 	if err != nil {
 		return gondola.SecretsUpdate{}, err
 	}

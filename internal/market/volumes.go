@@ -24,7 +24,7 @@ type VolumeIndex interface {
 
 // CreateVolume implements gondola.Volumes: an auction like that of a Machine, for room on a disk. A copy goes where what it is a copy of is.
 func (m *Market) CreateVolume(ctx context.Context, app gondola.AppName, req gondola.CreateVolumeRequest) (gondola.Volume, error) {
-	unlock, err := m.apps.use(ctx, app)
+	unlock, err := m.locks.use(ctx, lockOf(app))
 	if err != nil {
 		return gondola.Volume{}, err
 	}
