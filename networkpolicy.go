@@ -13,6 +13,8 @@ type NetworkPolicies interface {
 	PutNetworkPolicy(ctx context.Context, app AppName, p NetworkPolicy) (NetworkPolicy, error)
 	// ListNetworkPolicies returns the App's policies, oldest first.
 	ListNetworkPolicies(ctx context.Context, app AppName) ([]NetworkPolicy, error)
+	// DeleteNetworkPolicy removes a policy. After any error but ErrNotFound it may be in force still, though no list has it; doing it again, which is
+	// ErrNotFound, carries that out.
 	DeleteNetworkPolicy(ctx context.Context, app AppName, id string) error
 }
 

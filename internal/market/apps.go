@@ -31,8 +31,7 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 		return err
 	}
 	defer unlock()
-	app, err := m.index.App(ctx, name)
-	if err != nil {
+	if _, err := m.index.App(ctx, name); err != nil {
 		return err
 	}
 	entries, err := m.index.ByApp(ctx, name, false)
@@ -53,7 +52,7 @@ func (m *Market) DeleteApp(ctx context.Context, name gondola.AppName) error {
 	if err := m.deleteVolumes(ctx, name); err != nil {
 		return err
 	}
-	if err := m.dropNetworkPolicies(ctx, app); err != nil {
+	if err := m.dropNetworkPolicies(ctx, name); err != nil {
 		return err
 	}
 	return m.index.DeleteApp(ctx, name)

@@ -20,6 +20,7 @@ type spoiled struct {
 	gondola.Platform
 	ask    func(ctx context.Context) error
 	create func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error)
+	police func(ctx context.Context) error
 
 	mu      sync.Mutex
 	down    bool

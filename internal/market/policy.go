@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"gondola"
 )
@@ -16,18 +17,27 @@ func (m *Market) SetPolicies(ctx context.Context, network, owner string, set gon
 	if err := set.Validate(); err != nil {
 		return err
 	}
+	_, err := m.setPolicies(ctx, network, owner, set)
+	return err
+}
+
+// setPolicies does that, and says whether a worker did not answer.
+func (m *Market) setPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) (away bool, err error) {
 	m.mu.Lock()
 	m.policies[policyKey{network, owner}] = set
 	m.mu.Unlock()
 	ws, _ := m.current()
-	return all(ws, func(w Worker) error {
+	var silent atomic.Bool
+	err = all(ws, func(w Worker) error {
 		err := w.SetPolicies(ctx, network, owner, set)
 		if errors.Is(err, gondola.ErrUnavailable) {
 			m.log.Warn("policies wait for a worker", "worker", w.Name, "network", network, "owner", owner, "err", err)
+			silent.Store(true)
 			return nil
 		}
 		return err
 	})
+	return silent.Load(), err
 }
 
 // bringPolicies gives a worker what was set while it was away.

@@ -13,6 +13,11 @@ func (s *spoiled) SetPolicies(ctx context.Context, network, owner string, set go
 	if err := s.isDown(); err != nil {
 		return err
 	}
+	if s.police != nil {
+		if err := s.police(ctx); err != nil {
+			return err
+		}
+	}
 	return s.Platform.SetPolicies(ctx, network, owner, set)
 }
 

@@ -225,5 +225,6 @@ func (r *reconciler) synced(w Worker, begun time.Time) {
 	r.m.readVolumes(r.ctx, w, begun.Add(-underWay))
 	r.m.log.Info("worker answers", "worker", w.Name, "machines", len(entries))
 	r.m.bringPolicies(r.ctx, w)
+	r.m.resumePolicies(r.ctx)
 	r.m.bringServices(r.ctx, w)
 }

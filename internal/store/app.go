@@ -102,7 +102,7 @@ func (s *Server) ListApps(ctx context.Context, org string) ([]gondola.App, error
 	return apps, nil
 }
 
-// DeleteApp removes the App's row and takes its Machines out of the index as Remove does; whoever calls has destroyed them before. Its
+// DeleteApp removes the App's row with its secrets and network policies, and takes its Machines out of the index as Remove does; whoever calls has destroyed them before. Its
 // network keeps its number. ErrNotFound if there is no such App.
 func (s *Server) DeleteApp(ctx context.Context, name gondola.AppName) error {
 	err := s.change(ctx, func(tx *sql.Tx) error {
@@ -114,6 +114,9 @@ func (s *Server) DeleteApp(ctx context.Context, name gondola.AppName) error {
 			return appNotFound(name)
 		}
 		if _, err := tx.Exec("DELETE FROM secrets WHERE app = ?", name); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("DELETE FROM network_policies WHERE app = ?", name); err != nil {
 			return err
 		}
 		if _, err = tx.Exec("UPDATE machines SET removed_at = ? WHERE app = ? AND removed_at IS NULL", time.Now().UnixMilli(), name); err != nil {

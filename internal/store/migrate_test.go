@@ -97,6 +97,17 @@ func TestOpenServer_BringsEveryOlderSchemaUpToDate(t *testing.T) {
 		if m, err := s.Join(t.Context(), "bbb", "bbb"); err != nil || m.Number != 2 {
 			t.Errorf("schema %d: its worker bbb has number %d (%v), want 2", v, m.Number, err)
 		}
+		if v >= 3 {
+			if err := s.DeleteNetworkPolicy(t.Context(), "main-default", "np_01KBRZ7N2X4V8M0QF6T3YH5J9W"); err != nil {
+				t.Errorf("schema %d: %v", v, err)
+			}
+			if ps, err := s.PolicedWithoutPolicies(t.Context()); err != nil || len(ps) != 1 || ps[0] != (store.Policed{Network: "main", App: "main-default"}) {
+				t.Errorf("schema %d: workers may have ended policies of %+v (%v), want of its App", v, ps, err)
+			}
+		}
+		if apps, err := s.AppsWithNetworkPolicies(t.Context()); err != nil || len(apps) != 0 {
+			t.Errorf("schema %d: there are policies of %v (%v), want none of Apps that are gone", v, apps, err)
+		}
 		s.Close()
 		if got := version(t, path); got != newest {
 			t.Errorf("schema %d became %d, want %d", v, got, newest)

@@ -19,7 +19,24 @@ CREATE TABLE network_policies (
 CREATE INDEX network_policies_by_app ON network_policies (app);
 `
 
-// PutNetworkPolicy records a policy: a new one where its id is empty. ErrNotFound if the App, or a policy of that id in it, is not there.
+// policedMigration also drops what older gondolas kept of Apps that are gone.
+const policedMigration = `
+CREATE TABLE policed ( -- where workers may have policies of an App, which may be gone
+	network TEXT NOT NULL,
+	app     TEXT NOT NULL,
+	PRIMARY KEY (network, app)
+) WITHOUT ROWID;
+DELETE FROM network_policies WHERE app NOT IN (SELECT name FROM apps);
+INSERT INTO policed SELECT n.name, a.name FROM apps a JOIN networks n ON n.id = a.network_id WHERE a.name IN (SELECT app FROM network_policies);
+`
+
+// Policed is where workers may have policies of an App.
+type Policed struct {
+	Network string
+	App     gondola.AppName
+}
+
+// PutNetworkPolicy records a policy, and that workers may have it from now on: a new one where its id is empty. ErrNotFound if the App, or a policy of that id in it, is not there.
 func (s *Server) PutNetworkPolicy(ctx context.Context, app gondola.AppName, p gondola.NetworkPolicy) (gondola.NetworkPolicy, error) {
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		var known bool
@@ -28,6 +45,10 @@ func (s *Server) PutNetworkPolicy(ctx context.Context, app gondola.AppName, p go
 		}
 		if !known {
 			return appNotFound(app)
+		}
+		_, err := tx.Exec("INSERT INTO policed SELECT n.name, a.name FROM apps a JOIN networks n ON n.id = a.network_id WHERE a.name = ? ON CONFLICT DO NOTHING", app)
+		if err != nil {
+			return err
 		}
 		now, made := time.Now(), p.ID == ""
 		if made {
@@ -47,7 +68,7 @@ func (s *Server) PutNetworkPolicy(ctx context.Context, app gondola.AppName, p go
 	return p, wrap(err, "record network policy %s of app %s", p.Name, app)
 }
 
-// DeleteNetworkPolicy removes a policy, or returns ErrNotFound.
+// DeleteNetworkPolicy removes a policy, or returns ErrNotFound. That workers may have it stays on record.
 func (s *Server) DeleteNetworkPolicy(ctx context.Context, app gondola.AppName, id string) error {
 	res, err := s.exec(ctx, "DELETE FROM network_policies WHERE id = ? AND app = ?", id, app)
 	return wrap(oneOf(res, err, app, id), "delete network policy %s of app %s", id, app)
@@ -81,4 +102,21 @@ func (s *Server) AppsWithNetworkPolicies(ctx context.Context) ([]gondola.AppName
 	rows, err := s.read.QueryContext(ctx, "SELECT DISTINCT app FROM network_policies ORDER BY app")
 	apps, err := collect(rows, err, func(scan func(...any) error) (app gondola.AppName, err error) { return app, scan(&app) })
 	return apps, wrap(err, "list apps with network policies")
+}
+
+// withoutPolicies is the condition for a row of policed that no policy on record is behind. An App of that name may be in another network now.
+const withoutPolicies = `NOT EXISTS (SELECT 1 FROM network_policies r JOIN apps a ON a.name = r.app JOIN networks n ON n.id = a.network_id
+	WHERE a.name = policed.app AND n.name = policed.network)`
+
+// PolicedWithoutPolicies returns where workers may have policies that are not on record any more.
+func (s *Server) PolicedWithoutPolicies(ctx context.Context) ([]Policed, error) {
+	rows, err := s.read.QueryContext(ctx, "SELECT network, app FROM policed WHERE "+withoutPolicies+" ORDER BY network, app")
+	list, err := collect(rows, err, func(scan func(...any) error) (p Policed, err error) { return p, scan(&p.Network, &p.App) })
+	return list, wrap(err, "list network policies that have ended")
+}
+
+// ForgetPoliced says that no worker has policies of an App in a network any more. It changes nothing where some are on record.
+func (s *Server) ForgetPoliced(ctx context.Context, p Policed) error {
+	_, err := s.exec(ctx, "DELETE FROM policed WHERE network = ? AND app = ? AND "+withoutPolicies, p.Network, p.App)
+	return wrap(err, "forget that app %s has had network policies", p.App)
 }

@@ -39,7 +39,7 @@ CREATE TABLE workers (
 	joined_at INTEGER NOT NULL
 );
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-`, volumeIndexMigration, networkPolicyMigration, secretMigration + tokenMigration}
+`, volumeIndexMigration, networkPolicyMigration, secretMigration + tokenMigration, policedMigration}
 
 // OpenServer opens or makes a server's file. A file of a newer gondola is refused with gondola.ErrUnsupported.
 func OpenServer(path string) (*Server, error) {

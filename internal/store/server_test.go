@@ -138,6 +138,26 @@ func TestIndex_RebuildsFromTheWorkersButKeepsACreateUnderWay(t *testing.T) {
 	}
 }
 
+func TestDeleteApp_TakesItsNetworkPoliciesAlong(t *testing.T) {
+	s := openServer(t)
+	ctx, shop := t.Context(), gondola.NewApp{Name: "shop"}
+	if _, err := s.CreateApp(ctx, shop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutNetworkPolicy(ctx, "shop", gondola.NetworkPolicy{Name: "all", Selector: gondola.NetworkSelector{All: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteApp(ctx, "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateApp(ctx, shop); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.ListNetworkPolicies(ctx, "shop"); err != nil || len(list) != 0 {
+		t.Errorf("another app of that name has policies %+v, %v", list, err)
+	}
+}
+
 func TestMembers_KeepTheirNumber(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "server.db")
 	s, err := store.OpenServer(path)
