@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -155,7 +156,7 @@ func (s *Store) fillFrom(ctx context.Context, r reference, img found, digest str
 	return unpackError(r, s.unpackImage(ctx, digest))
 }
 
-// spread writes the files of an archive into dir under made-up names.
+// spread writes the files of an archive into dir under made-up names. Of entries with the same name the last counts, as for tar.
 func spread(ctx context.Context, archive io.Reader, dir string) (archived, error) {
 	a := archived{dir: dir, files: map[string]archivedFile{}, links: map[string]string{}}
 	r, closeReader, err := decompress(contextReader{ctx, archive})
@@ -164,7 +165,7 @@ func spread(ctx context.Context, archive io.Reader, dir string) (archived, error
 	}
 	defer closeReader()
 	tr := tar.NewReader(r)
-	for {
+	for n := 0; ; n++ {
 		h, err := tr.Next()
 		if err == io.EOF {
 			return a, nil
@@ -172,13 +173,21 @@ func spread(ctx context.Context, archive io.Reader, dir string) (archived, error
 		if err != nil {
 			return a, err
 		}
-		switch name := clean(h.Name); h.Typeflag {
+		name := clean(h.Name)
+		if old, ok := a.files[name]; ok {
+			if err := os.Remove(old.path); err != nil {
+				return a, err
+			}
+		}
+		delete(a.files, name)
+		delete(a.links, name)
+		switch h.Typeflag {
 		case tar.TypeSymlink:
 			a.links[name] = clean(path.Join(path.Dir(name), h.Linkname))
 		case tar.TypeLink:
 			a.links[name] = clean(h.Linkname)
 		case tar.TypeReg:
-			f, err := spreadFile(tr, filepath.Join(dir, fmt.Sprintf("%d", len(a.files))))
+			f, err := spreadFile(tr, filepath.Join(dir, strconv.Itoa(n)))
 			if err != nil {
 				return a, err
 			}

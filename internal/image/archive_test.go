@@ -1,6 +1,7 @@
 package image_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"io"
@@ -127,6 +128,44 @@ func TestImport_TakesDockerArchivesAndOCILayouts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestImport_OfEntriesThatComeTwiceTheLastCounts: `tar --append` leaves the old one in the archive.
+func TestImport_OfEntriesThatComeTwiceTheLastCounts(t *testing.T) {
+	entries := untar(t, dockerArchive(t, map[string]v1.Image{"app:1": imageOf(t, layer(t, reg("f", "old")))}))
+	for _, f := range untar(t, dockerArchive(t, map[string]v1.Image{"app:2": imageOf(t, layer(t, reg("f", "new")))})) {
+		entries = append(entries, f, f)
+	}
+	s := open(t, image.Config{})
+	infos, err := s.Import(t.Context(), bytes.NewReader(layerTar(t, entries...)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(infos) != 1 || infos[0].Reference != "docker.io/library/app:2" {
+		t.Fatalf("imported %+v, want what the last manifest.json names", infos)
+	}
+	if got := content(t, ensure(t, s, "app:2", image.Never), "f"); got != "new" {
+		t.Errorf("f = %q, want new", got)
+	}
+}
+
+// untar lists the entries of an archive.
+func untar(t *testing.T, archive []byte) (files []file) {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file{*h, string(b)})
 	}
 }
 
