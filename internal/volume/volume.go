@@ -242,8 +242,9 @@ func (s *Store) Leftovers(owner string) (ids []string, err error) {
 	return ids, nil
 }
 
-// Room says how much new volumes may take of the disk, and how much all of them may: what is free, less what is promised to the volumes that
-// are there, or being copied, and not taken yet, less a reserve. Snapshots that share blocks with their volume count as what it may yet cost to part them.
+// Room says how much new volumes may take of the disk: what is free, less what is promised to the volumes that are there, or being copied, and
+// not taken yet, less a reserve. Snapshots that share blocks with their volume count as what it may yet cost to part them. total is how much
+// all volumes may take: what is free, and what they have taken, less the reserve.
 func (s *Store) Room() (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
@@ -271,7 +272,7 @@ func (s *Store) Room() (free, total int64, err error) {
 			}
 		}
 		if gondola.IsVolumeID(e.Name()) {
-			total += m.Size
+			total += min(m.Size, taken.Blocks*512)
 			free -= max(0, m.Size-taken.Blocks*512)
 		} else if s.clones() {
 			free -= taken.Blocks * 512
