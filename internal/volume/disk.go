@@ -394,6 +394,9 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		return err
 	}
 	failpoint.Hit("volume.delete.renamed")
+	s.mu.Lock()
+	delete(s.walks, s.content(id))
+	s.mu.Unlock()
 	if err := os.RemoveAll(grave); err != nil {
 		return err
 	}

@@ -50,15 +50,11 @@ func enlargeRaw(content string, size int64) error {
 
 // rawUsage counts as used what a raw volume takes of the host's disk.
 func (s *Store) rawUsage(id string, m meta) (Usage, error) {
-	of := s.image(id)
-	if m.Kind == Directory {
-		of = rawFile(s.content(id))
+	taken, err := s.taken(id, m)
+	if err != nil {
+		return Usage{}, err
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(of, &st); err != nil {
-		return Usage{}, &os.PathError{Op: "stat", Path: of, Err: err}
-	}
-	used := min(st.Blocks*512, m.Size)
+	used := min(taken, m.Size)
 	free := (m.Size - used) / 4096
 	return Usage{FSType: gondola.VolumeFSRaw, BlockSize: 4096, Blocks: m.Size / 4096, BlocksFree: free, BlocksAvail: free, TotalBytes: m.Size, UsedBytes: used}, nil
 }

@@ -68,6 +68,36 @@ func TestStore_TellsADiskAsLargeAsItIs(t *testing.T) {
 	}
 }
 
+func TestDirectory_CountsWhatIsWrittenOnce(t *testing.T) {
+	for fsType, file := range map[string]string{"": "data/file", "raw": "."} {
+		dir := ownDisk(t, 1<<30)
+		id := create(t, open(t, dir, volume.Directory), volume.New{Size: 512 * mib, FSType: fsType})
+		s := open(t, dir, volume.Directory)
+		free, total := roomOf(t, s)
+		at := filepath.Join(mount(t, s, id), file)
+		if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(at, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(make([]byte, 200*mib)); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if fsType == "" {
+			if err := os.Link(at, at+"-again"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = open(t, dir, volume.Directory) // this one has not looked before
+		if nowFree, nowTotal := roomOf(t, s); nowFree < free-1 || nowFree > free+1 || nowTotal < total-1 || nowTotal > total+1 {
+			t.Errorf("fstype %q: Room = %d of %d MiB before and %d of %d after 200 were written of the 512 that are sold, want the same", fsType, free, total, nowFree, nowTotal)
+		}
+	}
+}
+
 // TestStore_CopiesSideBySideNeedRoomTogether: each of them would fit alone.
 func TestStore_CopiesSideBySideNeedRoomTogether(t *testing.T) {
 	s, dir := images(t)

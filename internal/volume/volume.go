@@ -52,6 +52,7 @@ type Store struct {
 	mu     sync.Mutex
 	locks  map[string]chan struct{} // of volumes and snapshots: one token each
 	copies map[string]int64         // image that is being made as a copy → bytes that it will take
+	walks  map[string]walked        // of directories
 }
 
 // meta is the file "volume" or "snapshot" beside the data. It is the last that is written of what is made, the first that is removed.
@@ -79,7 +80,8 @@ type Usage struct {
 
 // Open prepares the directory and finds out how volumes can be kept here. A file system that a crash left frozen is thawed.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{dir: cfg.Dir, kind: cfg.Kind, reserve: cfg.Reserve, log: cfg.Log, locks: map[string]chan struct{}{}, copies: map[string]int64{}}
+	s := &Store{dir: cfg.Dir, kind: cfg.Kind, reserve: cfg.Reserve, log: cfg.Log, locks: map[string]chan struct{}{}, copies: map[string]int64{},
+		walks: map[string]walked{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -265,17 +267,15 @@ func (s *Store) Room() (free, total int64, err error) {
 		if err != nil {
 			continue // being made or removed
 		}
-		var taken unix.Stat_t
-		if m.Kind == Image {
-			if err := unix.Stat(s.image(e.Name()), &taken); err != nil {
-				continue
-			}
+		taken, err := s.taken(e.Name(), m)
+		if err != nil {
+			continue
 		}
 		if gondola.IsVolumeID(e.Name()) {
-			total += min(m.Size, taken.Blocks*512)
-			free -= max(0, m.Size-taken.Blocks*512)
+			total += min(m.Size, taken)
+			free -= max(0, m.Size-taken)
 		} else if s.clones() {
-			free -= taken.Blocks * 512
+			free -= taken
 		}
 	}
 	return max(free-s.copying(), 0), max(total, 0), nil
