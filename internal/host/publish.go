@@ -121,6 +121,9 @@ func (p *Publisher) take(c gondola.Change) bool {
 		delete(p.machines, m.ID)
 		return had
 	}
+	if !had { // the App may be a new one with the name of one that is gone
+		delete(p.networks, m.Ref().App)
+	}
 	p.machines[m.ID] = *m
 	return true
 }
@@ -182,7 +185,7 @@ func backends(m gondola.Machine, port uint16) (out []netip.AddrPort) {
 	return out
 }
 
-// networkOf asks for an App's network once: it never changes.
+// networkOf asks for an App's network when there is a new Machine of it: it never changes.
 func (p *Publisher) networkOf(ctx context.Context, app gondola.AppName) (string, error) {
 	if n, ok := p.networks[app]; ok {
 		return n, nil

@@ -3,36 +3,97 @@ package host_test
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"gondola"
+	"gondola/internal/host"
 )
 
 // told is a platform that tells what the test sends.
 type told struct {
 	gondola.Apps
 	changes chan gondola.Change
+	network atomic.Pointer[string] // of every App
 }
 
-func (p told) Watch(context.Context, gondola.WatchRequest) (<-chan gondola.Change, error) {
+func newTold(network string) *told {
+	p := &told{changes: make(chan gondola.Change, 10)}
+	p.network.Store(&network)
+	return p
+}
+
+func (p *told) Watch(context.Context, gondola.WatchRequest) (<-chan gondola.Change, error) {
 	return p.changes, nil
 }
 
-func (p told) App(_ context.Context, name gondola.AppName) (gondola.App, error) {
-	return gondola.App{Name: name, Network: "of-" + string(name)}, nil
+func (p *told) App(_ context.Context, name gondola.AppName) (gondola.App, error) {
+	return gondola.App{Name: name, Network: *p.network.Load()}, nil
+}
+
+// machine tells of one of App web that has port 80.
+func (p *told) machine(worker gondola.WorkerName, id, address string, change func(*gondola.Machine)) {
+	m := gondola.Machine{ID: gondola.MachineID(id), State: gondola.Started,
+		Config:  &gondola.Config{Services: []gondola.Service{{InternalPort: 8080, Ports: []json.RawMessage{json.RawMessage(`{"port":80}`)}}}},
+		Gondola: &gondola.MachineExtension{App: "web", Addresses: []netip.Addr{netip.MustParseAddr(address)}}}
+	if change != nil {
+		change(&m)
+	}
+	p.changes <- gondola.Change{Worker: worker, Machine: &m}
+}
+
+// publish runs a Publisher until the test ends.
+func publish(t *testing.T, b *bench, p *told, workers ...gondola.WorkerName) *host.Publisher {
+	t.Helper()
+	publisher := b.host.Publisher(p, p, workers)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- publisher.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return publisher
+}
+
+// open lists the networks in which there are ports of Apps.
+func (w *wires) open() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.services))
+}
+
+func TestPublisher_FollowsAnAppThatIsMadeAgainInAnotherNetwork(t *testing.T) {
+	b := newBench(t)
+	p := newTold("old")
+	publish(t, b, p, "fra")
+	become := func(want ...string) {
+		t.Helper()
+		deadline := time.After(10 * time.Second)
+		for !slices.Equal(b.net.open(), want) {
+			select {
+			case <-deadline:
+				t.Fatalf("the app has ports in networks %v, want %v", b.net.open(), want)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	p.machine("fra", "1", "10.64.16.1", nil)
+	p.changes <- gondola.Change{Worker: "fra", Synced: true}
+	become("old")
+	p.machine("fra", "1", "10.64.16.1", func(m *gondola.Machine) { m.State = gondola.Destroyed })
+	become()
+	again := "new"
+	p.network.Store(&again)
+	p.machine("fra", "2", "10.64.16.2", nil)
+	become("new")
 }
 
 func TestPublisher_LeadsToTheMachinesThatWork(t *testing.T) {
 	b := newBench(t)
-	p := told{changes: make(chan gondola.Change, 10)}
-	publisher := b.host.Publisher(p, p, []gondola.WorkerName{"fra", "ams"})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- publisher.Run(ctx) }()
-	defer func() { cancel(); <-done }()
+	p := newTold("of-web")
+	publisher := publish(t, b, p, "fra", "ams")
 	backends := func() []string {
 		b.net.mu.Lock()
 		defer b.net.mu.Unlock()
@@ -57,18 +118,9 @@ func TestPublisher_LeadsToTheMachinesThatWork(t *testing.T) {
 			}
 		}
 	}
-	machine := func(worker gondola.WorkerName, id, address string, change func(*gondola.Machine)) {
-		m := gondola.Machine{ID: gondola.MachineID(id), State: gondola.Started,
-			Config:  &gondola.Config{Services: []gondola.Service{{InternalPort: 8080, Ports: []json.RawMessage{json.RawMessage(`{"port":80}`)}}}},
-			Gondola: &gondola.MachineExtension{App: "web", Addresses: []netip.Addr{netip.MustParseAddr(address)}}}
-		if change != nil {
-			change(&m)
-		}
-		p.changes <- gondola.Change{Worker: worker, Machine: &m}
-	}
-	machine("fra", "1", "10.64.16.1", nil)
+	p.machine("fra", "1", "10.64.16.1", nil)
 	p.changes <- gondola.Change{Worker: "fra", Synced: true}
-	machine("ams", "2", "10.64.32.1", nil)
+	p.machine("ams", "2", "10.64.32.1", nil)
 	select {
 	case <-publisher.Ready():
 		t.Fatal("ready before worker ams has told its Machines")
@@ -80,14 +132,14 @@ func TestPublisher_LeadsToTheMachinesThatWork(t *testing.T) {
 	p.changes <- gondola.Change{Worker: "ams", Synced: true}
 	become("10.64.16.1:8080", "10.64.32.1:8080")
 	<-publisher.Ready()
-	machine("fra", "1", "10.64.16.1", func(m *gondola.Machine) { m.Checks = []gondola.CheckStatus{{Status: "critical"}} })
+	p.machine("fra", "1", "10.64.16.1", func(m *gondola.Machine) { m.Checks = []gondola.CheckStatus{{Status: "critical"}} })
 	become("10.64.32.1:8080")
-	machine("ams", "2", "10.64.32.1", func(m *gondola.Machine) { m.State = gondola.Stopped })
+	p.machine("ams", "2", "10.64.32.1", func(m *gondola.Machine) { m.State = gondola.Stopped })
 	become() // the port stays the app's
-	machine("fra", "1", "10.64.16.1", nil)
+	p.machine("fra", "1", "10.64.16.1", nil)
 	become("10.64.16.1:8080")
 	for worker, id := range map[gondola.WorkerName]string{"fra": "1", "ams": "2"} {
-		machine(worker, id, "10.64.16.1", func(m *gondola.Machine) { m.State = gondola.Destroyed })
+		p.machine(worker, id, "10.64.16.1", func(m *gondola.Machine) { m.State = gondola.Destroyed })
 	}
 	become("no service")
 }
