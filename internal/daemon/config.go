@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"gondola"
+	"gondola/internal/image"
 )
 
 // DefaultData is where everything is kept unless --data, GONDOLA_DATA or the config file says otherwise.
@@ -67,7 +68,7 @@ func (r Reserve) resources() gondola.Resources {
 
 // Registry is how to speak to an image registry.
 type Registry struct {
-	Mirror    string `json:"mirror,omitempty"`    // host[/path] to pull from instead
+	Mirror    string `json:"mirror,omitempty"`    // host[/path] or URL to ask first; a host of one word with its port
 	PlainHTTP bool   `json:"plainHTTP,omitempty"` // http when https does not answer
 	Insecure  bool   `json:"insecure,omitempty"`  // take any certificate
 }
@@ -219,9 +220,15 @@ func (c *Config) check() error {
 	if err := c.RateLimits.check(); err != nil {
 		return err
 	}
-	for name := range c.Registries {
+	for name, r := range c.Registries {
 		if !registryRE.MatchString(name) {
 			return invalid("registries: %q: want a host, such as registry.example.com:5000", name)
+		}
+		if r.Mirror == "" {
+			continue
+		}
+		if err := image.CheckMirror(r.Mirror); err != nil {
+			return invalid("registries: %s: %w", name, err)
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ func TestLoadConfig_NamesKeyAndFileOfWhatIsWrong(t *testing.T) {
 		"registries: {a.example: {mirrorr: b.example}}":   "mirrorr",
 		"registries: {a.example: {plainHTTP: sometimes}}": "plainHTTP",
 		"registries: {'https://a.example/': {}}":          "registries",
+		"registries: {docker.io: {mirror: harbor/proxy}}": "harbor:443/proxy",
 		"data: /a\ndata: /b":                              "data",
 		"{":                                               "line 1",
 	} {

@@ -28,6 +28,9 @@ func (s *Store) sources(r reference) ([]source, error) {
 	cfg := s.registries[r.registry()]
 	var list []source
 	if cfg.Mirror != "" {
+		if err := CheckMirror(cfg.Mirror); err != nil {
+			return nil, err
+		}
 		src, err := s.mirror(cfg.Mirror, r.ref.Context().RepositoryStr())
 		if err != nil {
 			return nil, gondola.Errorf(gondola.ErrInvalid, "mirror %q of registry %s: %w; write it as host, host/path or URL", cfg.Mirror, r.registry(), err)
@@ -41,10 +44,35 @@ func (s *Store) sources(r reference) ([]source, error) {
 	return append(list, origin), nil
 }
 
+// CheckMirror refuses a Registry.Mirror without a host that is one by Docker Hub's rules of names, which take a word for a user of Docker Hub.
+func CheckMirror(mirror string) error {
+	bare, plain := bareMirror(mirror)
+	host, path, deep := strings.Cut(bare, "/")
+	if host == "" {
+		return gondola.Errorf(gondola.ErrInvalid, "mirror %q names no host; write it as host, host/path or URL", mirror)
+	}
+	if host == "localhost" || strings.ContainsAny(host, ".:") {
+		return nil
+	}
+	instead := host + ":443"
+	if plain {
+		instead = "http://" + host + ":80"
+	}
+	if deep {
+		instead += "/" + path
+	}
+	return gondola.Errorf(gondola.ErrInvalid, "mirror %q would be looked for on Docker Hub, under the name %s; write its port, %s", mirror, host, instead)
+}
+
+// bareMirror is a mirror as host or host/path, and whether it is to be reached by plain http.
+func bareMirror(mirror string) (bare string, plain bool) {
+	bare, plain = strings.CutPrefix(mirror, "http://")
+	return strings.Trim(strings.TrimPrefix(bare, "https://"), "/"), plain
+}
+
 // mirror is the source for a repository at a mirror, which may have settings of its own among the registries.
 func (s *Store) mirror(mirror, repository string) (source, error) {
-	bare, plain := strings.CutPrefix(mirror, "http://")
-	bare = strings.Trim(strings.TrimPrefix(bare, "https://"), "/")
+	bare, plain := bareMirror(mirror)
 	host, _, _ := strings.Cut(bare, "/")
 	cfg := s.registries[host]
 	cfg.PlainHTTP = cfg.PlainHTTP || plain

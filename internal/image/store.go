@@ -37,7 +37,7 @@ type Config struct {
 
 // Registry says how one registry is reached. Those on localhost and 127.0.0.0/8 speak plain http unless https answers, all others https.
 type Registry struct {
-	Mirror    string `json:"mirror,omitempty"`     // host, host/path or URL that is asked first; the registry itself is asked when it has not or does not answer
+	Mirror    string `json:"mirror,omitempty"`     // host, host/path or URL that is asked first (see CheckMirror); the registry itself is asked when it has not or does not answer
 	PlainHTTP bool   `json:"plain_http,omitempty"` // http when https does not answer
 	Insecure  bool   `json:"insecure,omitempty"`   // take any certificate
 }

@@ -432,6 +432,27 @@ func TestEnsure_MirrorFirstThenTheRegistry(t *testing.T) {
 	}
 }
 
+// TestEnsure_AMirrorIsNeverAUserOfDockerHub: whoever has the name there could give other images for those of the registry.
+func TestEnsure_AMirrorIsNeverAUserOfDockerHub(t *testing.T) {
+	h := newHub(t)
+	ref := h.push(t, "app:1", imageOf(t, layer(t, reg("from", "origin"))))
+	for mirror, want := range map[string]string{
+		"harbor":               "harbor:443",
+		"https://harbor/proxy": "harbor:443/proxy",
+		"http://harbor/proxy/": "http://harbor:80/proxy",
+		"https://":             "names no host",
+	} {
+		s := open(t, image.Config{Registries: map[string]image.Registry{h.host: {Mirror: mirror}}})
+		_, err := s.Ensure(t.Context(), ref, image.IfNotPresent, nil)
+		wantError(t, err, gondola.ErrInvalid, mirror, want)
+	}
+	for _, mirror := range []string{"harbor:443/proxy", "https://harbor.example/proxy", "localhost/proxy", "192.0.2.1", "http://[2001:db8::1]:5000"} {
+		if err := image.CheckMirror(mirror); err != nil {
+			t.Errorf("CheckMirror(%q) = %v", mirror, err)
+		}
+	}
+}
+
 func TestEnsure_PrivateAddressIsNotAskedInTheClear(t *testing.T) {
 	s := open(t, image.Config{})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
