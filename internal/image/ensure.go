@@ -58,12 +58,7 @@ func (s *Store) ensure(ctx context.Context, r reference, policy Policy, credenti
 		return record{}, gondola.Errorf(gondola.ErrImage,
 			"image %s is not on this host and its pull policy is Never: run `gondola image import`, or use another pull policy", r.asked)
 	}
-	rec, err := s.pull(ctx, r, credentials)
-	if err != nil {
-		return record{}, err
-	}
-	s.touch(rec)
-	return rec, nil
+	return s.pull(ctx, r, credentials)
 }
 
 // cached returns the record of an image that is here, its tree made again from the blobs where it is missing; else errNotCached.
@@ -73,13 +68,16 @@ func (s *Store) cached(ctx context.Context, r reference) (record, error) {
 		return record{}, err
 	}
 	s.touch(rec) // before the checks, so that Prune stays away
-	if _, _, err := s.manifest(rec.Manifest); err != nil {
+	m, _, err := s.manifest(rec.Manifest)
+	if err != nil {
 		return record{}, err
 	}
 	if s.treeComplete(rec.Manifest) {
 		return rec, nil
 	}
+	defer s.pin(rec.Manifest, m)()
 	_, err = s.fills.do(ctx, rec.Manifest, func(ctx context.Context) (record, error) {
+		defer s.pin(rec.Manifest, m)() // of its own, as that of a fetch
 		return rec, s.unpackImage(ctx, rec.Manifest)
 	})
 	if errors.Is(err, errDamaged) {
@@ -88,6 +86,7 @@ func (s *Store) cached(ctx context.Context, r reference) (record, error) {
 	if err != nil {
 		return record{}, fmt.Errorf("unpack image %s: %w", r.asked, err)
 	}
+	s.touch(rec) // that may have taken long
 	return rec, nil
 }
 

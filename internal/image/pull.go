@@ -95,7 +95,11 @@ func (s *Store) fetch(ctx context.Context, r reference, repo name.Repository, p 
 		return record{}, err
 	}
 	failpoint.Hit("image.pull.filled")
-	return rec, s.save(rec)
+	if err := s.save(rec); err != nil {
+		return record{}, err
+	}
+	s.touch(rec) // before it is given free
+	return rec, nil
 }
 
 // fill makes blobs and tree of one manifest complete.

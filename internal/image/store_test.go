@@ -255,7 +255,7 @@ func TestEnsure_ConcurrentCallersShareOnePull(t *testing.T) {
 	ref := h.push(t, "app:1", imageOf(t, layer(t, reg("a", "1")), layer(t, reg("b", "2"))))
 	s := open(t, image.Config{})
 	var wg sync.WaitGroup
-	for i := range 20 {
+	for i := range 40 {
 		wg.Go(func() {
 			var creds []gondola.RegistryCredential
 			if i%2 == 1 { // other credentials: a resolution of their own, but the same blobs
@@ -559,6 +559,34 @@ func TestOpen_RemovesWhatACrashLeft(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) != 0 {
 		t.Errorf("left in tmp: %v", left)
 	}
+}
+
+func TestPrune_TakesNothingFromAPullThatEnds(t *testing.T) {
+	h := newHub(t)
+	s := open(t, image.Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.Prune(t.Context(), nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 10 {
+		ref := h.push(t, fmt.Sprintf("app:%d", i), imageOf(t, layer(t, reg("a", fmt.Sprint(i)))))
+		img, err := s.Ensure(t.Context(), ref, image.IfNotPresent, nil)
+		if err != nil {
+			t.Errorf("Ensure of image %d = %v", i, err)
+		} else if _, err := os.Stat(filepath.Join(img.Tree, "a")); err != nil {
+			t.Errorf("image %d was pruned while it was given out: %v", i, err)
+		}
+	}
+	stop()
+	wg.Wait()
 }
 
 func TestPrune_KeepsWhatIsUsedAndGivesBackTheRest(t *testing.T) {
