@@ -60,6 +60,7 @@ type Host struct {
 	images  *image.Store
 	network Network
 	volumes *volume.Store
+	pins    worker.Pins
 	reserve gondola.Resources
 	log     *slog.Logger
 }
@@ -160,6 +161,9 @@ func (w *WorkerHost) PruneImages(ctx context.Context, inUse map[string]bool) (in
 	maps.Copy(all, inUse)
 	return w.images.Prune(ctx, all)
 }
+
+// Pins implements worker.Host.
+func (h *Host) Pins() *worker.Pins { return &h.pins }
 
 // SetServices implements worker.Host.
 func (w *WorkerHost) SetServices(ctx context.Context, network string, services []gondola.VirtualService) error {

@@ -117,7 +117,7 @@ func (m *machine) add(ctx context.Context, k gondola.Container) {
 	m.begin(ctx, "add", func(ctx context.Context) func(context.Context) {
 		err := m.addTo(ctx, rec, api, k, tries+1)
 		return func(ctx context.Context) {
-			m.w.pins.release(m.id)
+			m.w.cfg.Host.Pins().release(m.id)
 			if err == nil || ctx.Err() != nil {
 				return // the pilot tells of it
 			}
@@ -175,7 +175,7 @@ func (m *machine) addTo(ctx context.Context, rec record, api pilot.API, k gondol
 
 // mergeAdded pulls the images and records the container in the Spec.
 func (m *machine) mergeAdded(ctx context.Context, rec record, k gondola.Container, try int) (pilot.Container, error) {
-	p := &puller{host: m.w.cfg.Host, pins: m.w.pins, try: try, credentials: m.w.credentials(m.id, rec.Config)}
+	p := &puller{host: m.w.cfg.Host, pins: m.w.cfg.Host.Pins(), try: try, credentials: m.w.credentials(m.id, rec.Config)}
 	p.tell = func(_ []string, waiting *gondola.ContainerState, notes ...gondola.Note) {
 		m.do(ctx, func(context.Context) error {
 			a := m.additions[k.Name]

@@ -127,9 +127,9 @@ func (w *Worker) signed(infos []gondola.ImageInfo) []gondola.ImageInfo {
 	return out
 }
 
-// PruneImages removes the images that no Machine uses, stopped ones included. ErrConflict while images are being pulled.
+// PruneImages removes the images that no Machine uses, stopped ones included. ErrConflict while images are being pulled, by any worker of the host.
 func (w *Worker) PruneImages(ctx context.Context) (int64, error) {
-	freed, err := w.pins.prune(func(inUse map[string]bool) (int64, error) {
+	freed, err := w.cfg.Host.Pins().prune(func(inUse map[string]bool) (int64, error) {
 		rows, err := w.store.Machines(ctx)
 		if err != nil {
 			return 0, err
@@ -146,7 +146,7 @@ func (w *Worker) PruneImages(ctx context.Context) (int64, error) {
 		return w.cfg.Host.PruneImages(ctx, inUse)
 	})
 	if errors.Is(err, errPulling) {
-		return 0, gondola.Errorf(gondola.ErrConflict, "images of worker %s are being pulled: try again when that is done", w.cfg.Name)
+		return 0, gondola.Errorf(gondola.ErrConflict, "images on the host of worker %s are being pulled: try again when that is done", w.cfg.Name)
 	}
 	w.imagesChanged(ctx)
 	return freed, err

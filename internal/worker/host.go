@@ -28,6 +28,8 @@ type Host interface {
 	ListImages(ctx context.Context) ([]gondola.ImageInfo, error)
 	// PruneImages removes images whose digest inUse does not have.
 	PruneImages(ctx context.Context, inUse map[string]bool) (freedBytes int64, err error)
+	// Pins are those of all workers of this host.
+	Pins() *Pins
 
 	// Prepare makes what a Machine needs beside its images: directories, tmpfs, network namespace with its addresses. With fresh the network is made anew (after a sandbox, which strips it);
 	// otherwise what is there is kept.

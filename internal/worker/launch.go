@@ -89,7 +89,7 @@ func (c *connection) hold(slot func()) {
 
 // launched takes in what came of a launch.
 func (m *machine) launched(ctx context.Context, l *launcher, conn *connection, err error) {
-	m.w.pins.release(m.id)
+	m.w.cfg.Host.Pins().release(m.id)
 	down := m.rec.State != gondola.Starting && m.rec.State != gondola.Started
 	var refused *imageError
 	switch {
@@ -353,7 +353,7 @@ func (l *launcher) record(ctx context.Context, first bool, change func(*record))
 // pull brings the images and shows how that goes.
 func (l *launcher) pull(ctx context.Context) (images, error) {
 	l.m.found() // nothing of it runs, and a pull may go on for ever
-	p := &puller{host: l.w.cfg.Host, pins: l.w.pins, backoff: l.w.cfg.PullBackoff, credentials: l.w.credentials(l.rec.ID, l.rec.Config),
+	p := &puller{host: l.w.cfg.Host, pins: l.w.cfg.Host.Pins(), backoff: l.w.cfg.PullBackoff, credentials: l.w.credentials(l.rec.ID, l.rec.Config),
 		retry: l.rec.Config.Gondola != nil && l.rec.Config.Gondola.RetryPull}
 	p.tell = func(containers []string, waiting *gondola.ContainerState, notes ...gondola.Note) {
 		l.m.do(ctx, func(context.Context) error {

@@ -15,7 +15,7 @@ import (
 // puller brings the images of a Machine and tells about it in a kubelet's words.
 type puller struct {
 	host        Host
-	pins        *pins
+	pins        *Pins
 	backoff     gondola.Backoff
 	retry       bool                                                        // go on until ctx ends
 	try         int                                                         // which try of the caller's this is; if zero, the first
@@ -194,25 +194,25 @@ func failedPull(one *pull, err error) (soon, later told) {
 	return soon, later
 }
 
-// pins keeps images from being pruned between their pull and the record that names them.
-type pins struct {
+// Pins keep images from being pruned, by whichever worker of a host, between their pull and the spec that names them. Ready to use as it is; a
+// Host has one.
+type Pins struct {
 	mu      sync.Mutex
 	pulling int
-	idle    chan struct{} // closed and replaced when no pull is under way
+	idle    chan struct{} // of those who wait for an end of pruning; closed then
 	pinned  map[gondola.MachineID]map[string]bool
 	pruning bool
 }
 
-func newPins() *pins {
-	return &pins{idle: make(chan struct{}), pinned: map[gondola.MachineID]map[string]bool{}}
-}
-
 // ensure runs a pull and pins what it brings, not while images are pruned.
-func (p *pins) ensure(ctx context.Context, id gondola.MachineID, f func() (Image, error)) (Image, error) {
+func (p *Pins) ensure(ctx context.Context, id gondola.MachineID, f func() (Image, error)) (Image, error) {
 	for {
 		p.mu.Lock()
 		if !p.pruning {
 			break
+		}
+		if p.idle == nil {
+			p.idle = make(chan struct{})
 		}
 		idle := p.idle
 		p.mu.Unlock()
@@ -228,22 +228,19 @@ func (p *pins) ensure(ctx context.Context, id gondola.MachineID, f func() (Image
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pulling--; err == nil {
+		if p.pinned == nil {
+			p.pinned = map[gondola.MachineID]map[string]bool{}
+		}
 		if p.pinned[id] == nil {
 			p.pinned[id] = map[string]bool{}
 		}
 		p.pinned[id][img.Digest] = true
 	}
-	p.wakeLocked()
 	return img, err
 }
 
-func (p *pins) wakeLocked() {
-	close(p.idle)
-	p.idle = make(chan struct{})
-}
-
-// release drops the pins of a Machine: its record names its images now, or it needs none.
-func (p *pins) release(id gondola.MachineID) {
+// release drops the pins of a Machine: its record and its spec name its images now, or it needs none.
+func (p *Pins) release(id gondola.MachineID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.pinned, id)
@@ -253,7 +250,7 @@ func (p *pins) release(id gondola.MachineID) {
 var errPulling = errors.New("images are being pulled")
 
 // prune runs f with the digests that are pinned, while nothing is pulled.
-func (p *pins) prune(f func(pinned map[string]bool) (int64, error)) (int64, error) {
+func (p *Pins) prune(f func(pinned map[string]bool) (int64, error)) (int64, error) {
 	p.mu.Lock()
 	if p.pulling > 0 || p.pruning {
 		p.mu.Unlock()
@@ -271,7 +268,10 @@ func (p *pins) prune(f func(pinned map[string]bool) (int64, error)) (int64, erro
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.pruning = false
-		p.wakeLocked()
+		if p.idle != nil {
+			close(p.idle)
+			p.idle = nil
+		}
 	}()
 	return f(pinned)
 }

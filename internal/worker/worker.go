@@ -61,7 +61,6 @@ type Worker struct {
 	running chan struct{} // closed once every Machine on record has its goroutine
 	ready   chan struct{} // closed once each has been found again or started anew, or after readyTime
 	slots   chan struct{} // bounds how many Machines are being started at a time, until their sandboxes are up
-	pins    *pins
 	disks   *disks
 	counts  counts
 	opened  time.Time
@@ -138,7 +137,7 @@ func Open(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open worker %s: %w", cfg.Name, err)
 	}
 	w := &Worker{cfg: cfg, log: cfg.Log.With("worker", cfg.Name, "number", cfg.Number), store: db, key: key, hub: newHub(), ledger: newLedger(cfg.Capacity),
-		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, max(4, 2*runtime.NumCPU())), pins: newPins(),
+		running: make(chan struct{}), ready: make(chan struct{}), slots: make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		disks: newDisks(), opened: time.Now(), told: map[string]bool{},
 		machines: map[gondola.MachineID]*machine{}, names: map[name]gondola.MachineID{}}
 	if err := w.load(context.Background()); err != nil {

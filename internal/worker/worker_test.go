@@ -485,6 +485,38 @@ func TestPull_OfAVolumesImageIsToldByWhoMountsIt(t *testing.T) {
 	}
 }
 
+func TestPrune_SparesWhatAnotherWorkerOfTheHostHasPulledForALaunch(t *testing.T) {
+	r := newRig(t, gondola.Resources{})
+	w, _ := r.run()
+	program := func(name, image string) gondola.Container {
+		return gondola.Container{Name: name, Image: image, Cmd: []string{"trap"}}
+	}
+	m := r.create(w, gondola.CreateRequest{Config: gondola.Config{Gondola: &gondola.ConfigExtension{RetryPull: true},
+		Containers: []gondola.Container{program("here", "test/app"), program("not-yet", "later/app")}}})
+	r.until(w, m.ID, "one image there and the other waited for", func(m gondola.Machine) bool {
+		return m.Gondola.Containers[1].State.Reason == "ImagePullBackOff" && r.host.CachedImage("test/app")
+	})
+	r.change = func(c *worker.Config) { c.Name, c.Number, c.Dir = "w2", 2, filepath.Join(r.dir, "worker-2") }
+	other := r.open()
+	defer other.Close()
+	for deadline := time.Now().Add(15 * time.Second); ; {
+		_, err := other.PruneImages(t.Context())
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, gondola.ErrConflict) || time.Now().After(deadline) { // a pull is under way now and then
+			t.Fatal(err)
+		}
+	}
+	if !r.host.CachedImage("test/app") {
+		t.Error("one worker has pruned the image that another has pulled for a Machine that is about to be started")
+	}
+	if _, err := r.host.ImportImage(t.Context(), strings.NewReader("tar"), "later/app"); err != nil {
+		t.Fatal(err)
+	}
+	r.await(w, m.ID, gondola.Started)
+}
+
 func TestPayload_IsSealedAndReachesTheMachine(t *testing.T) {
 	r := newRig(t, gondola.Resources{})
 	w, stop := r.run()

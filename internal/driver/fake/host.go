@@ -33,7 +33,8 @@ type HostConfig struct {
 
 // Host is a worker.Host in memory, with directories below HostConfig.Dir.
 type Host struct {
-	cfg HostConfig
+	cfg  HostConfig
+	pins worker.Pins
 
 	mu       sync.Mutex
 	cached   map[string]worker.Image
@@ -230,6 +231,9 @@ func (h *Host) PruneImages(_ context.Context, inUse map[string]bool) (freed int6
 	}
 	return freed, nil
 }
+
+// Pins implements worker.Host.
+func (h *Host) Pins() *worker.Pins { return &h.pins }
 
 // Prepare implements worker.Host. Directories are made when they are first written to, but for the Machine's own.
 func (h *Host) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (worker.Prepared, error) {
