@@ -12,31 +12,36 @@ import (
 )
 
 // copyImage makes to a copy of from: one that shares its blocks where the disk can do that, else one with the same holes. It returns the bytes
-// that it takes.
-func copyImage(ctx context.Context, from, to string) (int64, error) {
+// that it takes, and how many of them it shares.
+func copyImage(ctx context.Context, from, to string) (taken, shared int64, err error) {
 	src, err := os.Open(from)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer src.Close()
 	dst, err := os.OpenFile(to, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer dst.Close()
-	if err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); err != nil {
+	cloned := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
+	if !cloned {
 		if err := copySparse(ctx, src, dst); err != nil {
-			return 0, fmt.Errorf("copy %s: %w", from, err)
+			return 0, 0, fmt.Errorf("copy %s: %w", from, err)
 		}
 	}
 	if err := dst.Sync(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dst.Fd()), &st); err != nil {
-		return 0, err
+	st, err := dst.Stat()
+	if err != nil {
+		return 0, 0, err
 	}
-	return st.Blocks * 512, nil
+	taken = blocks(st)
+	if cloned {
+		shared = taken
+	}
+	return taken, shared, nil
 }
 
 // copySparse copies what is data and leaves the holes.

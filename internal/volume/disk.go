@@ -63,7 +63,7 @@ func (s *Store) Create(ctx context.Context, v New) error {
 			err = enlargeRaw(mnt, m.Size)
 		}
 	} else {
-		err = s.fill(ctx, dir, v.Source, m)
+		m.Shared, err = s.fill(ctx, dir, v.Source, m)
 	}
 	if err == nil {
 		failpoint.Hit("volume.create.filled")
@@ -76,36 +76,37 @@ func (s *Store) Create(ctx context.Context, v New) error {
 	return nil
 }
 
-// fill makes the image of a new volume in dir.
-func (s *Store) fill(ctx context.Context, dir, source string, m meta) error {
+// fill makes the image of a new volume in dir, and returns how many bytes it shares with its source.
+func (s *Store) fill(ctx context.Context, dir, source string, m meta) (shared int64, err error) {
 	image, mnt := filepath.Join(dir, "disk"), filepath.Join(dir, "mnt")
 	if source == "" {
-		if err := format(ctx, image, m); err != nil {
-			return err
-		}
-	} else if _, err := s.copyWhole(ctx, source, image); err != nil {
-		return err
+		err = format(ctx, image, m)
+	} else {
+		_, shared, err = s.copyWhole(ctx, source, image)
+	}
+	if err != nil {
+		return 0, err
 	}
 	if err := enlargeImage(image, m.imageSize()); err != nil {
-		return err
+		return 0, err
 	}
 	failpoint.Hit("volume.create.formatted")
 	if err := mountWhole(ctx, image, mnt); err != nil {
-		return err
+		return 0, err
 	}
 	failpoint.Hit("volume.create.mounted")
 	defer unmount(mnt)
 	if source == "" {
 		if err := settle(mnt); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if m.Raw {
 		if err := enlargeRaw(mnt, m.Size); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return unmount(mnt)
+	return shared, unmount(mnt)
 }
 
 // keep gives what was made in dir its name, if the disk has room for it: from then on it exists.
@@ -118,7 +119,7 @@ func (s *Store) keep(dir, id string, m meta) error {
 			return err
 		}
 	}
-	if err := s.promise(m.Size - taken.Blocks*512); err != nil {
+	if err := s.promise(m.Size - m.own(taken.Blocks*512)); err != nil {
 		return err
 	}
 	if err := write(dir, m); err != nil {
@@ -134,23 +135,23 @@ func (s *Store) keep(dir, id string, m meta) error {
 var errDirectory = gondola.Errorf(gondola.ErrUnsupported, "volumes of this host are plain directories, which cannot be copied as they are at one moment: "+
 	"give the host loop devices and e2fsprogs")
 
-// copyWhole copies the image of a snapshot or volume, as after a power cut of this moment, and returns the bytes that it takes. ErrCapacity if the
-// disk has no room for it.
-func (s *Store) copyWhole(ctx context.Context, id, to string) (taken int64, err error) {
+// copyWhole copies the image of a snapshot or volume, as after a power cut of this moment, and returns the bytes that it takes, and how many of
+// them it shares. ErrCapacity if the disk has no room for it.
+func (s *Store) copyWhole(ctx context.Context, id, to string) (taken, shared int64, err error) {
 	done, err := s.roomForCopy(id, to)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer done()
 	mnt := s.content(id)
 	mounted, err := isMounted(mnt)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if mounted {
 		thaw, err := freeze(mnt)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		defer func() { err = errors.Join(err, thaw()) }()
 	}
@@ -319,7 +320,7 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 	}
 	defer os.RemoveAll(dir)
 	failpoint.Hit("volume.snapshot.begun")
-	taken, err := s.copyWhole(ctx, id, filepath.Join(dir, "disk"))
+	taken, _, err := s.copyWhole(ctx, id, filepath.Join(dir, "disk"))
 	failpoint.Hit("volume.snapshot.copied")
 	if err == nil {
 		err = write(dir, m)

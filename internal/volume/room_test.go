@@ -1,11 +1,17 @@
 package volume_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -95,6 +101,79 @@ func TestDirectory_CountsWhatIsWrittenOnce(t *testing.T) {
 		if nowFree, nowTotal := roomOf(t, s); nowFree < free-1 || nowFree > free+1 || nowTotal < total-1 || nowTotal > total+1 {
 			t.Errorf("fstype %q: Room = %d of %d MiB before and %d of %d after 200 were written of the 512 that are sold, want the same", fsType, free, total, nowFree, nowTotal)
 		}
+	}
+}
+
+// emptyXFS is how an empty xfs of 1 GiB in blocks of 4 KiB begins, with reflink: one group, inodes in blocks 8 to 15. All else, the log too, is zero.
+//
+//go:embed testdata/xfs.gz
+var emptyXFS []byte
+
+// cloningDisk mounts a disk on which files can share blocks, and returns where volumes lie on it.
+func cloningDisk(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	head, err := gzip.NewReader(bytes.NewReader(emptyXFS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, at := filepath.Join(t.TempDir(), "xfs"), t.TempDir()
+	if err := errors.Join(os.WriteFile(image, b, 0o600), os.Truncate(image, 1<<30)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("mount", "-t", "xfs", "-o", "loop", image, at).CombinedOutput()
+	if strings.Contains(string(out), "unknown filesystem type") {
+		t.Skip("this kernel has no xfs")
+	}
+	if err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return filepath.Join(at, "volumes")
+}
+
+func TestStore_SellsWhatACopySharesOnce(t *testing.T) {
+	s := open(t, cloningDisk(t), volume.Image)
+	id := create(t, s, volume.New{Size: 200 * mib})
+	if err := os.WriteFile(filepath.Join(mount(t, s, id), "data"), make([]byte, 150*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	snapshot := gondola.NewSnapshotID()
+	_, _, err := s.Snapshot(t.Context(), id, snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, disk := roomOf(t, s)
+	for _, source := range []string{id, snapshot} {
+		before, _ := roomOf(t, s)
+		create(t, s, volume.New{Size: 200 * mib, Source: source})
+		free, total := roomOf(t, s)
+		if sold := before - free; sold < 195 || sold > 205 {
+			t.Errorf("a copy of %s of 200 MiB, which shares what was written with it, counts as %d", source, sold)
+		}
+		if total < disk-5 || total > disk+5 {
+			t.Errorf("all volumes may take %d MiB before and %d after a copy of %s", disk, total, source)
+		}
+	}
+	volumes := int64(3)
+	for ; err == nil && volumes*200 <= disk; volumes++ {
+		err = s.Create(t.Context(), volume.New{ID: string(gondola.NewVolumeID()), Owner: owner, Size: 200 * mib, Source: id})
+	}
+	if !errors.Is(err, gondola.ErrCapacity) {
+		t.Errorf("%d volumes of 200 MiB are sold on a disk for %d MiB: %v", volumes, disk, err)
 	}
 }
 

@@ -57,11 +57,15 @@ type Store struct {
 
 // meta is the file "volume" or "snapshot" beside the data. It is the last that is written of what is made, the first that is removed.
 type meta struct {
-	Owner string `json:"owner"` // the worker whose it is
-	Kind  Kind   `json:"kind"`
-	Size  int64  `json:"size"` // bytes
-	Raw   bool   `json:"raw,omitempty"`
+	Owner  string `json:"owner"` // the worker whose it is
+	Kind   Kind   `json:"kind"`
+	Size   int64  `json:"size"` // bytes
+	Raw    bool   `json:"raw,omitempty"`
+	Shared int64  `json:"shared,omitempty"` // bytes that a volume had in common with what it was copied from, when it was made
 }
+
+// own is how much of what a volume has taken of the disk counts as its own: what it shares is its source's, and may have to be parted at any time.
+func (m meta) own(taken int64) int64 { return taken - min(taken, m.Shared) }
 
 // imageSize is how large the image of a volume is: that of a raw one has room for the file and for what ext4 keeps beside it.
 func (m meta) imageSize() int64 {
@@ -245,8 +249,8 @@ func (s *Store) Leftovers(owner string) (ids []string, err error) {
 }
 
 // Room says how much new volumes may take of the disk: what is free, less what is promised to the volumes that are there, or being copied, and
-// not taken yet, less a reserve. Snapshots that share blocks with their volume count as what it may yet cost to part them. total is how much
-// all volumes may take: what is free, and what they have taken, less the reserve.
+// not taken yet, less a reserve. Snapshots and copies that share blocks with their volume count as what it may yet cost to part them. total is
+// how much all volumes may take: what is free, and what they have taken, less the reserve.
 func (s *Store) Room() (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
@@ -262,6 +266,7 @@ func (s *Store) Room() (free, total int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	clones := s.clones()
 	for _, e := range entries {
 		m, err := s.read(e.Name())
 		if err != nil {
@@ -272,9 +277,12 @@ func (s *Store) Room() (free, total int64, err error) {
 			continue
 		}
 		if gondola.IsVolumeID(e.Name()) {
+			if clones {
+				taken = m.own(taken)
+			}
 			total += min(m.Size, taken)
 			free -= max(0, m.Size-taken)
-		} else if s.clones() {
+		} else if clones {
 			free -= taken
 		}
 	}
