@@ -107,6 +107,8 @@ type journal struct {
 	f    *os.File
 	size int64
 	sync bool
+
+	behind bool // an entry was not written, or not to its end: none is written behind it, only all anew
 }
 
 // readJournal calls apply with every entry of the file. A last line that was not written to its end is dropped.
@@ -151,8 +153,13 @@ func openJournal(dir string, size int64, sync bool) (*journal, error) {
 	return &journal{path: path, f: f, size: size, sync: sync}, nil
 }
 
-// append writes an entry; with durable it is on disk afterwards.
-func (j *journal) append(e entry, durable bool) error {
+// append writes an entry; with durable it is on disk afterwards. After an error the journal is behind until compact has written it anew, and
+// append does nothing: what stood behind half a line would never be read.
+func (j *journal) append(e entry, durable bool) (err error) {
+	if j.behind {
+		return nil
+	}
+	defer func() { j.behind = err != nil }()
 	line, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -183,12 +190,13 @@ func (j *journal) compact(e entry) error {
 		return fmt.Errorf("compact journal: %w", err)
 	}
 	failpoint.Hit("pilot.journal.compacted")
+	j.behind = true // f is no longer the file of that name
 	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("compact journal: %w", err)
 	}
 	j.f.Close()
-	j.f, j.size = f, int64(len(line))
+	j.f, j.size, j.behind = f, int64(len(line)), false
 	return nil
 }
 

@@ -114,7 +114,7 @@ func (l *ledger) commitLocked(e entry, durable bool) {
 	if err := l.journal.append(e, durable); err != nil {
 		l.log.Error("the journal cannot be written; a restart of the pilot will not know what happens now", "err", err)
 	}
-	if l.journal.size > maxJournal {
+	if l.journal.size > maxJournal || l.journal.behind {
 		if err := l.journal.compact(l.snapshotLocked()); err != nil {
 			l.log.Error("the journal cannot be compacted", "err", err)
 		}

@@ -2,15 +2,22 @@ package pilot_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondola"
+	"gondola/internal/driver/drivertest/program"
+	"gondola/internal/driver/fake"
 	"gondola/internal/pilot"
 )
 
@@ -43,6 +50,68 @@ func TestRecovery_TornJournalLineIsDropped(t *testing.T) {
 	if after.SandboxID != before.SandboxID || after.Containers[0].RestartCount != 0 || after.Seq <= before.Seq {
 		t.Errorf("after a torn line: %+v, before: %+v", after, before)
 	}
+}
+
+// A full disk takes half a line and then none. What happened meanwhile is known again, to later pilots too, once there is room.
+func TestRecovery_JournalIsWholeAgainAfterAFullDisk(t *testing.T) {
+	spec := pilot.Spec{Dir: smallDisk(t), RunDir: t.TempDir(), Containers: []pilot.Container{restarting("always", "check")}}
+	var well atomic.Bool
+	program := func(e program.Env) int {
+		if !well.Load() {
+			return 1
+		}
+		<-e.Done
+		return 0
+	}
+	simulateWith(t, program, spec, func(t *testing.T, d *fake.Driver, api pilot.API) {
+		spec.Machine, spec.Version = "m1", "01"
+		now(t, api) // it has begun
+		ballast := filepath.Join(spec.Dir, "ballast")
+		if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("fill the disk: %v", err)
+		}
+		pass(10 * time.Minute) // restarts enough for what is left of the journal's last page
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		well.Store(true)
+		pass(2 * time.Minute)
+		before := now(t, api)
+		if c := before.Containers[0]; c.State.Kind != gondola.ContainerRunning || c.RestartCount < 10 {
+			t.Fatalf("container = %+v, want it running after many restarts", c)
+		}
+		if err := d.KillPilot("m1"); err != nil {
+			t.Fatal(err)
+		}
+		api, err := d.Launch(t.Context(), spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := now(t, api)
+		if b, a := before.Containers[0], after.Containers[0]; a.ContainerID != b.ContainerID || a.RestartCount != b.RestartCount ||
+			!a.State.StartedAt.Equal(b.State.StartedAt) || after.Seq < before.Seq {
+			t.Errorf("the next pilot tells change %d, run %s, %d restarts and %+v, want change %d or a later one, run %s, %d restarts and %+v",
+				after.Seq, a.ContainerID, a.RestartCount, a.State, before.Seq, b.ContainerID, b.RestartCount, b.State)
+		}
+	})
+}
+
+// smallDisk is a directory with room for 256 KB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("a disk of its own needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func TestRecovery_NewVersionStartsFromACleanSlate(t *testing.T) {
