@@ -236,11 +236,12 @@ func (r *logReader) rotated() (bool, error) {
 		r.files = old
 		return false, err
 	}
+	if len(r.files) == 0 { // rotated again while we looked, or removed: ended will know
+		r.files = old
+		return false, nil
+	}
 	for _, f := range old {
 		f.Close()
-	}
-	if len(r.files) == 0 {
-		return false, io.EOF
 	}
 	r.in.Reset(r.files[0])
 	return true, nil
@@ -280,8 +281,12 @@ func (r *logReader) ended() bool {
 	if len(r.files) == 0 {
 		return false
 	}
-	_, err := os.Stat(r.base() + ".log")
-	return errors.Is(err, os.ErrNotExist)
+	for _, suffix := range []string{".log", ".new", ".log"} { // the second one becomes the first while it is rotated
+		if _, err := os.Stat(r.base() + suffix); !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // wait waits for a change in the directory; once a second it looks anyway, for what inotify does not tell (a removed directory, no watches

@@ -1,6 +1,9 @@
 package pilot_test
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -8,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gondola"
 	"gondola/internal/pilot"
@@ -143,5 +147,74 @@ func TestLogs_EndWhereTheLogEndedWhenItWasOpened(t *testing.T) {
 				t.Errorf("log = %q, %v, want %q", got, err, row.want)
 			}
 		})
+	}
+}
+
+// While a log is rotated, there is for a moment no file that is written to: that is not its end.
+func TestLogs_FollowerOutlastsARotation(t *testing.T) {
+	dir := t.TempDir()
+	base := filepath.Join(dir, "logs", "main", "0")
+	if err := os.MkdirAll(filepath.Dir(base), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var old, later storedLog
+	old.add("stdout", "before")
+	later.add("stdout", "after")
+	if err := os.WriteFile(base+".log", []byte(old.file.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pilot.OpenLog(t.Context(), dir, gondola.LogOptions{Container: "main", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	in := bufio.NewReader(r)
+	if line, err := in.ReadString('\n'); err != nil || line != "before\n" {
+		t.Fatalf("first line = %q, %v", line, err)
+	}
+	if err := errors.Join(os.WriteFile(base+".new", []byte(later.file.String()), 0o600), os.Rename(base+".log", base+".log.1")); err != nil {
+		t.Fatal(err)
+	}
+	rotated := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() {
+		rotated <- errors.Join(os.Rename(base+".new", base+".log"), os.WriteFile(base+".end", nil, 0o600))
+	})
+	rest, err := io.ReadAll(in)
+	if string(rest) != "after\n" || err != nil {
+		t.Errorf("what was followed after the rotation began = %q, %v", rest, err)
+	}
+	if err := <-rotated; err != nil {
+		t.Error(err)
+	}
+}
+
+// A pilot that dies while it rotates leaves a log that ends, and goes, as any other.
+func TestLogs_OfAPilotThatDiedInARotationEnd(t *testing.T) {
+	spec := testSpec(t, "echo up; sleep 60")
+	sup, end := run(t, spec, newProcesses(t))
+	await(t, sup, "running", isRunning)
+	awaitLine(t, spec, "up")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := pilot.OpenLog(ctx, spec.Dir, gondola.LogOptions{Container: "main", Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	end()
+	base := filepath.Join(spec.Dir, "logs", "main", "0")
+	if err := errors.Join(os.WriteFile(base+".new", nil, 0o600), os.Rename(base+".log", base+".log.1")); err != nil {
+		t.Fatal(err)
+	}
+	sup, end = run(t, spec, newProcesses(t)) // and the sandbox with it
+	await(t, sup, "the second run", isRunning)
+	if all, err := io.ReadAll(r); err != nil || string(all) != "up\n" || ctx.Err() != nil {
+		t.Errorf("log of the first run = %q, %v, %v, want it to end", all, err, ctx.Err())
+	}
+	end()
+	sup, _ = run(t, spec, newProcesses(t))
+	await(t, sup, "the third run", isRunning)
+	if left, err := filepath.Glob(base + ".*"); err != nil || len(left) > 0 {
+		t.Errorf("of the first run's log %q are left, %v, want nothing once there are two later ones", left, err)
 	}
 }

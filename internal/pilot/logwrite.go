@@ -15,7 +15,8 @@ import (
 )
 
 // Logs of a container lie in Dir/logs/<container>: "<run>.log" is being written, "<run>.log.1" and "<run>.log.2" hold what came before, the
-// higher the older, and "<run>.end" is there once nothing more will come. Of runs, the last two are kept. Lines are in the CRI format:
+// higher the older, "<run>.new" is to be the next one, and "<run>.end" is there once nothing more will come. Of runs, the last two are kept. Lines
+// are in the CRI format:
 // "<RFC 3339 time> <stdout|stderr> <F|P> <text>", P for a piece of a line that goes on in the next one of its stream.
 const (
 	logLine     = 16 << 10 // text of a line beyond this is split into pieces
@@ -89,7 +90,7 @@ func removeOldRuns(dir string, run int) error {
 	for i, r := range runs {
 		base := filepath.Join(dir, strconv.Itoa(r))
 		if i >= logRunsKept {
-			for _, suffix := range []string{".log", ".log.1", ".log.2", ".end"} {
+			for _, suffix := range []string{".log", ".new", ".log.1", ".log.2", ".end"} {
 				os.Remove(base + suffix)
 			}
 		} else if r < run {
@@ -99,7 +100,7 @@ func removeOldRuns(dir string, run int) error {
 	return nil
 }
 
-// logRuns lists the runs that have a log, in order.
+// logRuns lists the runs that have a log, in order: also one whose log is just being rotated, or was when its pilot died.
 func logRuns(dir string) ([]int, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -107,14 +108,13 @@ func logRuns(dir string) ([]int, error) {
 	}
 	var runs []int
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".log"); ok {
-			if n, err := strconv.Atoi(name); err == nil {
-				runs = append(runs, n)
-			}
+		name, suffix, _ := strings.Cut(e.Name(), ".")
+		if n, err := strconv.Atoi(name); err == nil && (suffix == "log" || suffix == "new") {
+			runs = append(runs, n)
 		}
 	}
 	slices.Sort(runs)
-	return runs, nil
+	return slices.Compact(runs), nil
 }
 
 func endLog(base string) {
