@@ -46,3 +46,27 @@ func TestMemory_ContainersOfAPodEndWithTheirSandboxAndBackOff(t *testing.T) {
 		}
 	})
 }
+
+// The sandbox of a plain Machine ends with its memory, and the next one counts on.
+func TestMemory_RetriesEndThoughEachTakesASandbox(t *testing.T) {
+	greedy := restarting("on-failure", "/program", "alloc", "400000000", ";", "run")
+	greedy.Config.Restart.MaxRetries = 2
+	spec := pilot.Spec{Limits: gondola.Resources{MemoryBytes: 128 << 20}, Containers: []pilot.Container{greedy}}
+	spec.Machine, spec.Version, spec.Dir, spec.RunDir = "m1", "01", t.TempDir(), t.TempDir()
+	simulate(t, spec, func(t *testing.T, d *fake.Driver, api pilot.API) {
+		for range 2 {
+			pass(10 * time.Second)
+			if s := now(t, api); s.Phase != pilot.Lost {
+				t.Fatalf("phase = %s, want the sandbox lost", s.Phase)
+			}
+			var err error
+			if api, err = d.Launch(t.Context(), spec, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(10 * time.Second)
+		if s := now(t, api); s.Phase != pilot.Ended || s.Containers[0].RestartCount != 2 || s.Containers[0].State.Reason != "OOMKilled" {
+			t.Errorf("phase %s, container %+v, want the end after 2 restarts", s.Phase, s.Containers[0])
+		}
+	})
+}

@@ -202,12 +202,15 @@ func (c *containerRecord) lost(oom bool, now time.Time) gondola.ContainerState {
 }
 
 // afresh is a container's record after its sandbox was lost. Those of a Pod keep their back-off: as with a kubelet, it is theirs and not the
-// sandbox's.
+// sandbox's. Others are forgiven their failures, unless it was their own use of memory that ended the sandbox.
 func afresh(c containerRecord, oom, kubernetes bool, now time.Time) containerRecord {
 	state, row, waits := c.Status.State, 0, false
 	if kubernetes && !c.Done {
 		row = c.Row
 		waits = !c.Begun && (state.Kind == gondola.ContainerExited || state.Reason == "CrashLoopBackOff")
+	}
+	if !oom || c.Begun || c.Done {
+		c.Failed = nil
 	}
 	switch {
 	case c.Begun && state.Kind != gondola.ContainerRunning: // it did not get as far as running: the next start is still the same one
@@ -223,7 +226,7 @@ func afresh(c containerRecord, oom, kubernetes bool, now time.Time) containerRec
 		c.wait(gondola.ContainerState{Kind: gondola.ContainerWaiting, Reason: "ContainerCreating"})
 	}
 	c.Status.Ready, c.Status.Started = false, false
-	c.Begun, c.Done, c.Hooked, c.Row, c.Again, c.Failed = false, false, false, row, false, nil
+	c.Begun, c.Done, c.Hooked, c.Row, c.Again = false, false, false, row, false
 	if c.Status.Ephemeral && c.Status.Last != nil { // it had its one run
 		c.Done = true
 		c.rest()
