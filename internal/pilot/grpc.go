@@ -19,7 +19,7 @@ import (
 func (p *prober) probeGRPC(ctx context.Context, host string, g *gondola.GRPCProbe) (ok bool, output string) {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: &protocols,
+	transport := &http.Transport{Protocols: &protocols, DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return p.dialAddr(ctx, host, addr) }}
 	defer transport.CloseIdleConnections()
 	at := host

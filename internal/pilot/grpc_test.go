@@ -2,6 +2,7 @@ package pilot
 
 import (
 	"context"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -42,5 +43,33 @@ func TestProbeGRPC_AsksARealServer(t *testing.T) {
 		if ok != row.ok || !strings.Contains(output, row.output) {
 			t.Errorf("probe of %q = %v, %q, want %v, %q", row.service, ok, output, row.ok, row.output)
 		}
+	}
+}
+
+// A server that never answers is asked for ever, and must not collect what is left of each probe.
+func TestProbeGRPC_LeavesNoConnectionAfterItsTime(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closed := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			defer conn.Close()
+			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, err = io.Copy(io.Discard, conn)
+		}
+		closed <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	p := &prober{spec: &Spec{}}
+	if ok, output := p.probeGRPC(ctx, "127.0.0.1", &gondola.GRPCProbe{Port: l.Addr().(*net.TCPAddr).Port}); ok || !strings.Contains(output, "deadline exceeded") {
+		t.Errorf("probe = %v, %q, want its time to be up", ok, output)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("the connection of the probe: %v, want it closed", err)
 	}
 }
