@@ -72,6 +72,7 @@ func cases() []testCase {
 		{"Container_SeesEnvironmentDirectoryAndUser", nil, seesEnvironment},
 		{"Container_FilesAreThereBeforeItStarts", nil, filesAreThere},
 		{"Container_TerminationMessageIsRead", nil, terminationMessage},
+		{"Container_WaitsAtATerminalWithoutInput", needs(tty), terminalWithoutInput},
 		{"Order_InitContainersRunOneAfterTheOther", needs(multi), initOrder},
 		{"Order_FailedInitEndsTheMachine", needs(multi), failedInit},
 		{"Restart_OnlyTheFailedContainer", needs(multi), restartInPlace},

@@ -189,6 +189,23 @@ func attachTerminal(t *testing.T, f Fixture) {
 	}
 }
 
+// terminalWithoutInput: what reads from a terminal at which nobody can type waits.
+func terminalWithoutInput(t *testing.T, f Fixture) {
+	c := container("main", "print", "ready", ";", "echo")
+	ext(&c).TTY = true
+	m := launch(t, f, nil, c)
+	m.awaitLog("main", "ready")
+	if st, _ := m.exec("main", "sleep", "500ms"); st.Code != 0 {
+		t.Errorf("a command beside it ended with %+v, want it to come to its end", st)
+	}
+	if err := m.api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if state := status(m.ended(), "main").State; state.ExitCode != 143 {
+		t.Errorf("it ended with %d, want 143 by the stop", state.ExitCode)
+	}
+}
+
 func logs(t *testing.T, f Fixture) {
 	before := time.Now().Add(-time.Second)
 	m := launch(t, f, nil, container("main", "print", "one", "two", ";", "sleep", "200ms", ";", "printerr", "three"))

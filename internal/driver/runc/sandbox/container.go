@@ -55,7 +55,7 @@ func (r *Runtime) Start(ctx context.Context, start pilot.Run) (err error) {
 	if err := oci.WriteBundle(dir, spec); err != nil {
 		return err
 	}
-	o := order{Command: r.command(dir), ID: r.id(name), Name: name, Cgroup: r.cgroupOf(name), TTY: start.TTY}
+	o := order{Command: r.command(dir), ID: r.id(name), Name: name, Cgroup: r.cgroupOf(name), TTY: start.TTY, Stdin: start.Stdin != nil}
 	if err := startMonitor(ctx, dir, o, [3]*os.File{start.Stdin, start.Stdout, start.Stderr}); err != nil {
 		return err
 	}

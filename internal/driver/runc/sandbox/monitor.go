@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,7 @@ type order struct {
 	Name    string  `json:"name"` // of the container
 	Cgroup  string  `json:"cgroup"`
 	TTY     bool    `json:"tty"`
+	Stdin   bool    `json:"stdin"` // the monitor's stdin is typed into the terminal
 }
 
 // result is what a monitor says of the start.
@@ -91,7 +93,11 @@ func monitor(dir string, told *os.File) (err error) {
 
 	ended := make(chan struct{})
 	if term != nil {
-		term.Connect(os.Stdin, os.Stdout, nil, nil, ended)
+		var in io.Reader // nil: nobody types, which to a terminal is no end of file
+		if o.Stdin {
+			in = os.Stdin
+		}
+		term.Connect(in, os.Stdout, nil, nil, ended)
 	} else if err := letGo(); err != nil { // or a reader would wait for the end of this process too
 		return err
 	}
