@@ -76,8 +76,8 @@ func TestStore_TellsADiskAsLargeAsItIs(t *testing.T) {
 
 func TestDirectory_CountsWhatIsWrittenOnce(t *testing.T) {
 	for fsType, file := range map[string]string{"": "data/file", "raw": "."} {
-		dir := ownDisk(t, 1<<30)
-		id := create(t, open(t, dir, volume.Directory), volume.New{Size: 512 * mib, FSType: fsType})
+		dir := ownDisk(t, 256*mib)
+		id := create(t, open(t, dir, volume.Directory), volume.New{Size: 128 * mib, FSType: fsType})
 		s := open(t, dir, volume.Directory)
 		free, total := roomOf(t, s)
 		at := filepath.Join(mount(t, s, id), file)
@@ -88,7 +88,7 @@ func TestDirectory_CountsWhatIsWrittenOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.Write(make([]byte, 200*mib)); err != nil {
+		if _, err := f.Write(make([]byte, 50*mib)); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
@@ -99,7 +99,7 @@ func TestDirectory_CountsWhatIsWrittenOnce(t *testing.T) {
 		}
 		s = open(t, dir, volume.Directory) // this one has not looked before
 		if nowFree, nowTotal := roomOf(t, s); nowFree < free-1 || nowFree > free+1 || nowTotal < total-1 || nowTotal > total+1 {
-			t.Errorf("fstype %q: Room = %d of %d MiB before and %d of %d after 200 were written of the 512 that are sold, want the same", fsType, free, total, nowFree, nowTotal)
+			t.Errorf("fstype %q: Room = %d of %d MiB before and %d of %d after 50 were written of the 128 that are sold, want the same", fsType, free, total, nowFree, nowTotal)
 		}
 	}
 }
