@@ -129,7 +129,11 @@ func path(elements ...string) string {
 	var b strings.Builder
 	b.WriteString("/v1")
 	for _, e := range elements {
-		b.WriteString("/" + url.PathEscape(e))
+		escaped := url.PathEscape(e)
+		if e == "." || e == ".." { // as they are, they would lead elsewhere
+			escaped = strings.ReplaceAll(e, ".", "%2E")
+		}
+		b.WriteString("/" + escaped)
 	}
 	return b.String()
 }

@@ -224,3 +224,32 @@ func TestApps_OverHTTP(t *testing.T) {
 		t.Errorf("Create = %v", err)
 	}
 }
+
+func TestNames_OfDotsMeanNothingAboveThem(t *testing.T) {
+	p := gondolatest.New(t, gondolatest.Options{})
+	p.NewApp("shop")
+	m, err := p.Create(t.Context(), "shop", gondola.CreateRequest{Config: gondola.Config{Image: "test/app"}, SkipLaunch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{".", ".."} {
+		if err := p.SetMetadataValue(t.Context(), m.Ref(), key, "v"); err != nil {
+			t.Errorf("SetMetadataValue of %q = %v", key, err)
+		}
+		if v, err := p.MetadataValue(t.Context(), m.Ref(), key); err != nil || v != "v" {
+			t.Errorf("MetadataValue of %q = %q, %v", key, v, err)
+		}
+		if err := p.DeleteMetadataValue(t.Context(), m.Ref(), key); err != nil {
+			t.Errorf("DeleteMetadataValue of %q = %v", key, err)
+		}
+		if got, err := p.Get(t.Context(), m.Ref()); err != nil || got.State != gondola.Created || len(got.Config.Metadata) != 0 {
+			t.Errorf("the machine without its metadata %q = %+v, %v", key, got, err)
+		}
+		if _, err := p.DeleteSecret(t.Context(), "shop", key); !errors.Is(err, gondola.ErrNotFound) {
+			t.Errorf("DeleteSecret of %q = %v, want not found", key, err)
+		}
+		if _, err := p.App(t.Context(), "shop"); err != nil {
+			t.Fatalf("the app after DeleteSecret of %q: %v", key, err)
+		}
+	}
+}

@@ -111,10 +111,25 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		a.log.Debug("answered", "request", id, "method", r.Method, "path", r.URL.Path, "status", rec.code, "took", time.Since(begin))
 	}()
+	if hasDots(r.URL.EscapedPath()) {
+		a.unknown(rec, r)
+		return
+	}
 	if len(r.URL.Path) > 1 && strings.HasSuffix(r.URL.Path, "/") {
 		r = trimSlash(r)
 	}
 	a.mux.ServeHTTP(rec, r)
+}
+
+// hasDots says whether an element of a path is "." or "..". http.ServeMux redirects such a path, with its method, to what lies above: a DELETE of
+// something called ".." would take all that it is in.
+func hasDots(path string) bool {
+	for e := range strings.SplitSeq(path, "/") {
+		if e == "." || e == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // trimSlash returns the request without the slashes at the end of its path: clients send both forms.

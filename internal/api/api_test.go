@@ -385,6 +385,20 @@ func TestWorker_AloneServesMachinesAndNotApps(t *testing.T) {
 	s.wants("GET", "/v1/orgs/personal/machines", "", 200, `"app_name":"shop"`)
 }
 
+// A name that is .. leads to nothing above it: a client that follows redirects would delete the App instead of a secret.
+func TestPaths_WithDotsLeadNowhere(t *testing.T) {
+	s := newServer(t)
+	m := s.machine(`{"skip_launch":true,"config":{"image":"test/app"}}`)
+	for _, path := range []string{"/v1/apps/shop/secrets/..", "/v1/apps/shop/volumes/../", m + "/metadata/..", m + "/metadata/k/../..", m + "/."} {
+		s.wants("DELETE", path, "", 404, `not part of this API`)
+		s.wants("GET", path, "", 404, `not part of this API`)
+	}
+	s.wants("GET", "/v1/apps/shop", "", 200, `"name":"shop"`)
+	s.wants("GET", m, "", 200, `"state":"created"`)
+	s.wants("POST", m+"/metadata/%2E%2E", `{"value":"v"}`, 204, `^$`) // escaped it is a name
+	s.wants("GET", m+"/metadata", "", 200, `^\{"\.\.":"v"\}$`)
+}
+
 // broken panics.
 type broken struct{ gondola.Platform }
 
