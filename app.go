@@ -29,8 +29,8 @@ type Organization struct {
 // NewApp asks for an App.
 type NewApp struct {
 	Name    AppName `json:"name"`
-	Org     string  `json:"org_slug"`
-	Network string  `json:"network,omitempty"` // If empty, DefaultNetwork, for organisations but Org "default-<slug>".
+	Org     string  `json:"org_slug,omitempty"` // If empty, the caller's own: Org for who belongs to none. Fly.io's API wants it named.
+	Network string  `json:"network,omitempty"`  // If empty, DefaultNetwork, for organisations but Org "default-<slug>".
 }
 
 // DefaultNetwork is the network of an App of Org that names none.

@@ -12,9 +12,6 @@ import (
 
 // CreateApp implements gondola.Apps.
 func (c *Client) CreateApp(ctx context.Context, app gondola.NewApp) (gondola.App, error) {
-	if app.Org == "" {
-		app.Org = gondola.Org
-	}
 	if err := c.do(ctx, "POST", path("apps"), nil, app, nil); err != nil {
 		return gondola.App{}, err
 	}

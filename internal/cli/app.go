@@ -38,7 +38,7 @@ func (e *env) appCommand() *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&network, "network", "", "network of its own; Machines of different networks cannot reach each other")
-	create.Flags().StringVarP(&org, "org", "o", gondola.Org, "organisation that owns it")
+	create.Flags().StringVarP(&org, "org", "o", "", "organisation that owns it (default: the token's own, "+gondola.Org+" if it has none)")
 	show := &cobra.Command{
 		Use: "show NAME", Aliases: []string{"status"}, Short: "Show an App", Args: exactArgs("a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -57,6 +57,28 @@ func TestToken_FromCreateToRevoke(t *testing.T) {
 	}
 }
 
+// Who may not make Apps uses those that are there, and who belongs to an organisation makes them in it without naming it.
+func TestToken_NarrowedMakesMachinesAndVolumesWhereItMay(t *testing.T) {
+	c, p := newTerminal(t, gondolatest.Options{})
+	p.NewApp("shop")
+	ofShop := strings.TrimSpace(c.ok("token", "attenuate", "--app", "shop"))
+	c.ok("--token", ofShop, "machine", "run", "--app", "shop", "test/app")
+	c.ok("--token", ofShop, "machine", "create", "--app", "shop", "test/app")
+	c.ok("--token", ofShop, "volume", "create", "data", "--app", "shop")
+	if r := c.run("--token", ofShop, "machine", "run", "--app", "blog", "test/app"); r.code != 1 || !strings.Contains(r.err, `does not reach app "blog"`) {
+		t.Errorf("machine run in another app = %+v", r)
+	}
+	ofAcme := strings.TrimSpace(c.ok("token", "attenuate", "--org", "acme"))
+	c.ok("--token", ofAcme, "machine", "run", "--app", "web", "test/app")
+	c.ok("--token", ofAcme, "app", "create", "mail")
+	if apps := jsonOf[[]gondola.App](t, c.ok("app", "list", "--org", "acme", "--json")); len(apps) != 2 || apps[0].Name != "mail" || apps[1].Name != "web" {
+		t.Errorf("apps of acme = %+v, want mail and web", apps)
+	}
+	if a := jsonOf[gondola.App](t, c.ok("app", "create", "blog", "--json")); a.Organization.Slug != gondola.Org {
+		t.Errorf("an app by a token of every organisation = %+v, want it in %s", a, gondola.Org)
+	}
+}
+
 func TestOrg_ListHasPersonalAndThoseWithApps(t *testing.T) {
 	c, _ := newTerminal(t, gondolatest.Options{})
 	c.ok("app", "create", "web", "--org", "acme")

@@ -98,10 +98,13 @@ func (e *env) makeVolume(ctx context.Context, c *client.Client, app gondola.AppN
 	return e.printVolume(v)
 }
 
-// ensureApp makes an App when it is not there.
+// ensureApp makes an App when it is not there; to use one that is there takes less than to make one.
 func ensureApp(ctx context.Context, c *client.Client, app string) error {
-	_, err := c.CreateApp(ctx, gondola.NewApp{Name: gondola.AppName(app), Org: gondola.Org})
-	if isKind(err, gondola.ErrNameTaken) {
+	_, err := c.App(ctx, gondola.AppName(app))
+	if isKind(err, gondola.ErrNotFound) {
+		_, err = c.CreateApp(ctx, gondola.NewApp{Name: gondola.AppName(app)})
+	}
+	if isKind(err, gondola.ErrNameTaken) { // somebody else was faster
 		return nil
 	}
 	return err
