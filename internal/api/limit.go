@@ -72,8 +72,8 @@ func (a *API) limit(c *call, rt route) error {
 		return nil
 	}
 	what := "app " + string(c.app())
-	if id := c.ref().ID; id != "" {
-		what = "machine " + string(id)
+	if ref := c.ref(); ref.ID != "" {
+		what = "machine " + ref.String() // access to the App was checked, not yet that the Machine is in it
 	}
 	if rt.action() == actionDeleteApp && a.apps != nil { // an App is deleted once: what is counted are those of an organisation
 		what = "apps"

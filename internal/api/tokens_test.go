@@ -300,6 +300,33 @@ func TestLimits_AMachineExhaustsItsOwnBucketsAlone(t *testing.T) {
 	}
 }
 
+// A Machine's id under another App's name is no way into its buckets.
+func TestLimits_AStrangerExhaustsNobodysBucket(t *testing.T) {
+	s := &server{Platform: gondolatest.New(t, gondolatest.Options{Limits: &api.Limits{Default: api.Rate{PerSecond: 0.001, Burst: 1}}}), t: t}
+	inner := gondolatest.Client(t, s.URL, s.Auth.Internal())
+	for _, name := range []gondola.AppName{"shop", "blog"} {
+		if _, err := inner.CreateApp(t.Context(), gondola.NewApp{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := inner.Create(t.Context(), "shop", gondola.CreateRequest{Config: gondola.Config{Image: "test/app"}, SkipLaunch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, _ := s.Auth.Mint(gondola.Caveats{Apps: []gondola.AppName{"blog"}})
+	for _, want := range []int{404, 429} {
+		if got := s.as(stranger, "GET", "/v1/apps/blog/machines/"+string(m.ID), ""); got.status != want {
+			t.Errorf("a stranger asks for the machine = %d %s, want %d", got.status, got.body, want)
+		}
+	}
+	owner, _ := s.Auth.Mint(gondola.Caveats{Apps: []gondola.AppName{"shop"}})
+	for _, want := range []int{200, 429} {
+		if got := s.as(owner, "GET", "/v1/apps/shop/machines/"+string(m.ID), ""); got.status != want {
+			t.Errorf("its owner asks for it = %d %s, want %d", got.status, got.body, want)
+		}
+	}
+}
+
 func TestLimits_AreThoseOfTheDocumentationPerActionAndThing(t *testing.T) {
 	limits := api.DefaultLimits()
 	s := &server{Platform: gondolatest.New(t, gondolatest.Options{Limits: &limits}), t: t}
