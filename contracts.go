@@ -77,7 +77,7 @@ type UpdateRequest struct {
 // ListFilter narrows a List; zero fields do not.
 type ListFilter struct {
 	Region         Region
-	State          State
+	States         []State // in any of these; with Destroyed, those of the last 48 hours
 	Metadata       map[string]string
 	IncludeDeleted bool // destroyed Machines of the last 48 hours too
 	IncludeLeases  bool // Machine.Lease is set

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"gondola"
@@ -27,8 +28,12 @@ func (c *Client) List(ctx context.Context, app gondola.AppName, f gondola.ListFi
 	if f.Region != "" {
 		q.Set("region", string(f.Region))
 	}
-	if f.State != "" {
-		q.Set("state", string(f.State))
+	if len(f.States) > 0 {
+		states := make([]string, len(f.States))
+		for i, s := range f.States {
+			states[i] = string(s)
+		}
+		q.Set("state", strings.Join(states, ","))
 	}
 	if f.IncludeDeleted {
 		q.Set("include_deleted", "true")

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -323,6 +324,35 @@ func TestList_Pages(t *testing.T) {
 	}
 	s.wants("GET", path+"&cursor="+next, "", 200, `"id":"`+want[2]+`".*"id":"`+want[3]+`"`)
 	s.wants("GET", "/v1/orgs/personal/machines?limit=1", "", 200, `"app_name":"shop".*"next_cursor":"[0-9]{19}\.[0-9a-f]{14}"`)
+}
+
+func TestList_OfSeveralStates(t *testing.T) {
+	s := newServer(t)
+	id := func(m string) string { return m[strings.LastIndex(m, "/")+1:] }
+	const asleep = `{"skip_launch":true,"config":{"image":"test/app"}}`
+	created, started, gone := id(s.machine(asleep)), id(s.started(app)), s.machine(asleep)
+	s.wants("DELETE", gone, "", 200, `ok`)
+	s.wants("GET", gone+"/wait?state=destroyed&timeout=20", "", 200, `ok`)
+	for query, want := range map[string][]string{
+		"state=created":                      {created},
+		"state=created,started":              {created, started},
+		"state=started,%20created":           {created, started},
+		"state=created&state=started":        {created, started},
+		"state=stopped,suspended":            nil,
+		"state=started,destroyed":            {started, id(gone)},
+		"state=created&include_deleted=true": {created},
+		"state=,":                            {created, started},
+	} {
+		for _, path := range []string{"/v1/apps/shop/machines?", "/v1/orgs/personal/machines?"} {
+			got := s.call("GET", path+query, "")
+			for _, one := range []string{created, started, id(gone)} {
+				if got.status != 200 || strings.Contains(got.body, `"id":"`+one+`"`) != slices.Contains(want, one) {
+					t.Errorf("GET %s%s = %d, and has %s: %t, want %t", path, query, got.status, one, strings.Contains(got.body, one), slices.Contains(want, one))
+				}
+			}
+		}
+	}
+	s.wants("GET", "/v1/apps/shop/machines?state=started,flying", "", 400, `query parameter state: .*flying`)
 }
 
 // Who takes the name of an App that is gone sees nothing of what was in it.

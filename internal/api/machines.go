@@ -94,10 +94,12 @@ func (c *call) filter() (f gondola.ListFilter, err error) {
 	if f.IncludeDeleted, err = c.flag("include_deleted"); err != nil {
 		return f, err
 	}
-	if s := c.query("state"); s != "" {
-		if f.State, err = gondola.ParseState(s); err != nil {
+	for _, s := range c.list("state") {
+		state, err := gondola.ParseState(s)
+		if err != nil {
 			return f, malformedf("query parameter state: %s", err)
 		}
+		f.States = append(f.States, state)
 	}
 	if f.IncludeLeases, err = c.flag("include_leases"); err != nil {
 		return f, err

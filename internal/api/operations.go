@@ -39,7 +39,7 @@ type parameter struct{ name, kind, text string }
 
 var (
 	paging       = []parameter{{"limit", "integer", "how many at most; without it, all"}, {"cursor", "string", "fly-next-cursor of the page before"}}
-	filters      = []parameter{{"include_deleted", "boolean", "destroyed Machines of the last 48 hours too"}, {"region", "string", "only those of this region"}, {"state", "string", "only those in this state"}, {"include_leases", "boolean", "say who holds each Machine"}, {"metadata.{key}", "string", "only those with this metadata"}}
+	filters      = []parameter{{"include_deleted", "boolean", "destroyed Machines of the last 48 hours too"}, {"region", "string", "only those of this region"}, {"state", "string", "only those in this state, or in one of several, repeated or with commas; with destroyed, those of the last 48 hours"}, {"include_leases", "boolean", "say who holds each Machine"}, {"metadata.{key}", "string", "only those with this metadata"}}
 	secretsQuery = []parameter{{"show_secrets", "boolean", "with their values; for a token that may change them"}, {"min_version", "integer", "412 while the App's secrets are older"}, {"version", "integer", "the same"}}
 	selected     = []parameter{{"metadata.{key}", "string", "only Machines with this metadata"}}
 )

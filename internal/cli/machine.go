@@ -164,9 +164,11 @@ func (e *env) machineList() *cobra.Command {
 			}
 			filter := gondola.ListFilter{Region: gondola.Region(region)}
 			if state != "" {
-				if filter.State, err = gondola.ParseState(state); err != nil {
+				s, err := gondola.ParseState(state)
+				if err != nil {
 					return gondola.Errorf(gondola.ErrInvalid, "%v: want one of %s", err, joinStates(gondola.States()))
 				}
+				filter.States = []gondola.State{s}
 			}
 			if region != "" {
 				if err := knownRegion(cmd.Context(), c, filter.Region); err != nil {

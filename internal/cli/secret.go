@@ -180,7 +180,7 @@ func (e *env) changeSecrets(ctx context.Context, app string, values map[string]*
 
 // restartStarted restarts the Machines of an App that run.
 func (e *env) restartStarted(ctx context.Context, c *client.Client, app string) (n int, err error) {
-	all, err := c.List(ctx, gondola.AppName(app), gondola.ListFilter{State: gondola.Started})
+	all, err := c.List(ctx, gondola.AppName(app), gondola.ListFilter{States: []gondola.State{gondola.Started}})
 	if err != nil {
 		return 0, err
 	}

@@ -53,7 +53,7 @@ func (s *scraper) handler() http.Handler {
 func (s *scraper) Gather() ([]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.timeout, scrapeTimeout))
 	defer cancel()
-	all, err := s.machines.List(ctx, "", gondola.ListFilter{State: gondola.Started})
+	all, err := s.machines.List(ctx, "", gondola.ListFilter{States: []gondola.State{gondola.Started}})
 	if err != nil {
 		return nil, err
 	}

@@ -376,12 +376,14 @@ func (s *suite) list() {
 	same("List", ids(gondola.ListFilter{}, suiteApp), a.ID, b.ID)
 	same("List of all apps", ids(gondola.ListFilter{}, ""), a.ID, b.ID)
 	same("List by metadata", ids(gondola.ListFilter{Metadata: map[string]string{"role": "web"}}, suiteApp), a.ID)
-	same("List of started ones", ids(gondola.ListFilter{State: gondola.Started}, suiteApp))
+	same("List of started ones", ids(gondola.ListFilter{States: []gondola.State{gondola.Started}}, suiteApp))
+	same("List of created or started ones", ids(gondola.ListFilter{States: []gondola.State{gondola.Started, gondola.Created}}, suiteApp), a.ID, b.ID)
 	same("List of another region", ids(gondola.ListFilter{Region: "xyz"}, suiteApp))
 	s.no(s.p.Destroy(s.Context(), a.Ref(), false), "Destroy of a created machine")
 	s.await(a.Ref(), gondola.Destroyed)
 	same("List after a destroy", ids(gondola.ListFilter{}, suiteApp), b.ID)
 	same("List with deleted ones", ids(gondola.ListFilter{IncludeDeleted: true}, suiteApp), a.ID, b.ID)
+	same("List of started or destroyed ones", ids(gondola.ListFilter{States: []gondola.State{gondola.Started, gondola.Destroyed}}, suiteApp), a.ID)
 }
 
 func (s *suite) wait() {

@@ -272,7 +272,7 @@ func (r *running) deployment(t *testing.T, platform *gondolatest.Platform) {
 		return ""
 	})
 	t.Logf("3 Pods available after %v", time.Since(began))
-	machines, err := platform.List(t.Context(), "test-default", gondola.ListFilter{State: gondola.Started})
+	machines, err := platform.List(t.Context(), "test-default", gondola.ListFilter{States: []gondola.State{gondola.Started}})
 	if err != nil || len(machines) != 3 {
 		t.Errorf("the platform runs %d Machines (%v), want one per Pod", len(machines), err)
 	}

@@ -60,7 +60,9 @@ func (m *Market) ofTheirApps(ctx context.Context, all []gondola.Machine) ([]gond
 	}), nil
 }
 
-func withRemoved(f gondola.ListFilter) bool { return f.IncludeDeleted || f.State == gondola.Destroyed }
+func withRemoved(f gondola.ListFilter) bool {
+	return f.IncludeDeleted || slices.Contains(f.States, gondola.Destroyed)
+}
 
 // listOf asks one worker, or says what is known of its Machines: only then are their rows read, of which there may be thousands.
 func (m *Market) listOf(ctx context.Context, name gondola.WorkerName, app gondola.AppName, f gondola.ListFilter) ([]gondola.Machine, error) {
@@ -98,7 +100,7 @@ func (m *Market) unreachable(e store.Entry, region gondola.Region) gondola.Machi
 }
 
 func matches(mach gondola.Machine, f gondola.ListFilter) bool {
-	if f.Region != "" && mach.Region != f.Region || f.State != "" && mach.State != f.State {
+	if f.Region != "" && mach.Region != f.Region || len(f.States) > 0 && !slices.Contains(f.States, mach.State) {
 		return false
 	}
 	for k, v := range f.Metadata {

@@ -23,10 +23,10 @@ func (w *Worker) Get(ctx context.Context, ref gondola.Ref) (gondola.Machine, err
 func (w *Worker) List(ctx context.Context, app gondola.AppName, filter gondola.ListFilter) ([]gondola.Machine, error) {
 	keep := func(v *gondola.Machine) bool {
 		return (app == "" || v.Gondola.App == app) && (filter.Region == "" || filter.Region == v.Region) &&
-			(filter.State == "" || filter.State == v.State) && hasMetadata(v.Config.Metadata, filter.Metadata)
+			(len(filter.States) == 0 || slices.Contains(filter.States, v.State)) && hasMetadata(v.Config.Metadata, filter.Metadata)
 	}
 	views := w.hub.list(keep)
-	if filter.IncludeDeleted || filter.State == gondola.Destroyed {
+	if filter.IncludeDeleted || slices.Contains(filter.States, gondola.Destroyed) {
 		rows, err := w.store.Destroyed(ctx, app)
 		if err != nil {
 			return nil, err
