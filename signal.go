@@ -18,6 +18,9 @@ var signalNumbers = map[Signal]int{
 func (s Signal) Number() int { return signalNumbers[s] }
 
 func (s *Signal) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" { // as if it were not there
+		return nil
+	}
 	var n int
 	if json.Unmarshal(b, &n) == nil {
 		for name, num := range signalNumbers {

@@ -255,6 +255,14 @@ func TestTraps_OfTheWire(t *testing.T) {
 	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","sizes","services","policies","images","ask","stats","volumes","suspend"\]`)
 }
 
+func TestSignal_NullIsAsAbsent(t *testing.T) {
+	s := newServer(t)
+	m := s.started(`{"config":{"image":"test/app","init":{"cmd":["trap"]},"stop_config":{"signal":null,"timeout":null}}}`)
+	s.wants("POST", m+"/signal", `{"signal":null}`, 400, `signal is missing`)
+	s.wants("POST", m+"/stop", `{"signal":null,"timeout":null}`, 200, `ok`)
+	s.wants("GET", m+"/wait?state=stopped&timeout=20", "", 200, `stopped`)
+}
+
 func TestLease_AsTheWireHasIt(t *testing.T) {
 	s := newServer(t)
 	m := s.started(app)
