@@ -255,6 +255,20 @@ func TestTraps_OfTheWire(t *testing.T) {
 	s.wants("GET", "/v1/gondola", "", 200, `"version":"test","contracts":\["watch","logs","streams","files","containers","sizes","services","policies","images","ask","stats","volumes","suspend"\]`)
 }
 
+// What GET answers is no body of PUT: taken for one it would delete what it says.
+func TestMetadata_IsReplacedOnlyByABodyThatHasIt(t *testing.T) {
+	s := newServer(t)
+	m := s.machine(`{"skip_launch":true,"config":{"image":"test/app","metadata":{"a":"1","b":"2"}}}`) + "/metadata"
+	for _, body := range []string{`{"a":"1","b":"2"}`, ``, `null`, `{}`, `{"metadata":null}`} {
+		s.wants("PUT", m, body, 400, `metadata is missing: send {\\"metadata\\":{`)
+		s.wants("GET", m, "", 200, `^\{"a":"1","b":"2"\}$`)
+	}
+	s.wants("PUT", m, `{"metadata":{"b":"3"}}`, 204, `^$`)
+	s.wants("GET", m, "", 200, `^\{"b":"3"\}$`)
+	s.wants("PUT", m, `{"metadata":{}}`, 204, `^$`)
+	s.wants("GET", m, "", 200, `^\{\}$`)
+}
+
 func TestSignal_NullIsAsAbsent(t *testing.T) {
 	s := newServer(t)
 	m := s.started(`{"config":{"image":"test/app","init":{"cmd":["trap"]},"stop_config":{"signal":null,"timeout":null}}}`)

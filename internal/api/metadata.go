@@ -58,6 +58,9 @@ func (a *API) putMetadata(c *call) error {
 	if err := c.decode(&body); err != nil {
 		return err
 	}
+	if body.Metadata == nil {
+		return malformedf("metadata is missing: send {\"metadata\":{…}}, and {\"metadata\":{}} to delete all of it")
+	}
 	md, err := a.currentMetadata(c)
 	if err != nil {
 		return err
