@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,16 +14,29 @@ import (
 	"gondola/client"
 )
 
-// become waits for a state and prints the outcome.
-func (e *env) become(ctx context.Context, c *client.Client, ref gondola.Ref, s gondola.State) error {
-	if err := e.settle(ctx, c, ref, gondola.WaitRequest{States: []gondola.State{s}}); err != nil {
+// become waits for a state and prints the outcome. What was started may have run and ended before anybody looked: that is as good.
+func (e *env) become(ctx context.Context, c *client.Client, before gondola.Machine, s gondola.State) error {
+	err := e.settle(ctx, c, before.Ref(), gondola.WaitRequest{States: []gondola.State{s}})
+	m, getErr := c.Get(ctx, before.Ref())
+	switch {
+	case err != nil && (getErr != nil || s != gondola.Started || !endedSince(before, m)):
 		return err
-	}
-	m, err := c.Get(ctx, ref)
-	if err != nil {
-		return err
+	case getErr != nil:
+		return getErr
 	}
 	return e.done(m, fmt.Sprintf("%s is %s", m.ID, m.State))
+}
+
+// endedSince says whether a Machine is at rest because its program has ended since it was as before; that of a restart does not count.
+func endedSince(before, now gondola.Machine) bool {
+	last := ""
+	if len(before.Events) > 0 {
+		last = before.Events[0].ID
+	}
+	return (now.State == gondola.Stopped || now.State == gondola.Destroyed) && slices.ContainsFunc(now.Events, func(ev gondola.Event) bool {
+		var exit gondola.ExitEvent
+		return ev.Type == "exit" && ev.ID > last && json.Unmarshal(ev.Request, &exit) == nil && !exit.ExitEvent.Restarting
+	})
 }
 
 func (e *env) machineStart() *cobra.Command {
@@ -30,7 +44,7 @@ func (e *env) machineStart() *cobra.Command {
 		if _, err := c.Start(ctx, m.Ref()); err != nil {
 			return err
 		}
-		return e.become(ctx, c, m.Ref(), gondola.Started)
+		return e.become(ctx, c, m, gondola.Started)
 	})
 }
 
@@ -44,7 +58,7 @@ func (e *env) machineStop() *cobra.Command {
 		if err := c.Stop(ctx, m.Ref(), gondola.StopRequest{Signal: sig, Timeout: limit}); err != nil {
 			return err
 		}
-		return e.become(ctx, c, m.Ref(), gondola.Stopped)
+		return e.become(ctx, c, m, gondola.Stopped)
 	})
 	how.register(cmd.Flags())
 	return cmd
@@ -117,7 +131,7 @@ func (e *env) machineRestart() *cobra.Command {
 		if err := c.Restart(ctx, m.Ref(), gondola.RestartRequest{Signal: sig, Timeout: limit, ForceStop: force}); err != nil {
 			return err
 		}
-		return e.become(ctx, c, m.Ref(), gondola.Started)
+		return e.become(ctx, c, m, gondola.Started)
 	})
 	how.register(cmd.Flags())
 	cmd.Flags().BoolVar(&force, "force-stop", false, "with SIGKILL at once")

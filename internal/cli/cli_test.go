@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -133,6 +135,40 @@ func TestMachine_FromRunToDestroy(t *testing.T) {
 	}
 	if out := c.ok("machine", "list", "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("after destroy: %s", out)
+	}
+}
+
+// A job may have ended before anybody looks whether it runs: that is no failure to start it.
+func TestStart_OfAJobThatHasEndedAlreadyGoesWell(t *testing.T) {
+	c, p := newTerminal(t, gondolatest.Options{})
+	m := jsonOf[gondola.Machine](t, c.ok("machine", "run", "--name", "job", "--restart", "no", "--json", "test/app", "trap"))
+	to, err := url.Parse(p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reach := func(s gondola.State) {
+		if _, err := p.Wait(t.Context(), m.Ref(), gondola.WaitRequest{States: []gondola.State{s}, Timeout: 20 * time.Second}); err != nil {
+			t.Error(err)
+		}
+	}
+	var ends atomic.Bool // the job, between the command's call and its first look
+	pass := httputil.NewSingleHostReverseProxy(to)
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/wait") && ends.CompareAndSwap(true, false) {
+			reach(gondola.Started)
+			if err := p.Signal(t.Context(), m.Ref(), "SIGKILL"); err != nil {
+				t.Error(err)
+			}
+			reach(gondola.Stopped)
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	for _, verb := range []string{"restart", "start"} {
+		ends.Store(true)
+		if r := c.run("machine", verb, "job", "--api", slow.URL, "--token", p.Auth.Root()); r.code != 0 || r.out != string(m.ID)+" is stopped\n" {
+			t.Errorf("machine %s = %+v, want it done", verb, r)
+		}
 	}
 }
 
