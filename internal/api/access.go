@@ -8,9 +8,14 @@ import (
 	"gondola/internal/auth"
 )
 
-// permit asks auth whether the caller may make a call; from then on c.who is the one of the caller's tokens that may.
-func (a *API) permit(c *call, want auth.Access) (err error) {
-	c.who, err = c.who.Permit(c.ctx(), want, auth.Target{App: c.app(), Machine: c.ref().ID}, a.known())
+// permit asks auth whether the caller may make a call; from then on c.who is the one of the caller's tokens that may. What the body or the query
+// wants may be asked for again: that may take another one than the route.
+func (a *API) permit(c *call, want auth.Access) error {
+	return a.permitOn(c, want, auth.Target{App: c.app(), Machine: c.ref().ID})
+}
+
+func (a *API) permitOn(c *call, want auth.Access, on auth.Target) (err error) {
+	c.who, err = c.came.Permit(c.ctx(), want, on, a.known())
 	return err
 }
 

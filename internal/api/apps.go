@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"gondola"
+	"gondola/internal/auth"
 )
 
 func (a *API) createApp(c *call) error {
@@ -17,7 +18,7 @@ func (a *API) createApp(c *call) error {
 	if body.Org == "" {
 		body.Org = c.who.Org()
 	}
-	if err := c.who.Reaches(body.Org); err != nil {
+	if err := a.permitOn(c, makesApps, auth.Target{Org: body.Org}); err != nil {
 		return err
 	}
 	app, err := a.apps.CreateApp(c.ctx(), body.NewApp)

@@ -205,12 +205,12 @@ func (a *API) authorizeTokens(c *call) error {
 	if want.App == "" {
 		scope = auth.WholeApps
 	}
-	who, err = who.Permit(c.ctx(), auth.Access{Scope: scope, Write: write}, auth.Target{App: want.App, Machine: want.Machine}, a.known())
+	who, err = who.Permit(c.ctx(), auth.Access{Scope: scope, Write: write}, auth.Target{App: want.App, Machine: want.Machine, Org: want.Org}, a.known())
 	if err != nil {
 		return err
 	}
-	if want.Org != "" {
-		if err := a.inOrg(c, who, want.App, want.Org); err != nil {
+	if want.App != "" && want.Org != "" {
+		if err := a.inOrg(c, want.App, want.Org); err != nil {
 			return err
 		}
 	}
@@ -226,11 +226,8 @@ func (a *API) listOrgs(c *call) error {
 	return c.send(http.StatusOK, c.who.Orgs(apps))
 }
 
-// inOrg returns ErrForbidden where a principal does not reach an organisation, or the App, if there is one, is not of it.
-func (a *API) inOrg(c *call, who auth.Principal, name gondola.AppName, org string) error {
-	if err := who.Reaches(org); err != nil || name == "" {
-		return err
-	}
+// inOrg returns ErrForbidden where an App is not of an organisation.
+func (a *API) inOrg(c *call, name gondola.AppName, org string) error {
 	app, err := a.apps.App(c.ctx(), name)
 	if err == nil && app.Organization.Slug != org {
 		err = gondola.Errorf(gondola.ErrForbidden, "app %q is not of organisation %q", name, org)

@@ -188,6 +188,35 @@ func TestToken_OfTwoTheOneCountsThatMay(t *testing.T) {
 	}
 }
 
+// What a call takes may be in its body or its query: there too, one token that may is enough, wherever it stands.
+func TestToken_OfTwoTheOneCountsThatMayByBodyAndQuery(t *testing.T) {
+	s := newServer(t)
+	s.wants("POST", "/v1/apps/shop/secrets/TOKEN", `{"value":"secret"}`, 201, ``)
+	reader := s.made(s.Client, gondola.Caveats{ReadOnly: true}).Text
+	writer := s.made(s.Client, gondola.Caveats{Apps: []gondola.AppName{"shop"}}).Text
+	acme := s.made(s.Client, gondola.Caveats{Org: "acme"}).Text
+	rival := s.made(s.Client, gondola.Caveats{Org: "rival"}).Text
+	for _, c := range []struct {
+		tokens, method, path, body string
+		status                     int
+		want                       string
+	}{
+		{reader + "," + writer, "GET", "/v1/apps/shop/secrets?show_secrets=true", "", 200, `"value":"secret"`},
+		{reader + "," + writer, "GET", "/v1/apps/shop/secrets/TOKEN?show_secrets=true", "", 200, `"value":"secret"`},
+		{reader + "," + acme, "GET", "/v1/apps/shop/secrets?show_secrets=true", "", 403, `forbidden`},
+		{reader + "," + acme + "," + rival, "POST", "/v1/apps", `{"name":"theirs","org_slug":"rival"}`, 201, `"slug":"rival"`},
+		{acme + "," + rival, "POST", "/v1/apps", `{"name":"first"}`, 201, `"slug":"acme"`},
+		{acme + "," + rival, "POST", "/v1/apps", `{"name":"other","org_slug":"personal"}`, 403, `does not reach organisation \"personal\"`},
+		{writer, "POST", "/v1/tokens/authorize", `{"header":"FlyV1 ` + acme + `,` + rival + `","access":{"org_slug":"rival","action":"c"}}`, 200, `"org":"rival"`},
+		{writer, "POST", "/v1/tokens/authorize", `{"header":"FlyV1 ` + acme + `,` + rival + `","access":{"org_slug":"personal","action":"c"}}`, 403, `forbidden`},
+	} {
+		got := s.as(c.tokens, c.method, c.path, c.body)
+		if got.status != c.status || !strings.Contains(got.body, c.want) {
+			t.Errorf("%s %s %s = %d %s, want %d %s", c.method, c.path, c.body, got.status, got.body, c.status, c.want)
+		}
+	}
+}
+
 func TestToken_OfASourceMachineIsGoodFromItsAddressAlone(t *testing.T) {
 	s := newServer(t)
 	m := s.started(app)

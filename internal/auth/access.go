@@ -30,10 +30,11 @@ const (
 	Platform               // what belongs to no App
 )
 
-// Target is what a call's path names; fields are empty where it names none.
+// Target is what a call is about; fields are empty where it names none.
 type Target struct {
 	App     gondola.AppName
 	Machine gondola.MachineID
+	Org     string // of a new App; where App is set it is not looked at
 }
 
 // Apps tells which organisation an App is of. It is nil on a worker, which knows none.
@@ -46,8 +47,8 @@ type Apps interface {
 const EveryOrg = "-"
 
 // Permit returns the one of p's principals that may do what a call wants, p itself first, or what p lacks: ErrForbidden, or ErrNotFound for an
-// App that is not there. It is the only place where access is decided; what it lets pass is narrowed only by Visible, Reaches and SeesMachine,
-// for lists and for Apps that a body names, and by SetsMetadata.
+// App that is not there. It is the only place where access is decided; what it lets pass is narrowed only by Visible, ListsApp and SeesMachine,
+// for lists, and by SetsMetadata.
 func (p Principal) Permit(ctx context.Context, want Access, on Target, apps Apps) (Principal, error) {
 	var first error
 	for _, one := range p.All() {
@@ -84,10 +85,13 @@ func (p Principal) permit(ctx context.Context, want Access, on Target, apps Apps
 		if p.limited || p.pinned {
 			return gondola.Errorf(gondola.ErrForbidden, "this token reaches only some apps and machines: it makes and deletes no apps")
 		}
-		if on.App == "" { // which organisation it shall be in, the body says: Reaches
-			return nil
+		switch {
+		case on.App != "":
+			return p.reachesApp(ctx, on.App, apps)
+		case on.Org != "" && !p.inOrg(on.Org): // the body names it, so at first it is not known
+			return gondola.Errorf(gondola.ErrForbidden, "this token does not reach organisation %q", on.Org)
 		}
-		return p.reachesApp(ctx, on.App, apps)
+		return nil
 	case Platform:
 		if p.limited || p.pinned || len(p.org) > 0 {
 			return gondola.Errorf(gondola.ErrForbidden, "this token reaches only some apps, and this is a matter of the whole platform")
@@ -130,14 +134,6 @@ func (p Principal) SeesMachine(id gondola.MachineID) bool {
 // inOrg says whether p's caveats name the organisation and no other.
 func (p Principal) inOrg(org string) bool {
 	return !slices.ContainsFunc(p.org, func(o string) bool { return o != org })
-}
-
-// Reaches returns ErrForbidden where p does not reach an organisation.
-func (p Principal) Reaches(org string) error {
-	if !p.inOrg(org) {
-		return gondola.Errorf(gondola.ErrForbidden, "this token does not reach organisation %q", org)
-	}
-	return nil
 }
 
 // Org is the organisation of new Apps for which none was named: the one that p is bound to, else gondola.Org.

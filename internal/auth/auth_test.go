@@ -31,7 +31,10 @@ func TestToken_AttenuationOnlyNarrows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !p.Sees("blog") || p.Sees("shop") || p.Sees("mail") || p.Reaches("personal") != nil || p.Reaches("acme") == nil ||
+	blog := func(org string) gondola.App {
+		return gondola.App{Name: "blog", Organization: gondola.Organization{Slug: org}}
+	}
+	if !p.Sees("blog") || p.Sees("shop") || p.Sees("mail") || !p.SeesApp(blog("personal")) || p.SeesApp(blog("acme")) ||
 		may(p, auth.Access{Scope: auth.Anyone, Write: true}) || may(p, auth.Access{Scope: auth.Platform}) {
 		t.Errorf("principal = %+v: want only to read app blog of personal", p)
 	}
