@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,12 +38,12 @@ func TestWait_EndsWhenTheMachineIsDestroyed(t *testing.T) {
 // between is a Host that is asked for its addresses when a change of a Machine is on record and nobody has been told of it.
 type between struct {
 	worker.Host
-	now func()
+	now atomic.Pointer[func()]
 }
 
 func (h *between) IPs() []netip.Addr {
-	if h.now != nil {
-		h.now()
+	if now := h.now.Load(); now != nil {
+		(*now)()
 	}
 	return h.Host.IPs()
 }
@@ -55,7 +56,7 @@ func TestList_HasAMachineOnceWhileItIsDestroyed(t *testing.T) {
 	m := r.create(w, gondola.CreateRequest{Config: longRunning(), SkipLaunch: true})
 	var states []gondola.State
 	var mu sync.Mutex
-	host.now = func() {
+	look := func() {
 		if !mu.TryLock() {
 			return // it is the list below that asks
 		}
@@ -66,6 +67,7 @@ func TestList_HasAMachineOnceWhileItIsDestroyed(t *testing.T) {
 		}
 		states = append(states, all[len(all)-1].State)
 	}
+	host.now.Store(&look)
 	if err := w.Destroy(t.Context(), m.Ref(), false); err != nil {
 		t.Fatal(err)
 	}
