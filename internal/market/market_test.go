@@ -281,7 +281,7 @@ func TestCreate_WaitsForAnotherOfItsNameOrID(t *testing.T) {
 			case "a name alone":
 				other.Gondola = nil
 			}
-			f.workers["gru"].create = func(ctx context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
+			f.workers["gru"].create = func(_ context.Context, then func() (gondola.Machine, error)) (gondola.Machine, error) {
 				f.workers["gru"].create = nil // room comes free
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
