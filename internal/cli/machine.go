@@ -146,10 +146,19 @@ func joinStates(s []gondola.State) string {
 	return strings.Join(out, " or ")
 }
 
-// progress says what is waited for, once it takes over a second; the returned function ends that.
+// progress says what is waited for, once it takes over a second. The returned function, to be called
+// once, ends that: nothing is being written any more when it returns.
 func (e *env) progress(what string) (stop func()) {
-	t := time.AfterFunc(time.Second, func() { fmt.Fprintln(e.err, what+" …") })
-	return func() { t.Stop() }
+	said := make(chan struct{})
+	t := time.AfterFunc(time.Second, func() {
+		defer close(said)
+		fmt.Fprintln(e.err, what+" …")
+	})
+	return func() {
+		if !t.Stop() {
+			<-said
+		}
+	}
 }
 
 func (e *env) machineList() *cobra.Command {
