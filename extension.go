@@ -169,7 +169,7 @@ type GRPCProbe struct {
 type MachineExtension struct {
 	App        AppName           `json:"app"`
 	Worker     WorkerName        `json:"worker"`
-	Addresses  []netip.Addr      `json:"addresses,omitempty"` // of the Machine, IPv4 first
+	Addresses  []netip.Addr      `json:"addresses,omitempty"` // of the Machine, IPv4 first, once its network has been made
 	HostIPs    []netip.Addr      `json:"host_ips,omitempty"`  // of its host, IPv4 first
 	Seq        uint64            `json:"seq"`                 // grows with every change of this Machine
 	Allocated  Resources         `json:"allocated"`           // what it holds now; zero once its containers have ended

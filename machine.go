@@ -13,7 +13,7 @@ type Machine struct {
 	Region     Region    `json:"region"`
 	InstanceID Version   `json:"instance_id"` // deprecated twin of Version
 	Version    Version   `json:"version"`
-	PrivateIP  string    `json:"private_ip"` // 6PN address
+	PrivateIP  string    `json:"private_ip"` // 6PN address, from the create on
 	ImageRef   ImageRef  `json:"image_ref"`
 	Config     *Config   `json:"config,omitempty"`
 	// IncompleteConfig is, on the wire, what is known of the Config while HostStatus is not ok, instead of it.

@@ -78,26 +78,12 @@ func (b *bench) createOnce(ctx context.Context, driver string) (took time.Durati
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, b.destroy(context.WithoutCancel(ctx), m)) }()
-	addr, err := b.address(ctx, m)
+	addr, err := netip.ParseAddr(m.PrivateIP)
 	if err != nil {
 		return 0, err
 	}
 	err = firstByte(ctx, netip.AddrPortFrom(addr, helloPort))
 	return time.Since(began), err
-}
-
-// address asks for a Machine until it has its address, which it gets when it starts.
-func (b *bench) address(ctx context.Context, m gondola.Machine) (netip.Addr, error) {
-	for m.Gondola == nil || len(m.Gondola.Addresses) == 0 {
-		if err := wait(ctx, time.Millisecond); err != nil {
-			return netip.Addr{}, fmt.Errorf("machine %s has no address: %w", m.ID, err)
-		}
-		var err error
-		if m, err = b.host.api.Get(ctx, m.Ref()); err != nil {
-			return netip.Addr{}, err
-		}
-	}
-	return m.Gondola.Addresses[0], nil
 }
 
 // destroy removes a Machine and waits until it is gone.

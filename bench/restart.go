@@ -24,7 +24,7 @@ func (b *bench) restart(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.destroy(context.WithoutCancel(ctx), m)) }()
-	addr, err := b.address(ctx, m)
+	addr, err := netip.ParseAddr(m.PrivateIP)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (b *bench) suspendWith(ctx context.Context, takenMB int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.destroy(context.WithoutCancel(ctx), m)) }()
-	addr, err := b.address(ctx, m)
+	addr, err := netip.ParseAddr(m.PrivateIP)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package gondolatest
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -175,12 +176,16 @@ func (s *suite) createLaunches() {
 	if len(m.ID) != 14 || m.Name != "web-1" || m.Region == "" || len(m.Version) != 26 || m.InstanceID != m.Version || m.Config == nil {
 		s.Errorf("Create = %+v", m)
 	}
+	address := m.PrivateIP
+	if a, err := netip.ParseAddr(address); err != nil || !a.Is6() {
+		s.Errorf("a machine that was just created has private_ip %q, want its 6PN address", address)
+	}
 	if m.HostStatus != "ok" || m.CreatedAt.IsZero() || len(m.Events) == 0 || m.Gondola == nil || m.Gondola.App != suiteApp || m.Gondola.Worker == "" {
 		s.Errorf("Create = %+v, gondola %+v", m, m.Gondola)
 	}
 	m = s.await(m.Ref(), gondola.Started)
-	if len(m.Gondola.Addresses) == 0 || m.PrivateIP == "" || len(m.Gondola.Containers) != 1 || m.Gondola.Containers[0].State.Kind != gondola.ContainerRunning {
-		s.Errorf("a started machine has addresses %v, private_ip %q, containers %+v", m.Gondola.Addresses, m.PrivateIP, m.Gondola.Containers)
+	if len(m.Gondola.Addresses) == 0 || m.PrivateIP != address || len(m.Gondola.Containers) != 1 || m.Gondola.Containers[0].State.Kind != gondola.ContainerRunning {
+		s.Errorf("a started machine has addresses %v, private_ip %q (created with %q), containers %+v", m.Gondola.Addresses, m.PrivateIP, address, m.Gondola.Containers)
 	}
 	if m.Gondola.Allocated.MemoryBytes != 256<<20 {
 		s.Errorf("allocated = %v, want the 256 MB of shared-cpu-1x", m.Gondola.Allocated)

@@ -40,6 +40,7 @@ type Network interface {
 	SetAppServices(ctx context.Context, services map[string][]gondola.VirtualService) error
 	CheckAppService(network string, s gondola.VirtualService) error
 	Entrance() (gondola.Entrance, error)
+	Addresses(m network.Machine) []netip.Addr
 	GatewayAddresses(network, name string) []netip.Addr
 }
 
@@ -239,6 +240,11 @@ func (w *WorkerHost) Prepare(ctx context.Context, m worker.HostMachine, fresh bo
 		NetNS: a.NetNS, Addresses: a.Addresses, Paths: paths, Hosts: hosts,
 		Dir: p.dir(m.ID), RunDir: p.runDir(m.ID), Socket: p.socket(m.ID), Cgroup: p.cgroup(m.ID), API: p.api(),
 	}, nil
+}
+
+// Addresses implements worker.Host.
+func (w *WorkerHost) Addresses(m worker.HostMachine) []netip.Addr {
+	return w.network.Addresses(w.wired(m))
 }
 
 // wired is a Machine as the network knows it.

@@ -44,7 +44,11 @@ func (w *wires) Attach(_ context.Context, m network.Machine, fresh bool) (networ
 	if fresh {
 		w.fresh = append(w.fresh, m.ID)
 	}
-	return network.Attached{NetNS: "/run/netns/x-" + string(m.ID), Addresses: []netip.Addr{netip.MustParseAddr("10.64.16.1")}}, nil
+	return network.Attached{NetNS: "/run/netns/x-" + string(m.ID), Addresses: w.Addresses(m)}, nil
+}
+
+func (w *wires) Addresses(network.Machine) []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr("10.64.16.1")}
 }
 
 func (w *wires) Keep(context.Context, network.Machine) error { return nil }

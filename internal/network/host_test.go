@@ -113,8 +113,12 @@ type guest struct {
 func attach(t *testing.T, n *network.Network, number uint16, name string, id uint32) *guest {
 	t.Helper()
 	m := network.Machine{ID: gondola.NewMachineID(), Worker: 1, Number: number, Network: name, NetworkID: id}
+	before := n.Addresses(m)
 	a, err := n.Attach(t.Context(), m, true)
 	check(t, err)
+	if !slices.Equal(before, a.Addresses) {
+		t.Errorf("attached with %v, and told before %v", a.Addresses, before)
+	}
 	return &guest{m, a, t}
 }
 

@@ -100,6 +100,15 @@ func (n *Network) Attach(ctx context.Context, m Machine, fresh bool) (Attached, 
 	return a, nil
 }
 
+// Addresses are those that Attach gives a Machine, IPv4 first; nil of one with HostNetwork, or where the plan has none for it.
+func (n *Network) Addresses(m Machine) []netip.Addr {
+	v4, v6, err := n.plan.Machine(m.Worker, m.Number, m.NetworkID)
+	if err != nil || m.HostNetwork {
+		return nil
+	}
+	return []netip.Addr{v4, v6}
+}
+
 // Keep is for a Machine whose sandbox runs: it puts back what the table has lost of it, as after somebody removed the table, and its ports. Namespace
 // and link are never touched; where they are not as Attach made them the error is an ErrPrecondition.
 func (n *Network) Keep(ctx context.Context, m Machine) error {

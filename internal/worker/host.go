@@ -34,6 +34,9 @@ type Host interface {
 	// Prepare makes what a Machine needs beside its images: directories, tmpfs, network namespace with its addresses. With fresh the network is made anew (after a sandbox, which strips it);
 	// otherwise what is there is kept.
 	Prepare(ctx context.Context, m HostMachine, fresh bool) (Prepared, error)
+	// Addresses are those that Prepare gives a Machine, IPv4 first, known before it has begun. Of one with HostNetwork, whose gateway has them, and of one
+	// that Prepare would refuse there are none.
+	Addresses(m HostMachine) []netip.Addr
 	// Keep puts back what the host's firewall has lost of a Machine whose sandbox runs, because somebody emptied it. Nothing else of Prepare is
 	// done, and nothing that is there is made anew.
 	Keep(ctx context.Context, m HostMachine) error

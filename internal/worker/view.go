@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,15 +23,14 @@ func (m *machine) view() *gondola.Machine {
 		Cordoned: r.Cordoned}
 	x := &gondola.MachineExtension{App: r.App, Worker: m.w.cfg.Name, HostIPs: m.w.cfg.Host.IPs(), Seq: m.seq, Allocated: m.w.ledger.holds(r.ID),
 		Reason: r.Reason, Message: r.Message, Notes: slices.Clone(m.notes.all)}
+	v.PrivateIP = privateIP(m.w.cfg.Host.Addresses(hostMachine(*r)))
 	if v.Events == nil {
 		v.Events = []gondola.Event{}
 	}
 	if r.Spec != nil {
 		if x.Addresses = r.Spec.Addresses; r.Spec.HostNetwork {
 			x.HostIPs = r.Spec.HostIPs
-		}
-		if i := slices.IndexFunc(x.Addresses, netip.Addr.Is6); i >= 0 {
-			v.PrivateIP = x.Addresses[i].String()
+			v.PrivateIP = privateIP(x.Addresses)
 		}
 	}
 	st := m.status

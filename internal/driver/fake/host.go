@@ -249,7 +249,7 @@ func (h *Host) Prepare(ctx context.Context, m worker.HostMachine, fresh bool) (w
 	h.mu.Lock()
 	h.machines[m.ID] = true
 	h.mu.Unlock()
-	p := worker.Prepared{Dir: dir, RunDir: run, Addresses: h.addresses(m), API: h.cfg.API, Paths: map[string]string{}}
+	p := worker.Prepared{Dir: dir, RunDir: run, Addresses: h.Addresses(m), API: h.cfg.API, Paths: map[string]string{}}
 	if m.HostNetwork {
 		p.Addresses = h.IPs()
 	}
@@ -264,8 +264,11 @@ func (h *Host) Keep(ctx context.Context, m worker.HostMachine) error {
 	return h.failed(ctx, "Keep", m.ID)
 }
 
-// addresses are those of a Machine: worker n owns the n-th /20 of 10.64.0.0/10.
-func (h *Host) addresses(m worker.HostMachine) []netip.Addr {
+// Addresses implements worker.Host: worker n owns the n-th /20 of 10.64.0.0/10.
+func (h *Host) Addresses(m worker.HostMachine) []netip.Addr {
+	if m.HostNetwork {
+		return nil
+	}
 	v4 := [4]byte{10, 64, 0, 0}
 	binary.BigEndian.PutUint32(v4[:], binary.BigEndian.Uint32(v4[:])+uint32(h.cfg.Worker)<<12+uint32(m.Number))
 	v6 := [16]byte{0: 0xfd, 1: 0xaa}
