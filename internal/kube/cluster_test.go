@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -95,12 +96,18 @@ func TestCluster_SaysWhatFailedWhileItStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	c, err := kube.New(config(t, filepath.Join(t.TempDir(), "test")))
+	var log strings.Builder
+	cfg := config(t, filepath.Join(t.TempDir(), "test"))
+	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	c, err := kube.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "cluster DNS on "+address.String()+":53") {
 		t.Errorf("end of Run where the port of the DNS is taken = %v, want that", err)
+	}
+	if strings.Contains(log.String(), "left behind") {
+		t.Errorf("parts of it were left behind:\n%s", log.String())
 	}
 }
 

@@ -50,13 +50,15 @@ func startDNS(cfg *Config, kubeconfig string) (stop func(), err error) {
 	caddy.Quiet, dnsserver.Quiet = true, true
 	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "Corefile", ServerTypeName: "dns", Contents: []byte(corefile(cfg, kubeconfig))})
 	klog.ClearLogger() // CoreDNS's kubernetes plugin has taken klog for the whole process
-	if err != nil {
-		return nil, fmt.Errorf("cluster DNS on %s: %w", netip.AddrPortFrom(cfg.Address, uint16(cfg.DNSPort)), err)
-	}
-	return func() {
+	stop = func() {
 		instance.ShutdownCallbacks()
 		instance.Stop()
-	}, nil
+	}
+	if err != nil {
+		stop() // its plugins have started, and their watches would keep the API server from ending
+		return nil, fmt.Errorf("cluster DNS on %s: %w", netip.AddrPortFrom(cfg.Address, uint16(cfg.DNSPort)), err)
+	}
+	return stop, nil
 }
 
 // hostResolvers returns the name servers of a resolv.conf, without those of our own; none is no error.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	_ "unsafe" // go:linkname
 
 	"github.com/sirupsen/logrus"
@@ -27,9 +28,16 @@ import (
 //go:linkname etcdClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
 var etcdClientLogger *zap.Logger
 
+// givingUp is how long what was left behind may go on trying before it takes its failure for fatal: an API server's first steps do for half a minute.
+const givingUp = time.Minute
+
+// lastHush is when parts of this process were told to stop last. Which cluster a goroutine belongs to cannot be told, so within givingUp of that
+// nothing ends a process for the next one either: what is fatal to it is in its log, and it does not become ready.
+var lastHush atomic.Pointer[time.Time]
+
 // bridgeLogs points the loggers at l until restore is called. After hush, what they say counts as debug: parts that are told to stop
 // complain of one another's end. Nor do they end the process then, as an API server does that is told to stop before all of it has started: the
-// goroutine ends that has given up. That stays so until the next call, for those that were left behind.
+// goroutine ends that has given up. Of those that were left behind this holds for another minute, whatever is called then.
 func bridgeLogs(l *slog.Logger) (hush, restore func()) {
 	var hushed atomic.Bool
 	l = slog.New(&hushable{l.Handler(), &hushed})
@@ -47,7 +55,7 @@ func bridgeLogs(l *slog.Logger) (hush, restore func()) {
 	klog.SetOutputBySeverity("FATAL", &lineLogger{log: l, level: slog.LevelError, clean: afterBracket})
 
 	klog.OsExit = func(code int) {
-		if hushed.Load() {
+		if last := lastHush.Load(); hushed.Load() || last != nil && time.Since(*last) < givingUp {
 			runtime.Goexit()
 		}
 		os.Exit(code)
@@ -61,7 +69,12 @@ func bridgeLogs(l *slog.Logger) (hush, restore func()) {
 	oldWriter, oldFlags := log.Writer(), log.Flags()
 	log.SetFlags(0)
 	log.SetOutput(&lineLogger{log: l, level: slog.LevelDebug, leveled: true, clean: strings.TrimSpace})
-	return func() { hushed.Store(true) }, func() {
+	hush = func() {
+		hushed.Store(true)
+		now := time.Now()
+		lastHush.Store(&now)
+	}
+	return hush, func() {
 		log.SetFlags(oldFlags)
 		log.SetOutput(oldWriter)
 		logrus.StandardLogger().ReplaceHooks(hooks)

@@ -8,11 +8,13 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// What is fatal to a part that is told to stop ends neither the process nor the wait for that part.
+// What is fatal to a part that is told to stop ends neither the process nor the wait for that part, also once the next cluster has begun.
 func TestBridgeLogs_OutlivesWhatIsFatalToAPartThatStops(t *testing.T) {
 	hush, restore := bridgeLogs(slog.New(slog.DiscardHandler))
 	defer restore()
 	hush()
+	_, restoreNext := bridgeLogs(slog.New(slog.DiscardHandler))
+	defer restoreNext()
 	stderr := os.Stderr
 	defer func() { os.Stderr = stderr }()
 	var err error
