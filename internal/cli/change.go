@@ -14,17 +14,24 @@ import (
 	"gondola/client"
 )
 
-// become waits for a state and prints the outcome. What was started may have run and ended before anybody looked: that is as good.
+// become waits for a state and prints the outcome.
 func (e *env) become(ctx context.Context, c *client.Client, before gondola.Machine, s gondola.State) error {
-	err := e.settle(ctx, c, before.Ref(), gondola.WaitRequest{States: []gondola.State{s}})
-	m, getErr := c.Get(ctx, before.Ref())
-	switch {
-	case err != nil && (getErr != nil || s != gondola.Started || !endedSince(before, m)):
+	m, err := e.arrive(ctx, c, before, gondola.WaitRequest{States: []gondola.State{s}})
+	if err != nil {
 		return err
-	case getErr != nil:
-		return getErr
 	}
 	return e.done(m, fmt.Sprintf("%s is %s", m.ID, m.State))
+}
+
+// arrive waits for a state and returns what has come of the Machine. What was started may have run and ended before anybody looked: that is as good.
+func (e *env) arrive(ctx context.Context, c *client.Client, before gondola.Machine, req gondola.WaitRequest) (gondola.Machine, error) {
+	err := e.settle(ctx, c, before.Ref(), req)
+	m, getErr := c.Get(ctx, before.Ref())
+	ran := getErr == nil && slices.Contains(req.States, gondola.Started) && (req.Version == "" || req.Version == m.Version) && endedSince(before, m)
+	if err != nil && !ran {
+		return m, err
+	}
+	return m, getErr
 }
 
 // endedSince says whether a Machine is at rest because its program has ended since it was as before; that of a restart does not count.
@@ -225,10 +232,14 @@ func (e *env) machineUpdate() *cobra.Command {
 		if skip {
 			return e.done(u, fmt.Sprintf("%s will run version %s when it is started", m.ID, u.Version))
 		}
-		if err := e.settle(ctx, c, m.Ref(), gondola.WaitRequest{States: []gondola.State{gondola.Started}, Version: u.Version}); err != nil {
+		now, err := e.arrive(ctx, c, u, gondola.WaitRequest{States: []gondola.State{gondola.Started}, Version: u.Version})
+		if err != nil {
 			return err
 		}
-		return e.done(u, fmt.Sprintf("%s runs version %s", m.ID, u.Version))
+		if now.State != gondola.Started {
+			return e.done(now, fmt.Sprintf("%s has run version %s and is %s", m.ID, u.Version, now.State))
+		}
+		return e.done(now, fmt.Sprintf("%s runs version %s", m.ID, u.Version))
 	})
 	f := cmd.Flags()
 	f.StringVarP(&image, "image", "i", "", "new image")

@@ -104,6 +104,12 @@ func TestMachine_FromRunToDestroy(t *testing.T) {
 	if all := jsonOf[[]gondola.Machine](t, c.ok("machine", "ls", "--json", "--app", "default", "--state", "started")); len(all) != 1 || all[0].ID != m.ID {
 		t.Errorf("machine ls --json = %+v", all)
 	}
+	if out := c.ok("machine", "list", "-q", "--state", "stopped,started"); out != string(m.ID)+"\n" {
+		t.Errorf("machine list --state stopped,started = %q, want %s", out, m.ID)
+	}
+	if out := c.ok("machine", "list", "-q", "--state", "stopped"); out != "" {
+		t.Errorf("machine list --state stopped = %q, want none", out)
+	}
 	if out := c.ok("machine", "list", "--json", "--region", "aaa"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("no Machines as JSON are %q, want []", out)
 	}
@@ -169,6 +175,10 @@ func TestStart_OfAJobThatHasEndedAlreadyGoesWell(t *testing.T) {
 		if r := c.run("machine", verb, "job", "--api", slow.URL, "--token", p.Auth.Root()); r.code != 0 || r.out != string(m.ID)+" is stopped\n" {
 			t.Errorf("machine %s = %+v, want it done", verb, r)
 		}
+	}
+	ends.Store(true)
+	if r := c.run("machine", "update", "job", "--env", "A=1", "--api", slow.URL, "--token", p.Auth.Root()); r.code != 0 || !strings.HasSuffix(r.out, " and is stopped\n") {
+		t.Errorf("machine update = %+v, want it done", r)
 	}
 }
 

@@ -162,7 +162,8 @@ func (e *env) progress(what string) (stop func()) {
 }
 
 func (e *env) machineList() *cobra.Command {
-	var app, region, state string
+	var app, region string
+	var states []string
 	var quiet bool
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List Machines", Args: exactArgs(),
@@ -172,12 +173,12 @@ func (e *env) machineList() *cobra.Command {
 				return err
 			}
 			filter := gondola.ListFilter{Region: gondola.Region(region)}
-			if state != "" {
+			for _, state := range states {
 				s, err := gondola.ParseState(state)
 				if err != nil {
 					return gondola.Errorf(gondola.ErrInvalid, "%v: want one of %s", err, joinStates(gondola.States()))
 				}
-				filter.States = []gondola.State{s}
+				filter.States = append(filter.States, s)
 			}
 			if region != "" {
 				if err := knownRegion(cmd.Context(), c, filter.Region); err != nil {
@@ -206,7 +207,7 @@ func (e *env) machineList() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&app, "app", "a", "", "only Machines of this App")
 	cmd.Flags().StringVarP(&region, "region", "r", "", "only Machines in this region")
-	cmd.Flags().StringVar(&state, "state", "", "only Machines in this state")
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only Machines in this state, or in one of several, separated by commas")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only ids")
 	return cmd
 }
