@@ -1,7 +1,6 @@
 package provider_test
 
 import (
-	"fmt"
 	"io"
 	"testing"
 
@@ -26,12 +25,7 @@ func TestForceDelete_TellsTheContainersAndDestroysTheMachine(t *testing.T) {
 	if b, err := io.ReadAll(log); err != nil || string(b) != "ready\ngot SIGTERM\nbye\n" {
 		t.Errorf("the container said %q, %v", b, err)
 	}
-	eventually(t, "machines", func() error {
-		if m := s.machines(t, ns); len(m) > 0 {
-			return fmt.Errorf("%d left", len(m))
-		}
-		return nil
-	})
+	s.untilNoMachines(t, ns)
 }
 
 func TestActiveDeadline_EndsThePod(t *testing.T) {

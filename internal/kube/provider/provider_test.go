@@ -195,12 +195,7 @@ func TestDeployment_RunsScalesAndGoesAway(t *testing.T) {
 	if err := s.Client.AppsV1().Deployments(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "machines", func() error {
-		if m := s.machines(t, ns); len(m) > 0 {
-			return fmt.Errorf("%d left", len(m))
-		}
-		return nil
-	})
+	s.untilNoMachines(t, ns)
 }
 
 func TestExec_BringsOutputInputAndExitCode(t *testing.T) {
@@ -281,6 +276,17 @@ func (s *system) untilGone(t *testing.T, ns, name string) {
 			return nil
 		}
 		return fmt.Errorf("still there: %v %v", p.Status.Phase, err)
+	})
+}
+
+// untilNoMachines waits until all Machines of a namespace are destroyed.
+func (s *system) untilNoMachines(t *testing.T, ns string) {
+	t.Helper()
+	eventually(t, "machines", func() error {
+		if m := s.machines(t, ns); len(m) > 0 {
+			return fmt.Errorf("%d left", len(m))
+		}
+		return nil
 	})
 }
 

@@ -120,10 +120,5 @@ func TestManyPods_RunAndGoInReasonableTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	all("gone", func(list []corev1.Pod) bool { return len(list) == 0 })
-	eventually(t, "machines", func() error {
-		if m := s.machines(t, ns); len(m) > 0 {
-			return fmt.Errorf("%d left", len(m))
-		}
-		return nil
-	})
+	s.untilNoMachines(t, ns)
 }
