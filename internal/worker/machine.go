@@ -114,7 +114,6 @@ func (m *machine) run(ctx context.Context) {
 	for {
 		m.next(ctx)
 		if m.rec.State.Final() {
-			m.w.forget(m, m.rec.Name)
 			return
 		}
 		if m.job == nil || m.rec.Step == stepNone {

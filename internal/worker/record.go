@@ -102,6 +102,7 @@ func (m *machine) commitWith(ctx context.Context, change func(*record), save fun
 	m.events = append(es, m.events...)
 	m.events = m.events[:min(len(m.events), shownEvents):min(len(m.events), shownEvents)]
 	if !next.DestroyedAt.IsZero() {
+		m.w.forget(m) // before anybody hears of it: who does may take its name at once
 		m.w.ledger.release(m.id, next.Number)
 	} else {
 		m.w.ledger.set(m.id, next.Allocated)

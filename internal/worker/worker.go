@@ -315,13 +315,13 @@ func (w *Worker) destroyed(ctx context.Context, ref gondola.Ref) (gondola.Machin
 	return *m.view(), nil
 }
 
-// forget takes a destroyed Machine off the maps.
-func (w *Worker) forget(m *machine, n string) {
+// forget takes a destroyed Machine off the maps; it is for the Machine's own goroutine.
+func (w *Worker) forget(m *machine) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.machines, m.id)
-	if w.names[name{m.app, n}] == m.id {
-		delete(w.names, name{m.app, n})
+	if n := (name{m.app, m.rec.Name}); w.names[n] == m.id {
+		delete(w.names, n)
 	}
 }
 

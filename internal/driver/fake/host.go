@@ -266,7 +266,7 @@ func (h *Host) Keep(ctx context.Context, m worker.HostMachine) error {
 
 // Addresses implements worker.Host: worker n owns the n-th /20 of 10.64.0.0/10.
 func (h *Host) Addresses(m worker.HostMachine) []netip.Addr {
-	if m.HostNetwork {
+	if m.HostNetwork || m.Number == 0 {
 		return nil
 	}
 	v4 := [4]byte{10, 64, 0, 0}
