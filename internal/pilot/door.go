@@ -26,7 +26,7 @@ const (
 	maxVisitors  = 16      // connections of one Machine; more wait until one ends
 	maxQuestion  = 1 << 20 // bytes of a request's body
 	doorIdleTime = 30 * time.Second
-	doorRestTime = time.Second // how long a suspension waits for answers that are being read
+	doorRestTime = time.Second // how long a program may take to read an answer: so long a suspension waits for it
 )
 
 // doorDir is what containers have at doorPath: a directory of its own, so that a socket that a later pilot makes is seen in it.
@@ -38,6 +38,7 @@ func doorDir(spec *Spec) string { return filepath.Join(spec.RunDir, "fly") }
 type door struct {
 	server *http.Server
 	served chan struct{}
+	cut    context.CancelFunc // no program is waited for any more
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // those that are open → a request is being answered
@@ -52,12 +53,13 @@ func openDoor(spec *Spec) (*door, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the socket %s/%s: %w", doorPath, doorSocket, err)
 	}
-	d := &door{served: make(chan struct{}), conns: map[net.Conn]bool{}}
+	open, cut := context.WithCancel(context.Background())
+	d := &door{served: make(chan struct{}), cut: cut, conns: map[net.Conn]bool{}}
 	d.server = &http.Server{Handler: forward(spec), ConnState: d.note, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: doorIdleTime,
 		MaxHeaderBytes: 64 << 10, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() {
 		defer close(d.served)
-		d.server.Serve(&doorListener{l, make(chan struct{}, maxVisitors)})
+		d.server.Serve(&doorListener{l, open, make(chan struct{}, maxVisitors)})
 	}()
 	return d, nil
 }
@@ -178,6 +180,7 @@ func (d *door) close() {
 	if d == nil {
 		return
 	}
+	d.cut()
 	d.server.Close()
 	<-d.served
 }
@@ -185,7 +188,8 @@ func (d *door) close() {
 // doorListener has no more than so many connections at a time.
 type doorListener struct {
 	net.Listener
-	room chan struct{} // one for each that is open
+	open context.Context // until the door is closed
+	room chan struct{}   // one for each that is open
 }
 
 func (l *doorListener) Accept() (net.Conn, error) {
@@ -195,17 +199,25 @@ func (l *doorListener) Accept() (net.Conn, error) {
 		<-l.room
 		return nil, err
 	}
-	return &visitor{c.(*net.UnixConn), sync.OnceFunc(func() { <-l.room })}, nil
+	return &visitor{c.(*net.UnixConn), l.open, sync.OnceFunc(func() { <-l.room })}, nil
 }
 
 // visitor is a connection of a program in the Machine.
 type visitor struct {
 	*net.UnixConn
+	open  context.Context
 	leave func()
 }
 
+// Close lets the program read first what it was sent, and the end of that: a suspension in between would lose it. It has read all when it closes
+// its side. Until then the connection counts as one on which a request is being answered.
 func (v *visitor) Close() error {
 	defer v.leave()
+	if v.CloseWrite() == nil && v.SetReadDeadline(time.Now().Add(doorRestTime)) == nil {
+		stop := context.AfterFunc(v.open, func() { v.UnixConn.Close() })
+		io.Copy(io.Discard, v.UnixConn)
+		stop()
+	}
 	return v.UnixConn.Close()
 }
 

@@ -97,9 +97,9 @@ func apiOutlives(t *testing.T, f Fixture) {
 	m.asks("main", "200 GET / of ", "GET", "/")
 }
 
-// suspendsItself: a program that has its own Machine suspended reads the answer, and speaks to the daemon again when it runs on.
+// suspendsItself: a program that has its own Machine suspended reads the answer, if not at once, and speaks to the daemon again when it runs on.
 func suspendsItself(t *testing.T, f Fixture) {
-	spec := withAPI(t, f, container("main", "ask", socket, "POST", "/suspend", ";", "write", "/tmp/answered", "yes", ";", "run"))
+	spec := withAPI(t, f, container("main", "asklate", socket, "POST", "/suspend", ";", "write", "/tmp/answered", "yes", ";", "run"))
 	asked, begun := make(chan struct{}), make(chan struct{})
 	defer daemon(t, spec, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/suspend" {

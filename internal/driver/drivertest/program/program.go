@@ -44,7 +44,7 @@ type Env struct {
 // commands are what the program can do.
 var commands = map[string]func(e *Env, args []string) int{
 	"exit": exit, "print": printLines, "printerr": printErr, "run": run, "sleep": sleep, "trap": trap, "ignore": ignore, "echo": echo,
-	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "write": write, "append": appendTo, "remove": remove, "read": read, "disk": disk,
+	"alloc": alloc, "listen": listen, "http": serveHTTP, "count": count, "respond": respond, "serve-unix": serveUnix, "dial-unix": dialUnix, "ask": ask, "asklate": asklate, "write": write, "append": appendTo, "remove": remove, "read": read, "disk": disk,
 	"env": env, "cwd": cwd, "id": id, "watch": watch, "lines": lines, "ticks": ticks, "await": await, "once": once, "size": size,
 }
 
@@ -337,7 +337,12 @@ func dialUnix(e *Env, args []string) int {
 }
 
 // ask PATH METHOD URL HEADER… sends an HTTP request to a unix socket, and prints status and body of the answer, a line.
-func ask(e *Env, args []string) int {
+func ask(e *Env, args []string) int { return question(e, args, 0) }
+
+// asklate is ask by a program that is slow to read the answer, but for its first byte.
+func asklate(e *Env, args []string) int { return question(e, args, 300*time.Millisecond) }
+
+func question(e *Env, args []string, pause time.Duration) int {
 	c, err := net.Dial("unix", e.Path(arg(args, 0)))
 	if err != nil {
 		return e.fail(err)
@@ -348,11 +353,18 @@ func ask(e *Env, args []string) int {
 		header += line + "\r\n"
 	}
 	fmt.Fprintf(c, "%s %s HTTP/1.0\r\n%s\r\n", arg(args, 1), arg(args, 2), header)
-	answer, err := io.ReadAll(c)
+	first := make([]byte, 1)
+	if _, err := c.Read(first); err != nil {
+		return e.fail(err)
+	}
+	if !e.wait(pause) {
+		return 0
+	}
+	rest, err := io.ReadAll(c)
 	if err != nil {
 		return e.fail(err)
 	}
-	head, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+	head, body, _ := strings.Cut(string(first)+string(rest), "\r\n\r\n")
 	_, status, _ := strings.Cut(head, " ")
 	status, _, _ = strings.Cut(status, " ")
 	if status == "" {
