@@ -77,14 +77,13 @@ func TestToken_RevokingEndsItAndWhatWasMadeFromItAtOnceAndAfterARestart(t *testi
 			t.Errorf("revoked by %s = %v, want not found", name, err)
 		}
 	}
-	begin := time.Now()
 	if err := s.RevokeToken(t.Context(), parent.ID); err != nil {
 		t.Fatal(err)
 	}
 	for line := bufio.NewScanner(stream.Body); line.Scan(); { // until it is cut
 	}
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("the stream of a revoked token ended after %s", took)
+	if bounded.Err() != nil {
+		t.Error("the stream of a revoked token goes on")
 	}
 	if err := s.RevokeToken(t.Context(), oldID); err != nil {
 		t.Errorf("revoking a token of no record = %v", err)

@@ -244,19 +244,25 @@ func (g *guest) reaches(t *testing.T, proto, addr, want string) (from string) {
 	return from
 }
 
-// refused wants the answer no, and at once.
+// refused wants the answer no, and to the first packet, which is sent again after a second. A machine that is busy may be late by itself, and is
+// asked again.
 func (g *guest) refused(t *testing.T, proto, addr string) {
 	t.Helper()
-	begin := time.Now()
-	name, _, err := g.ask(proto, addr)
-	if g == nil && proto == "udp" && errors.Is(err, syscall.EPERM) {
-		return // how the kernel tells a local sender
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("%s to %s: answer of %q, %v; want connection refused", proto, addr, name, err)
-	}
-	if took := time.Since(begin); took > 800*time.Millisecond {
-		t.Errorf("%s to %s: refused after %v, when the first packet was sent again; want it at once", proto, addr, took)
+	for try := 1; ; try++ {
+		begin := time.Now()
+		name, _, err := g.ask(proto, addr)
+		took := time.Since(begin)
+		switch {
+		case g == nil && proto == "udp" && errors.Is(err, syscall.EPERM): // how the kernel tells a local sender
+		case !errors.Is(err, syscall.ECONNREFUSED):
+			t.Errorf("%s to %s: answer of %q, %v; want connection refused", proto, addr, name, err)
+		case took < 800*time.Millisecond:
+		case try < 5:
+			continue
+		default:
+			t.Errorf("%s to %s: refused after %v, when the first packet was sent again; want it at once", proto, addr, took)
+		}
+		return
 	}
 }
 

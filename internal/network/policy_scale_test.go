@@ -35,22 +35,18 @@ func TestPolicies_OfManyPods(t *testing.T) {
 		}
 		return s
 	}
-	timed := func(what string, limit time.Duration, f func()) {
+	timed := func(what string, f func()) {
 		begin := time.Now()
 		f()
-		took := time.Since(begin)
-		t.Logf("%s: %v", what, took)
-		if took > limit {
-			t.Errorf("%s took %v, want less than %v", what, took, limit)
-		}
+		t.Logf("%s: %v", what, time.Since(begin))
 	}
 	var guests []*guest
 	for i := range 50 {
 		guests = append(guests, described(t, n, uint16(i+1), fmt.Sprint("ns", i)))
 	}
-	timed("300 policies", 2*time.Second, func() { setPolicies(t, n, set(1000)) })
-	timed("a Pod more", time.Second, func() { setPolicies(t, n, set(1001)) })
-	timed("a Machine more", time.Second, func() { guests = append(guests, described(t, n, 51, "ns0")) })
+	timed("300 policies", func() { setPolicies(t, n, set(1000)) })
+	timed("a Pod more", func() { setPolicies(t, n, set(1001)) })
+	timed("a Machine more", func() { guests = append(guests, described(t, n, 51, "ns0")) })
 	guests[1].refused(t, "tcp", at(guests[0].v4(), 80))
 	guests[50].refused(t, "tcp", at(guests[0].v4(), 80)) // of the same namespace, and in no group yet
 	if chains := len(policyThings(t)); chains > 50*6 {
