@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -54,7 +55,7 @@ func (m *Market) SetServices(ctx context.Context, network string, services []gon
 	m.mu.Unlock()
 	ws, _ := m.current()
 	return all(ws, func(w Worker) error {
-		err := w.SetServices(ctx, network, services)
+		err := m.bringServicesOf(ctx, w, network)
 		if errors.Is(err, gondola.ErrUnavailable) {
 			m.log.Warn("virtual services wait for a worker", "worker", w.Name, "network", network, "err", err)
 			return nil
@@ -84,19 +85,26 @@ func (m *Market) Entrances(ctx context.Context) ([]gondola.Entrance, error) {
 // bringServices gives a worker what was set while it was away.
 func (m *Market) bringServices(ctx context.Context, w Worker) {
 	m.mu.RLock()
-	var networks []string
-	for n := range m.services {
-		networks = append(networks, n)
-	}
+	networks := slices.Collect(maps.Keys(m.services))
 	m.mu.RUnlock()
 	for _, n := range networks {
-		m.mu.RLock()
-		services := m.services[n] // as it is now: it may have been set again
-		m.mu.RUnlock()
-		if err := w.SetServices(ctx, n, services); err != nil && ctx.Err() == nil {
+		if err := m.bringServicesOf(ctx, w, n); err != nil && ctx.Err() == nil {
 			m.log.Warn("bring virtual services to a worker", "worker", w.Name, "network", n, "err", err)
 		}
 	}
+}
+
+// bringServicesOf gives a worker what is set when its turn has come, as bringPolicy does.
+func (m *Market) bringServicesOf(ctx context.Context, w Worker, network string) error {
+	unlock, err := m.locks.alone(ctx, fmt.Sprintf("the set of services of network %s at worker %s", network, w.Name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.mu.RLock()
+	services := m.services[network]
+	m.mu.RUnlock()
+	return w.SetServices(ctx, network, services)
 }
 
 // stores returns one worker for each image store.

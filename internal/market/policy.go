@@ -3,6 +3,9 @@ package market
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"gondola"
@@ -23,13 +26,14 @@ func (m *Market) SetPolicies(ctx context.Context, network, owner string, set gon
 
 // setPolicies does that, and says whether a worker did not answer.
 func (m *Market) setPolicies(ctx context.Context, network, owner string, set gondola.PolicySet) (away bool, err error) {
+	key := policyKey{network, owner}
 	m.mu.Lock()
-	m.policies[policyKey{network, owner}] = set
+	m.policies[key] = set
 	m.mu.Unlock()
 	ws, _ := m.current()
 	var silent atomic.Bool
 	err = all(ws, func(w Worker) error {
-		err := w.SetPolicies(ctx, network, owner, set)
+		err := m.bringPolicy(ctx, w, key)
 		if errors.Is(err, gondola.ErrUnavailable) {
 			m.log.Warn("policies wait for a worker", "worker", w.Name, "network", network, "owner", owner, "err", err)
 			silent.Store(true)
@@ -43,17 +47,24 @@ func (m *Market) setPolicies(ctx context.Context, network, owner string, set gon
 // bringPolicies gives a worker what was set while it was away.
 func (m *Market) bringPolicies(ctx context.Context, w Worker) {
 	m.mu.RLock()
-	var keys []policyKey
-	for k := range m.policies {
-		keys = append(keys, k)
-	}
+	keys := slices.Collect(maps.Keys(m.policies))
 	m.mu.RUnlock()
 	for _, k := range keys {
-		m.mu.RLock()
-		set := m.policies[k] // as it is now: it may have been set again
-		m.mu.RUnlock()
-		if err := w.SetPolicies(ctx, k.network, k.owner, set); err != nil && ctx.Err() == nil {
+		if err := m.bringPolicy(ctx, w, k); err != nil && ctx.Err() == nil {
 			m.log.Warn("bring policies to a worker", "worker", w.Name, "network", k.network, "owner", k.owner, "err", err)
 		}
 	}
+}
+
+// bringPolicy gives a worker what is set when its turn has come, so that it is left with what was set last, whoever brings it.
+func (m *Market) bringPolicy(ctx context.Context, w Worker, k policyKey) error {
+	unlock, err := m.locks.alone(ctx, fmt.Sprintf("the set of policies of %s in network %s at worker %s", k.owner, k.network, w.Name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.mu.RLock()
+	set := m.policies[k]
+	m.mu.RUnlock()
+	return w.SetPolicies(ctx, k.network, k.owner, set)
 }
