@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -44,6 +45,7 @@ func TestNode_OffersLessWhereOthersHaveMachines(t *testing.T) {
 	if _, err := s.Market.CreateApp(t.Context(), gondola.NewApp{Name: "others", Org: gondola.Org}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { s.Market.DeleteApp(context.Background(), "others") })
 	m, err := s.Market.Create(t.Context(), "others", gondola.CreateRequest{Config: gondola.Config{Image: "test/program",
 		Guest: &gondola.Guest{CPUKind: "performance", CPUs: 2, MemoryMB: 4096}}})
 	if err != nil {
