@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"gondola"
+	"gondola/internal/durable"
 	"gondola/internal/store"
 )
 
@@ -239,7 +240,7 @@ func belongs(name string) bool {
 		base := filepath.Base(name)
 		return base == "journal" || base == "worker"
 	}
-	return !strings.HasSuffix(name, "-wal") && !strings.HasSuffix(name, "-shm") && !strings.HasSuffix(name, ".tmp")
+	return !strings.HasSuffix(name, "-wal") && !strings.HasSuffix(name, "-shm") && !strings.HasSuffix(name, durable.Unfinished)
 }
 
 // addFile adds one file; a database by a copy as of one moment.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/durable"
 )
 
 // ensureData makes the data directory. One with other content is refused: `down --purge` empties it.
@@ -34,7 +35,7 @@ func isFresh(data string) (bool, error) {
 		if e.Name() == instanceFile {
 			return false, nil
 		}
-		if !slices.Contains([]string{lockFile, instanceFile + ".tmp", logFile, restoring, "lost+found"}, e.Name()) {
+		if !slices.Contains([]string{lockFile, instanceFile + durable.Unfinished, logFile, restoring, "lost+found"}, e.Name()) {
 			other = e.Name()
 		}
 	}
@@ -58,7 +59,7 @@ func ensureInstance(data string) (string, error) {
 	for i := range b {
 		b[i] = "abcdefghijklmnopqrstuvwxyz234567"[b[i]&31]
 	}
-	return string(b), writeFile(filepath.Join(data, instanceFile), append(b, '\n'), 0o600)
+	return string(b), durable.WriteFile(filepath.Join(data, instanceFile), append(b, '\n'), 0o600)
 }
 
 func readInstance(data string) (string, error) {
@@ -73,20 +74,6 @@ func readInstance(data string) (string, error) {
 			"write back those that `ls /run/gondola` shows, or move %s away to begin anew", path, data)
 	}
 	return s, nil
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return os.Rename(tmp, path)
 }
 
 // minDisk is what the databases need to be opened.

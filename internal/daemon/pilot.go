@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"gondola/internal/durable"
 )
 
 // ensurePilot puts the pilot into the data directory under its digest, where Machines that use it keep it, and returns its path. packed is
@@ -38,7 +40,7 @@ func ensurePilot(data string, packed []byte) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", err
 	}
-	return path, writeFile(path, b, 0o755)
+	return path, durable.WriteFile(path, b, 0o755)
 }
 
 // unpack returns the content of a gzip'ed asset; of nothing, nothing.

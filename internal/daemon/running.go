@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"gondola/client"
+
+	"gondola/internal/durable"
 )
 
 // Connect returns a client of the platform of a configuration, which need not run at the moment.
@@ -33,7 +35,7 @@ func Connect(c Config) (*client.Client, error) {
 // sudo, for the one who called it. A file of a user that cannot be changed is told of and holds up nothing.
 func (p *platform) writeKubeconfigs(kubeconfig []byte) error {
 	p.cluster = filepath.Join(p.Config.Data, "clusters", p.Config.Cluster, "kubeconfig")
-	if err := writeFile(p.cluster, kubeconfig, 0o600); err != nil {
+	if err := durable.WriteFile(p.cluster, kubeconfig, 0o600); err != nil {
 		return err
 	}
 	if p.MergeKubeconfig == nil {
@@ -57,7 +59,7 @@ func (p *platform) renewed() {
 	}
 	b, err := p.kubeconfig()
 	if err == nil {
-		err = writeFile(p.cluster, b, 0o600)
+		err = durable.WriteFile(p.cluster, b, 0o600)
 	}
 	if err == nil && p.RenewKubeconfig != nil {
 		for _, k := range kubeconfigFiles() {

@@ -12,6 +12,7 @@ import (
 	"text/template"
 
 	"gondola"
+	"gondola/internal/durable"
 )
 
 // The service of the host, as systemd knows it.
@@ -122,7 +123,7 @@ func InstallService(ctx context.Context, o ServiceOptions) error {
 	if err := installExe(); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
-	if err := writeFile(ServiceFile, []byte(text), 0o644); err != nil {
+	if err := durable.WriteFile(ServiceFile, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("service: %w", err)
 	}
 	o.Say("%s runs %s; starting it", ServiceName, o.Command)
@@ -186,7 +187,7 @@ func installExe() error {
 	if err := os.MkdirAll(filepath.Dir(ServiceExe), 0o755); err != nil {
 		return err
 	}
-	return writeFile(ServiceExe, b, 0o755) // by a rename: the old one may be running
+	return durable.WriteFile(ServiceExe, b, 0o755) // by a rename: the old one may be running
 }
 
 func systemctl(ctx context.Context, args ...string) error {

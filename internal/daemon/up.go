@@ -21,6 +21,7 @@ import (
 
 	"gondola"
 	"gondola/client"
+	"gondola/internal/durable"
 	"gondola/internal/host"
 	"gondola/internal/network"
 	"gondola/internal/store"
@@ -408,7 +409,7 @@ func (p *platform) writeRunning() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(p.Config.Data, client.RunningFile), append(b, '\n'), 0o600)
+	return durable.WriteFile(filepath.Join(p.Config.Data, client.RunningFile), append(b, '\n'), 0o600)
 }
 
 // next tells what to type next.

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -58,7 +59,7 @@ func (s *Store) putBlob(ctx context.Context, digest string, r io.Reader) error {
 		return err
 	}
 	failpoint.Hit("image.blob.named")
-	return syncDir(s.path("blobs", "sha256"))
+	return durable.SyncDir(s.path("blobs", "sha256"))
 }
 
 // readBlob returns a small blob, checked. A damaged one is removed and counts as missing.

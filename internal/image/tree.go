@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -110,7 +111,7 @@ func (s *Store) settle(u *unpacker, tmp, digest string) error {
 		return err
 	}
 	failpoint.Hit("image.tree.named")
-	return syncDir(s.path("trees"))
+	return durable.SyncDir(s.path("trees"))
 }
 
 // unpackLayer applies one layer and checks what it read, compressed and not.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -230,10 +231,5 @@ func writeFileAtomic(path string, data []byte, mode os.FileMode, sync bool) erro
 	if !sync {
 		return nil
 	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.SyncDir(filepath.Dir(path))
 }

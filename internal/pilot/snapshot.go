@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -52,7 +53,7 @@ func HasSnapshot(dir string) bool {
 func DiscardSnapshot(dir string) error {
 	err := os.Remove(manifestPath(dir))
 	if err == nil {
-		err = syncDir(snapshotPath(dir))
+		err = durable.SyncDir(snapshotPath(dir))
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("discard the snapshot: %w", err)
@@ -94,7 +95,7 @@ func commitSnapshot(dir string, m manifest, sync bool) error {
 		return err
 	}
 	if sync {
-		err = syncDir(dir)
+		err = durable.SyncDir(dir)
 	}
 	failpoint.Hit("pilot.snapshot.committed")
 	return err
@@ -160,16 +161,7 @@ func beginSnapshot(dir string) error {
 	if err := os.Remove(manifestPath(dir)); err != nil {
 		return err
 	}
-	err := syncDir(snapshotPath(dir))
+	err := durable.SyncDir(snapshotPath(dir))
 	failpoint.Hit("pilot.resume.taken")
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

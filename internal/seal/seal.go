@@ -13,9 +13,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -35,7 +35,7 @@ func OpenKey(path string) (*Key, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		b = newKey()
-		err = write(path, b)
+		err = durable.WriteFile(path, b, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open key: %w", err)
@@ -54,28 +54,6 @@ func newKey() []byte {
 	b := make([]byte, keySize)
 	rand.Read(b)
 	return b
-}
-
-// write makes the file whole or not at all.
-func write(path string, key []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(key)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func aead(key []byte) cipher.AEAD {
@@ -156,7 +134,7 @@ func (k *Key) set(keys [][]byte) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := write(k.path, all); err != nil {
+	if err := durable.WriteFile(k.path, all, 0o600); err != nil {
 		return err
 	}
 	k.keys = keys

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -128,7 +129,7 @@ func (s *Store) keep(dir, id string, m meta) error {
 	if err := os.Rename(dir, s.path(id)); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return durable.SyncDir(s.dir)
 }
 
 // errDirectory is the answer of a host whose volumes are directories.
@@ -329,7 +330,7 @@ func (s *Store) Snapshot(ctx context.Context, id, snapshot string) (size, volume
 		err = os.Rename(dir, s.path(snapshot))
 	}
 	if err == nil {
-		err = syncDir(s.dir)
+		err = durable.SyncDir(s.dir)
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("copy volume %s: %w", id, err)
@@ -401,5 +402,5 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	if err := os.RemoveAll(grave); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return durable.SyncDir(s.dir)
 }

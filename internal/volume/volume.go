@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gondola"
+	"gondola/internal/durable"
 	"gondola/internal/failpoint"
 )
 
@@ -219,16 +220,7 @@ func write(dir string, m meta) error {
 	if err := os.Rename(tmp, filepath.Join(dir, "meta")); err != nil {
 		return err
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return durable.SyncDir(dir)
 }
 
 // Leftovers lists the volumes and snapshots on the disk that are an owner's.
