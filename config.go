@@ -334,20 +334,24 @@ func (c *Config) Requests() (requests, limits Resources) {
 			limits = *c.Gondola.Limits
 		}
 	} else {
-		g := c.Guest
-		if g == nil {
-			p, ok := GuestPreset(c.Size)
-			if !ok {
-				p, _ = GuestPreset("shared-cpu-1x")
-			}
-			g = &p
-		}
-		requests, limits = g.Resources()
+		requests, limits = c.guest().Resources()
 	}
 	if requests.CPUMillis == 0 && requests.MemoryBytes == 0 {
 		requests = Overhead
 	}
 	return requests, limits
+}
+
+// guest is the size that the Config names, or the smallest.
+func (c *Config) guest() Guest {
+	if c.Guest != nil {
+		return *c.Guest
+	}
+	g, ok := GuestPreset(c.Size)
+	if !ok {
+		g, _ = GuestPreset("shared-cpu-1x")
+	}
+	return g
 }
 
 // AllContainers returns the Machine's containers: those of the Config; or one for each of its processes, named "process-1" and on, of one image

@@ -20,6 +20,12 @@ type ResizeRequest struct {
 	Containers []ContainerSize `json:"containers,omitempty"` // those that are not named keep theirs
 }
 
+// Memory is what a Machine that runs may use, the body of the answers of /v1/apps/{app}/machines/{id}/memory.
+type Memory struct {
+	LimitMB     int `json:"limit_mb"`     // MiB
+	AvailableMB int `json:"available_mb"` // MiB of that which it does not use; a few seconds old
+}
+
 // ContainerSize is the new Size of one container.
 type ContainerSize struct {
 	Name string `json:"name"`
@@ -29,6 +35,9 @@ type ContainerSize struct {
 // Resized returns the Config with the amounts of req, the Config itself unchanged. ErrInvalid for a container that it does not have.
 func (c *Config) Resized(req ResizeRequest) (*Config, error) {
 	out := *c
+	if out.Guest = c.guestOf(req); out.Guest != nil {
+		return &out, nil
+	}
 	var x ConfigExtension
 	if c.Gondola != nil {
 		x = *c.Gondola
@@ -49,6 +58,19 @@ func (c *Config) Resized(req ResizeRequest) (*Config, error) {
 		k.Gondola = &x
 	}
 	return &out, nil
+}
+
+// guestOf returns the Guest that says all of req: that of a Config without exact amounts, with another memory. Nil if there is none.
+func (c *Config) guestOf(req ResizeRequest) *Guest {
+	if c.Gondola != nil && c.Gondola.Requests != nil || len(req.Containers) > 0 {
+		return nil
+	}
+	g := c.guest()
+	g.MemoryMB = int(req.Requests.MemoryBytes >> 20)
+	if requests, limits := g.Resources(); req.Size != (Size{requests, limits}) {
+		return nil
+	}
+	return &g
 }
 
 func (c *Config) container(name string) *Container {

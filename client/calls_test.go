@@ -135,6 +135,8 @@ var calls = []call{
 	{"Resize", false, func(ctx context.Context, c *client.Client) error {
 		return drop(c.Resize(ctx, ref, gondola.ResizeRequest{}))
 	}},
+	{"Memory", true, func(ctx context.Context, c *client.Client) error { return drop(c.Memory(ctx, ref)) }},
+	{"SetMemory", false, func(ctx context.Context, c *client.Client) error { return drop(c.SetMemory(ctx, ref, 512)) }},
 	{"SetServices", true, func(ctx context.Context, c *client.Client) error { return c.SetServices(ctx, "default", nil) }},
 	{"SetPolicies", true, func(ctx context.Context, c *client.Client) error {
 		return c.SetPolicies(ctx, "default", "test", gondola.PolicySet{})

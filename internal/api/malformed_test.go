@@ -62,6 +62,7 @@ var wellFormed = map[string]string{
 	"POST /tokens":           `{"name":"n","caveats":{"org":"personal","apps":["shop"],"machines":["0123456789abcd"],"readonly":true,"from_machine":"0123456789abcd","expires":"2099-01-01T00:00:00Z"}}`,
 	"PUT /payload":           `{"volumes":{"v":[{"path":"a","data":"aGVsbG8=","mode":420}]},"env":{"c":{"A":"b"}},"credentials":[{"registry":"r","username":"u","password":"p"}]}`,
 	"POST /containers":       `{"container":{"name":"debug","image":"test/app","cmd":["trap"]},"target":"main"}`,
+	"PUT /memory":            `{"limit_mb":512}`,
 	"PUT /size":              `{"guest":{"cpus":1,"memory_mb":256},"containers":{"a":{"cpu_millis":1,"memory_bytes":1}}}`,
 	"PUT /services":          `[{"name":"s","addresses":["10.0.0.1"],"ports":[{"protocol":"tcp","port":80,"backends":["10.64.0.1:80"],"node_port":30000}],"affinity":5}]`,
 	"PUT /{owner}":           `{"policies":[{"name":"p","selector":{"metadata":{"a":"b"}},"ingress":{"rules":[{"peers":[{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}],"ports":[{"protocol":"tcp","port":80,"end_port":90}]}]}}],"groups":{"g":["10.0.0.1"]}}`,

@@ -69,7 +69,7 @@ var matrix = map[string]string{
 	"GET /v1/apps/{app}/machines/{id}/metadata/{key}":      "ask itself",
 	"POST /v1/apps/{app}/machines/{id}/metadata/{key}":     "act on itself",
 	"DELETE /v1/apps/{app}/machines/{id}/metadata/{key}":   "act on itself",
-	"GET /v1/apps/{app}/machines/{id}/memory":              "change machine",
+	"GET /v1/apps/{app}/machines/{id}/memory":              "read machine",
 	"PUT /v1/apps/{app}/machines/{id}/memory":              "change machine",
 	"POST /v1/apps/{app}/machines/{id}/memory/reclaim":     "change machine",
 	"GET /v1/apps/{app}/volumes":                           "read app",

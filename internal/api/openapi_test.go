@@ -435,6 +435,8 @@ func TestOpenAPI_DescribesWhatIsSent(t *testing.T) {
 		d.call("POST", machine+"/"+step, one+"/"+step, "", 200)
 		d.call("GET", machine+"/wait", one+"/wait?state=settled&timeout=20", "", 200)
 	}
+	d.call("GET", machine+"/memory", one+"/memory", "", 200)
+	d.call("PUT", machine+"/memory", one+"/memory", `{"limit_mb":512}`, 200)
 	d.call("POST", machine, one, `{"config":{"image":"test/app","init":{"cmd":["trap"]}}}`, 200)
 	d.call("GET", machine+"/wait", one+"/wait?timeout=20", "", 200)
 	d.call("GET", machine, one, "", 200)

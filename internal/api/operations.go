@@ -92,6 +92,8 @@ func publicOperations() map[string]operation {
 		"GET " + machine + "/versions":          {title: "List what a Machine has been, newest first", out: []gondola.MachineVersion{}},
 		"GET " + machine + "/events":            {title: "List what was done to a Machine, newest first", query: one("limit", "integer", "how many at most"), out: []gondola.Event{}},
 		"GET " + machine + "/ps":                {title: "List the processes of a Machine", query: with(one("sort_by", "string", "pid, cpu, rss, stime, rtime, command or directory"), one("order", "string", "asc or desc")), out: []gondola.ProcessStat{}},
+		"GET " + machine + "/memory":            {title: "Show how much memory a Machine that runs may use, and how much of that is free", out: gondola.Memory{}},
+		"PUT " + machine + "/memory":            {title: "Change how much memory a Machine that runs may use", in: memoryBody{}, out: gondola.Memory{}, lease: true},
 		"GET " + machine + "/metadata":          {title: "Show the metadata of a Machine", out: map[string]string{}},
 		"PUT " + machine + "/metadata":          {title: "Replace the metadata of a Machine", in: metadataBody{}, status: http.StatusNoContent},
 		"PATCH " + machine + "/metadata":        {title: "Merge into the metadata of a Machine; null and the empty string delete a key", in: metadataBody{}, status: http.StatusNoContent},

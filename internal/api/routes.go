@@ -69,6 +69,8 @@ func (a *API) publicRoutes() []route {
 		{"GET", machine + "/versions", reads, 0, a.machineVersions},
 		{"GET", machine + "/events", reads, 0, a.machineEvents},
 		{"GET", machine + "/ps", reads, 0, a.machineProcesses},
+		{"GET", machine + "/memory", reads, 0, a.memory},
+		{"PUT", machine + "/memory", changes, small, a.setMemory},
 		{"GET", machine + "/metadata", asks, 0, a.getMetadata},
 		{"PUT", machine + "/metadata", acts, small, a.putMetadata},
 		{"PATCH", machine + "/metadata", acts, small, a.patchMetadata},
@@ -154,7 +156,7 @@ func (a *API) missingRoutes() (rs []route) {
 		[2]string{"DELETE", app + "/certificates/{hostname}/acme"}, [2]string{"POST", app + "/certificates/{hostname}/check"},
 		[2]string{"DELETE", app + "/certificates/{hostname}/custom"})
 	add("IP assignments", changes, [2]string{"GET", app + "/ip_assignments"}, [2]string{"POST", app + "/ip_assignments"}, [2]string{"DELETE", app + "/ip_assignments/{ip}"})
-	add("memory limits of running machines", changes, [2]string{"GET", machine + "/memory"}, [2]string{"PUT", machine + "/memory"}, [2]string{"POST", machine + "/memory/reclaim"})
+	add("calls to take memory back from a machine, whose memory is its host's until it uses it,", changes, [2]string{"POST", machine + "/memory/reclaim"})
 	add("secret keys", changes, [2]string{"GET", app + "/secretkeys"}, [2]string{"GET", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}"},
 		[2]string{"DELETE", app + "/secretkeys/{name}"}, [2]string{"POST", app + "/secretkeys/{name}/{operation}"})
 	add("tokens for Fly.io's own services and for other clouds", whoever, [2]string{"POST", "/v1/tokens/kms"}, [2]string{"POST", "/v1/tokens/oidc"})
