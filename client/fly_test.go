@@ -96,6 +96,8 @@ func recorded(second *bool) http.Handler {
 	answer("GET /v1/apps/shop/machines/{id}/metadata", 200, `{"fly_platform_version":"v2"}`)
 	answer("GET /v1/apps/shop/machines/{id}/metadata/fly_platform_version", 200, `{"value":"v2"}`)
 	answer("PATCH /v1/apps/shop/machines/{id}/metadata", 204, ``)
+	answer("GET /v1/apps/shop/machines/{id}/memory", 200, `{"limit_mb":512,"available_mb":301}`)
+	answer("PUT /v1/apps/shop/machines/{id}/memory", 200, `{"limit_mb":1024,"available_mb":813}`)
 	answer("GET /v1/apps/shop/machines/{id}/versions", 200, `[{"version":"01GG7K45MRJYYQ4TQKPSY6B2EJ","user_config":{"init":{},"image":"a"}}]`)
 	answer("GET /v1/apps/shop/volumes", 200, `[`+flyVolume+`]`)
 	answer("GET /v1/apps/shop/volumes/{id}", 200, flyVolume)
@@ -191,6 +193,12 @@ func TestFly_LifeOfAMachine(t *testing.T) {
 	}
 	if v, err := c.MetadataValue(ctx, ref, "fly_platform_version"); err != nil || v != "v2" {
 		t.Errorf("MetadataValue = %v, %v", v, err)
+	}
+	if m, err := c.Memory(ctx, ref); err != nil || m != (gondola.Memory{LimitMB: 512, AvailableMB: 301}) {
+		t.Errorf("Memory = %+v, %v", m, err)
+	}
+	if m, err := c.SetMemory(ctx, ref, 1024); err != nil || m.LimitMB != 1024 {
+		t.Errorf("SetMemory = %+v, %v", m, err)
 	}
 	if vs, err := c.Versions(ctx, ref); err != nil || len(vs) != 1 || vs[0].Config.Image != "a" {
 		t.Errorf("Versions = %+v, %v", vs, err)
