@@ -26,7 +26,7 @@ const (
 	maxVisitors  = 16      // connections of one Machine; more wait until one ends
 	maxQuestion  = 1 << 20 // bytes of a request's body
 	doorIdleTime = 30 * time.Second
-	doorRestTime = time.Second // how long a program may take to read an answer: so long a suspension waits for it
+	doorRestTime = 3 * time.Second // how long a program may take to read an answer: so long a suspension waits for it
 )
 
 // doorDir is what containers have at doorPath: a directory of its own, so that a socket that a later pilot makes is seen in it.
