@@ -305,8 +305,8 @@ func (s *suite) destroy() {
 	s.await(m.Ref(), gondola.Started)
 	s.wants(s.p.Destroy(s.Context(), m.Ref(), false), gondola.ErrPrecondition, "Destroy of a started machine without force")
 	s.no(s.p.Destroy(s.Context(), m.Ref(), true), "Destroy")
-	if got := s.await(m.Ref(), gondola.Destroyed); got.State != gondola.Destroyed || m.PrivateIP == "" || got.PrivateIP != m.PrivateIP {
-		s.Errorf("it is %s with address %q, want destroyed with the one it had, %q", got.State, got.PrivateIP, m.PrivateIP)
+	if got := s.await(m.Ref(), gondola.Destroyed); got.State != gondola.Destroyed {
+		s.Errorf("state = %s", got.State)
 	}
 	s.no(s.p.Destroy(s.Context(), m.Ref(), true), "Destroy of a destroyed machine")
 	s.await(m.Ref(), gondola.Destroyed)

@@ -30,8 +30,6 @@ func (m *machine) view() *gondola.Machine {
 	if r.Spec != nil {
 		if x.Addresses = r.Spec.Addresses; r.Spec.HostNetwork {
 			x.HostIPs = r.Spec.HostIPs
-		}
-		if v.PrivateIP == "" { // it has its gateway's, or is destroyed and has given its number back
 			v.PrivateIP = privateIP(x.Addresses)
 		}
 	}
