@@ -16,15 +16,11 @@ type memoryBody struct {
 }
 
 func (a *API) memory(c *call) error {
-	m, err := a.server.Get(c.ctx(), c.ref())
+	_, limit, used, err := a.memoryOf(c.ctx(), c.ref())
 	if err != nil {
 		return err
 	}
-	limit, used, err := a.memoryOf(c.ctx(), m)
-	if err != nil {
-		return err
-	}
-	return c.send(http.StatusOK, memoryOf(limit, used))
+	return c.send(http.StatusOK, memoryAnswer(limit, used))
 }
 
 // setMemory changes the limit of a Machine that runs, and with it the size that it has.
@@ -36,11 +32,7 @@ func (a *API) setMemory(c *call) error {
 	if req.LimitMB <= 0 {
 		return malformedf("limit_mb is missing: say how much memory the machine may use, in MB")
 	}
-	m, err := a.server.Get(c.ctx(), c.ref())
-	if err != nil {
-		return err
-	}
-	_, used, err := a.memoryOf(c.ctx(), m)
+	m, _, used, err := a.memoryOf(c.ctx(), c.ref())
 	if err != nil {
 		return err
 	}
@@ -60,17 +52,20 @@ func (a *API) setMemory(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.send(http.StatusOK, memoryOf(limit, used))
+	return c.send(http.StatusOK, memoryAnswer(limit, used))
 }
 
-// memoryOf tells the limit of a Machine that runs and what it uses of that, in bytes. One without a limit may have the memory of its host.
-func (a *API) memoryOf(ctx context.Context, m gondola.Machine) (limit, used int64, err error) {
+// memoryOf returns a Machine that runs, its limit and what it uses of that, in bytes. One without a limit may have the memory of its host.
+func (a *API) memoryOf(ctx context.Context, ref gondola.Ref) (m gondola.Machine, limit, used int64, err error) {
+	if m, err = a.server.Get(ctx, ref); err != nil {
+		return m, 0, 0, err
+	}
 	if m.State != gondola.Started {
-		return 0, 0, gondola.Errorf(gondola.ErrPrecondition, "machine %s has no memory: it is %s", m.ID, m.State)
+		return m, 0, 0, gondola.Errorf(gondola.ErrPrecondition, "machine %s has no memory: it is %s", m.ID, m.State)
 	}
 	workers, err := a.server.Stats(ctx, gondola.StatsRequest{Ref: m.Ref()})
 	if err != nil {
-		return 0, 0, err
+		return m, 0, 0, err
 	}
 	_, limits := m.Config.Requests()
 	limit = limits.MemoryBytes
@@ -82,10 +77,10 @@ func (a *API) memoryOf(ctx context.Context, m gondola.Machine) (limit, used int6
 			}
 		}
 	}
-	return limit, used, nil
+	return m, limit, used, nil
 }
 
-func memoryOf(limit, used int64) gondola.Memory {
+func memoryAnswer(limit, used int64) gondola.Memory {
 	return gondola.Memory{LimitMB: int(limit >> 20), AvailableMB: int(max(0, limit-used) >> 20)}
 }
 
