@@ -152,7 +152,7 @@ func (s *Supervisor) Exec(ctx context.Context, opts gondola.ExecOptions, streams
 	if err != nil {
 		return gondola.ExitStatus{}, err
 	}
-	ctx, leave, err := s.commands.enter(ctx)
+	ctx, leave, err := s.visitors.enter(ctx)
 	if err != nil {
 		return gondola.ExitStatus{}, err
 	}
@@ -208,7 +208,7 @@ func (s *Supervisor) Dial(ctx context.Context, port int) (io.ReadWriteCloser, er
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
-	return s.rt.Dial(ctx, port)
+	return s.visitors.dial(ctx, func(ctx context.Context) (io.ReadWriteCloser, error) { return s.rt.Dial(ctx, port) })
 }
 
 // PutPayload implements API.

@@ -55,7 +55,7 @@ type Supervisor struct {
 	begin    func(*Container)    // starts to supervise one more; nil while there may be none
 	size     Size                // that sandbox and containers are to have
 
-	commands    commands
+	visitors    visitors
 	suspending  chan struct{}       // of 1: the Phase is Suspending
 	kept        map[string]*console // container → its streams while nobody supervises it: the Machine is being suspended, or was resumed
 	unsuspended string              // why the last Suspend failed

@@ -96,8 +96,8 @@ func (s *Supervisor) suspend(ctx context.Context) bool {
 	s.mu.Lock()
 	s.unsuspended = ""
 	s.mu.Unlock()
-	s.commands.close()
-	defer s.commands.open()
+	s.visitors.close()
+	defer s.visitors.open()
 	err := s.checkpoint(ctx)
 	if err == nil {
 		s.letGo()

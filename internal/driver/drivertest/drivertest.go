@@ -121,6 +121,7 @@ func cases() []testCase {
 		{"Suspend_FailureKeepsTheTerminal", needs(suspends, tty), cannotSuspendTerminal},
 		{"Suspend_OfOneselfIsAnswered", needs(suspends, forward), suspendsItself},
 		{"Suspend_EndsCommands", needs(suspends, forward), commandEndsWithSuspend},
+		{"Suspend_EndsConnections", needs(suspends, forward), connectionEndsWithSuspend},
 		{"Kill_LeavesNothingRunning", nil, killAll},
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"gondola"
 	"gondola/internal/pilot"
+	"gondola/internal/stream"
 )
 
 func execPlain(t *testing.T, f Fixture) {
@@ -293,6 +294,19 @@ func dialLoopback(t *testing.T, f Fixture) {
 	defer conn.Close()
 	fmt.Fprintln(conn, "you")
 	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello you\n" {
+		t.Errorf("answer = %q, %v", line, err)
+	}
+	// Who has asked and says that he has nothing more to say is answered too.
+	conn, err = m.api.Dial(t.Context(), 8080)
+	if err != nil {
+		t.Fatalf("Dial = %v", err)
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, "all")
+	if err := conn.(stream.HalfCloser).CloseWrite(); err != nil {
+		t.Errorf("CloseWrite = %v", err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello all\n" {
 		t.Errorf("answer = %q, %v", line, err)
 	}
 	if conn, err := m.api.Dial(t.Context(), 8081); err == nil {

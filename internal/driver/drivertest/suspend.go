@@ -1,12 +1,15 @@
 package drivertest
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gondola"
 	"gondola/internal/driver"
@@ -23,6 +26,7 @@ func (m *machine) count(port int) string {
 		m.t.Fatalf("Dial = %v", err)
 	}
 	defer conn.Close()
+	defer time.AfterFunc(m.f.Patience, func() { conn.Close() }).Stop()
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: count\r\nConnection: close\r\n\r\n"); err != nil {
 		m.t.Fatalf("ask the counter: %v", err)
 	}
@@ -253,4 +257,41 @@ func commandEndsWithSuspend(t *testing.T, f Fixture) {
 	if got := m.count(8081); got != "1" {
 		t.Errorf("the counter says %s, want 1", got)
 	}
+}
+
+// connectionEndsWithSuspend: a connection into the Machine keeps nobody from suspending it, and ends with that; the program goes on with others.
+func connectionEndsWithSuspend(t *testing.T, f Fixture) {
+	m := launch(t, f, nil, container("one", "listen", "8080"))
+	m.awaitLog("one", "listening")
+	m.up()
+	greet := func() io.ReadWriteCloser {
+		t.Helper()
+		conn, err := m.api.Dial(t.Context(), 8080)
+		if err != nil {
+			t.Fatalf("Dial = %v", err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintln(conn, "you")
+		if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello you\n" {
+			t.Fatalf("answer = %q, %v", line, err)
+		}
+		return conn
+	}
+	conn := greet()
+	m.suspend()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		io.Copy(io.Discard, conn)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(f.Patience):
+		t.Error("the connection did not end")
+	}
+	m.relaunch()
+	if s := m.up(); !s.Resumed {
+		t.Fatalf("not resumed: %s", show(s))
+	}
+	greet()
 }

@@ -1,6 +1,7 @@
 package runsc_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"gondola"
+	"gondola/internal/driver"
 	"gondola/internal/driver/gvisor/runsc"
 	"gondola/internal/pilot"
 )
@@ -153,6 +156,74 @@ func TestDial_ReachesLoopback(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "probe") {
 		t.Errorf("GET = %q, %v", b, err)
 	}
+}
+
+// TestDial_IsToldAgain: the sandbox tells once more what can be done with the connections in it, after a resume too.
+func TestDial_IsToldAgain(t *testing.T) {
+	m := boot(t, nil)
+	var run pilot.Run
+	m.start("one", func(r *pilot.Run) { run = *r }, "serve", "8080").line(t)
+	told := func() int64 {
+		t.Helper()
+		n, err := m.Woken()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := told(); n != 0 {
+		t.Errorf("told of %d connections, and there is none", n)
+	}
+	conn := m.greet(8080)
+	if n := told(); n == 0 {
+		t.Error("told of no connection, and there is one that can be written to")
+	}
+	conn.Close() // or else there is no snapshot
+	dir := filepath.Join(m.spec.Dir, "snapshot")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	commit := func() error { return os.WriteFile(filepath.Join(dir, "manifest.json"), nil, 0o600) } // for it the root file systems are kept
+	if err := m.Checkpoint(t.Context(), dir, commit); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	run.Stdout, run.Stderr = w, w
+	if err := driver.KillRecorded(t.Context(), filepath.Join(m.spec.RunDir, driver.SandboxRecord)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Restore(t.Context(), m.spec, dir, []pilot.Run{run}, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	m.greet(8080)
+	if n := told(); n == 0 {
+		t.Error("told of no connection after the resume, and there is one that can be written to")
+	}
+}
+
+// greet asks the server at a port, over a connection that stays open until the test has ended.
+func (m *machine) greet(port int) io.Closer {
+	m.Helper()
+	conn, err := m.Dial(m.Context(), port)
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: probe\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		m.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(b), "probe") {
+		m.Errorf("GET = %q, %v", b, err)
+	}
+	return conn
 }
 
 func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {

@@ -2,17 +2,9 @@ package runsc
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"maps"
-	"net"
-	"os"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/urpc"
-	"gvisor.dev/gvisor/runsc/boot"
 
 	"gondola"
 )
@@ -71,32 +63,4 @@ func (r *Runtime) Processes(context.Context) ([]gondola.ProcessStat, error) {
 		}
 	}
 	return out, nil
-}
-
-// Dial connects to a TCP port of the sandbox, loopback included: the sandbox itself connects, and copies to a socket that we give it.
-func (r *Runtime) Dial(ctx context.Context, port int) (io.ReadWriteCloser, error) {
-	if port < 1 || port > 65535 {
-		return nil, gondola.Errorf(gondola.ErrInvalid, "port %d does not exist", port)
-	}
-	sandbox, err := r.booted()
-	if err != nil {
-		return nil, err
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket pair: %w", err)
-	}
-	theirs, ours := os.NewFile(uintptr(fds[0]), "theirs"), os.NewFile(uintptr(fds[1]), "ours")
-	defer theirs.Close()
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
-	}
-	opts := &boot.PortForwardOpts{Port: uint16(port), ContainerID: sandbox.ID, FilePayload: urpc.FilePayload{Files: []*os.File{theirs}}}
-	if err := sandbox.Sandbox.PortForward(opts); err != nil {
-		conn.Close()
-		return nil, gondola.Errorf(gondola.ErrUnavailable, "nothing listens on port %d of machine %s (%v)", port, r.spec.Machine, err)
-	}
-	return conn.(io.ReadWriteCloser), nil
 }

@@ -23,6 +23,7 @@ func tune() {
 		seccheckOnce.Do(func() {})
 		useFilters(true) // or else runsc builds them
 		useUmounter()
+		useForwarding()
 	case "runsc-gofer":
 		useFilters(false)
 	default:
