@@ -126,16 +126,13 @@ func restartInPlace(t *testing.T, f Fixture) {
 func stopSignal(t *testing.T, f Fixture) {
 	m := launch(t, f, nil, container("main", "trap", ";", "exit", "5"))
 	m.awaitLog("main", "ready")
-	began := time.Now()
-	if err := m.api.Stop(t.Context(), gondola.StopRequest{}); err != nil {
+	timeout := gondola.Duration(time.Hour)
+	if err := m.api.Stop(t.Context(), gondola.StopRequest{Timeout: &timeout}); err != nil {
 		t.Fatalf("Stop = %v", err)
 	}
-	s := m.ended()
+	s := m.ended() // without the grace period
 	if got := status(s, "main").State; got.ExitCode != 5 {
 		t.Errorf("state = %+v, want code 5", got)
-	}
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("stop took %v, want it without the grace period", took)
 	}
 	if log := m.log(gondola.LogOptions{Container: "main"}); !strings.Contains(log, "got SIGTERM") {
 		t.Errorf("log = %q, want SIGTERM", log)
