@@ -53,7 +53,7 @@ lint:
 
 # The race detector needs cgo, for the tests only. Their processes need not wait a second at their end, as it has them do.
 race: apt
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=10 go test -race $(LIGHT)
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=10 go test -race -timeout 20m $(LIGHT)
 
 # The flows have deadlines that a person would have, so nothing runs beside them.
 test: apt build lint race

@@ -106,15 +106,15 @@ func (t Tree) limitUnified(group string, l Limits) error {
 	if l.PIDs > 0 {
 		values["pids.max"] = strconv.FormatInt(l.PIDs, 10)
 	}
-	needed := map[string]bool{"cpu": false, "memory": false, "pids": false}
+	needed := map[string]bool{}
 	for file := range values {
 		controller, _, _ := strings.Cut(file, ".")
 		needed[controller] = true
 	}
 	dir := t.root
 	for _, part := range strings.Split(group, "/") {
-		for controller, needed := range needed {
-			if err := delegate(dir, controller); err != nil && needed {
+		for _, controller := range []string{"cpu", "memory", "pids"} {
+			if err := delegate(dir, controller); err != nil && needed[controller] {
 				return err
 			}
 		}

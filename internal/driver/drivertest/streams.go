@@ -13,7 +13,6 @@ import (
 
 	"gondola"
 	"gondola/internal/pilot"
-	"gondola/internal/stream"
 )
 
 func execPlain(t *testing.T, f Fixture) {
@@ -311,7 +310,7 @@ func dialLoopback(t *testing.T, f Fixture) {
 	}
 	defer conn.Close()
 	fmt.Fprintln(conn, "all")
-	if err := conn.(stream.HalfCloser).CloseWrite(); err != nil {
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		t.Errorf("CloseWrite = %v", err)
 	}
 	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "hello all\n" {

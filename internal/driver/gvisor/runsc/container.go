@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/container"
 
 	"gondola"
@@ -20,7 +21,8 @@ import (
 // process is a run of a container.
 type process struct {
 	c        *container.Container
-	ended    chan struct{} // closes when exit is set
+	conf     *config.Config // of its sandbox
+	ended    chan struct{}  // closes when exit is set
 	exit     pilot.Exit
 	terminal *oci.Terminal // with a TTY that this pilot holds
 }
@@ -99,6 +101,7 @@ func (r *Runtime) launch(ctx context.Context, verb, dir string, run pilot.Run, a
 func (r *Runtime) follow(name string, c *container.Container, term *oci.Terminal) *process {
 	p := &process{c: c, ended: make(chan struct{}), terminal: term}
 	r.mu.Lock()
+	p.conf = r.conf
 	r.runs[name] = p
 	r.mu.Unlock()
 	go func() {
@@ -176,7 +179,7 @@ func (r *Runtime) Signal(ctx context.Context, name string, sig gondola.Signal, a
 	if err != nil {
 		return err
 	}
-	_, err = within(ctx, r.spec.Machine, 0, func() (struct{}, error) {
+	_, err = within(ctx, r.machine(), 0, func() (struct{}, error) {
 		return struct{}{}, p.c.Sandbox.SignalContainer(p.c.ID, unix.Signal(n), all)
 	})
 	if err != nil {

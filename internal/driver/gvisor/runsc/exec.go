@@ -26,7 +26,7 @@ func (r *Runtime) Exec(ctx context.Context, name string, e pilot.Exec, streams g
 	if err != nil {
 		return gondola.ExitStatus{}, err
 	}
-	return within(ctx, r.spec.Machine, execCleanUp, func() (gondola.ExitStatus, error) { return r.exec(ctx, p, name, e, streams) })
+	return within(ctx, r.machine(), execCleanUp, func() (gondola.ExitStatus, error) { return r.exec(ctx, p, name, e, streams) })
 }
 
 func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exec, streams gondola.ExecIO) (gondola.ExitStatus, error) {
@@ -39,9 +39,9 @@ func (r *Runtime) exec(ctx context.Context, p *process, name string, e pilot.Exe
 	var pid int32
 	var output func(context.Context) error
 	if e.TTY {
-		pid, output, err = r.execTerminal(p, args, streams, ended)
+		pid, output, err = execTerminal(p, args, streams, ended)
 	} else {
-		pid, output, err = r.execPipes(p, args, streams)
+		pid, output, err = execPipes(p, args, streams)
 	}
 	if err != nil {
 		return gondola.ExitStatus{}, fmt.Errorf("run %q in container %s: %w", e.Args[0], name, err)
@@ -110,13 +110,13 @@ func execArgs(p *process, e pilot.Exec) (*control.ExecArgs, error) {
 }
 
 // execTerminal starts a command on a new terminal. The function it returns waits for the rest of the output and closes it.
-func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(context.Context) error, error) {
+func execTerminal(p *process, args *control.ExecArgs, streams gondola.ExecIO, ended <-chan struct{}) (int32, func(context.Context) error, error) {
 	term, replica, err := oci.OpenTerminal()
 	if err != nil {
 		return 0, nil, err
 	}
 	args.FilePayload = control.NewFilePayload(map[int]*os.File{0: replica, 1: replica, 2: replica}, nil)
-	pid, err := p.c.Sandbox.Execute(r.conf, args)
+	pid, err := p.c.Sandbox.Execute(p.conf, args)
 	replica.Close()
 	if err != nil {
 		term.Close()
@@ -131,13 +131,13 @@ func (r *Runtime) execTerminal(p *process, args *control.ExecArgs, streams gondo
 }
 
 // execPipes starts a command on pipes. The function it returns waits for the rest of the output and closes them.
-func (r *Runtime) execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(context.Context) error, error) {
+func execPipes(p *process, args *control.ExecArgs, streams gondola.ExecIO) (int32, func(context.Context) error, error) {
 	pipes, err := oci.OpenPipes(streams)
 	if err != nil {
 		return 0, nil, err
 	}
 	args.FilePayload = control.NewFilePayload(pipes.FDs, nil)
-	pid, err := p.c.Sandbox.Execute(r.conf, args)
+	pid, err := p.c.Sandbox.Execute(p.conf, args)
 	if err != nil {
 		pipes.Close()
 		return 0, nil, err

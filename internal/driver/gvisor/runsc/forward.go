@@ -51,7 +51,7 @@ func (r *Runtime) Dial(ctx context.Context, port int) (io.ReadWriteCloser, error
 	opts := &boot.PortForwardOpts{Port: uint16(port), ContainerID: sandbox.ID, FilePayload: urpc.FilePayload{Files: []*os.File{theirs}}}
 	if err := sandbox.Sandbox.PortForward(opts); err != nil {
 		conn.Close()
-		return nil, gondola.Errorf(gondola.ErrUnavailable, "nothing listens on port %d of machine %s (%v)", port, r.spec.Machine, err)
+		return nil, gondola.Errorf(gondola.ErrUnavailable, "nothing listens on port %d of machine %s (%v)", port, r.machine(), err)
 	}
 	return newForwarded(conn.(*net.UnixConn), func() {
 		// An error means that the sandbox is gone, and then so is the connection.

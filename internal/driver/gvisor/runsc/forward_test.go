@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,15 +129,22 @@ func TestForwarded_AsksWhileItIsQuiet(t *testing.T) {
 		ends[i] = c.(*net.UnixConn)
 	}
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		began := time.Now()
 		var asked []time.Duration
-		f := newForwarded(ends[0], func() { asked = append(asked, time.Since(began)) })
+		f := newForwarded(ends[0], func() {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, time.Since(began))
+		})
 		after := func(d time.Duration, want ...time.Duration) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
 			<-ctx.Done()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(asked, want) {
 				t.Errorf("after %v it was asked at %v, want %v", time.Since(began), asked, want)
 			}

@@ -141,6 +141,13 @@ func (r *Runtime) configure(spec pilot.Spec) error {
 	return nil
 }
 
+// machine is the Machine whose sandbox this is, for those who run beside Boot and Destroy.
+func (r *Runtime) machine() gondola.MachineID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.spec.Machine
+}
+
 // flags returns the options that every runsc command of this Machine gets.
 func (r *Runtime) flags() []string {
 	flags := []string{

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -249,8 +250,11 @@ func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
 	}
 	for _, v := range []string{"disk", "memory", "sized"} {
 		ctx, cancel := context.WithCancel(t.Context())
+		var served sync.WaitGroup
 		serve := func(args ...string) {
-			go m.Exec(ctx, "one", pilot.Exec{Args: append([]string{"/bin/probe"}, args...)}, gondola.ExecIO{})
+			served.Go(func() {
+				m.Exec(ctx, "one", pilot.Exec{Args: append([]string{"/bin/probe"}, args...)}, gondola.ExecIO{})
+			})
 		}
 		serve("unix-serve", "/"+v+"/s")
 		if out, _ := m.exec("two", "unix-get", "/"+v+"/s"); out != "over unix" {
@@ -263,6 +267,7 @@ func TestContainers_ShareLocalhostAndVolumes(t *testing.T) {
 			}
 		}
 		cancel()
+		served.Wait()
 	}
 	for _, dir := range []string{"/tmp", "/sized"} {
 		if out, _ := m.exec("one", "peer", dir+"/peer"); out != "0 true through" {
