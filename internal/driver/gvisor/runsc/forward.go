@@ -37,26 +37,37 @@ func (r *Runtime) Dial(ctx context.Context, port int) (io.ReadWriteCloser, error
 	if err != nil {
 		return nil, err
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket pair: %w", err)
-	}
-	theirs, ours := os.NewFile(uintptr(fds[0]), "theirs"), os.NewFile(uintptr(fds[1]), "ours")
-	defer theirs.Close()
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
+	theirs, conn, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
+	defer theirs.Close()
 	opts := &boot.PortForwardOpts{Port: uint16(port), ContainerID: sandbox.ID, FilePayload: urpc.FilePayload{Files: []*os.File{theirs}}}
 	if err := sandbox.Sandbox.PortForward(opts); err != nil {
 		conn.Close()
 		return nil, gondola.Errorf(gondola.ErrUnavailable, "nothing listens on port %d of machine %s (%v)", port, r.machine(), err)
 	}
-	return newForwarded(conn.(*net.UnixConn), func() {
-		// An error means that the sandbox is gone, and then so is the connection.
-		sandbox.Sandbox.ExportMetrics(onlyWoken)
+	return newForwarded(conn, func() {
+		r.waking.Lock()
+		defer r.waking.Unlock()
+		sandbox.Sandbox.ExportMetrics(onlyWoken) // an error means that the sandbox is gone, and then so is the connection
 	}), nil
+}
+
+// socketPair makes a connection, whose other end is for another process.
+func socketPair() (theirs *os.File, ours *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair: %w", err)
+	}
+	theirs, file := os.NewFile(uintptr(fds[0]), "theirs"), os.NewFile(uintptr(fds[1]), "ours")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return theirs, conn.(*net.UnixConn), nil
 }
 
 // The sandbox looks whether a connection has something to read, or room to write, and only then begins to listen for news of it: what comes in

@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -113,26 +110,16 @@ func TestWakeAll_TellsThoseWhoCameLate(t *testing.T) {
 
 // TestForwarded_AsksWhileItIsQuiet: some times after the last byte, and not for ever.
 func TestForwarded_AsksWhileItIsQuiet(t *testing.T) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	theirs, ours, err := socketPair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ends [2]*net.UnixConn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "end")
-		c, err := net.FileConn(f)
-		f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		ends[i] = c.(*net.UnixConn)
-	}
+	defer theirs.Close()
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		began := time.Now()
 		var asked []time.Duration
-		f := newForwarded(ends[0], func() {
+		f := newForwarded(ours, func() {
 			mu.Lock()
 			defer mu.Unlock()
 			asked = append(asked, time.Since(began))
@@ -153,7 +140,7 @@ func TestForwarded_AsksWhileItIsQuiet(t *testing.T) {
 		after(time.Minute, quiet[0], quiet[0]+quiet[1], quiet[0]+quiet[1]+quiet[2])
 		f.Write([]byte("a"))
 		after(quiet[0]+quiet[1], quiet[0], quiet[0]+quiet[1])
-		ends[1].Write([]byte("b"))
+		theirs.Write([]byte("b"))
 		f.Read(make([]byte, 1))
 		after(quiet[0] / 2)
 		f.Write([]byte("c")) // it goes on, so there is nothing to ask
@@ -162,11 +149,11 @@ func TestForwarded_AsksWhileItIsQuiet(t *testing.T) {
 		f.CloseWrite()
 		after(quiet[0]+quiet[1], quiet[0], quiet[0]+quiet[1])
 		b := make([]byte, 10)
-		if n, err := ends[1].Read(b); string(b[:n]) != "ac" {
+		if n, err := theirs.Read(b); string(b[:n]) != "ac" {
 			t.Errorf("the sandbox reads %q, %v; want what was written and no end yet", b[:n], err)
 		}
 		after(time.Minute, quiet[2])
-		if n, err := ends[1].Read(b); err != io.EOF {
+		if n, err := theirs.Read(b); err != io.EOF {
 			t.Errorf("the sandbox reads %q, %v; want the end", b[:n], err)
 		}
 		f.Close()

@@ -58,6 +58,7 @@ type Runtime struct {
 	disk   pilot.DiskMeter
 	shares shares
 	behind sync.WaitGroup // what is removed while the Machine runs already
+	waking sync.Mutex     // gVisor's Sandbox does not want to be asked for metrics twice at once
 }
 
 // New returns the Runtime of one Machine.
