@@ -71,9 +71,8 @@ func socketPair() (theirs *os.File, ours *net.UnixConn, err error) {
 }
 
 // The sandbox looks whether a connection has something to read, or room to write, and only then begins to listen for news of it: what comes in
-// between, it does not hear of (google/gvisor#14618, repaired upstream after the version that is used here; with that repair forwarded.wake and
-// what runs in the sandbox go). One connection in some thousands stood still for that. So whoever has a connection asks the sandbox, whenever
-// it was quiet for a while, to tell the news once more to all who wait: by reading a metric, which is the way in for code that is not gVisor's.
+// between, it does not hear of (docs/rfd/0016-connections-into-a-sandbox.md; with google/gvisor#14618 forwarded.wake and what runs in the sandbox
+// go). So whoever has a connection asks the sandbox, whenever it was quiet for a while, to tell the news once more to all who wait.
 
 // onlyWoken is how the sandbox is asked.
 var onlyWoken = control.MetricsExportOpts{OnlyMetrics: "^" + wokenPrometheus + "$"}

@@ -100,7 +100,7 @@ func TestWakeAll_TellsThoseWhoCameLate(t *testing.T) {
 	written()
 	late, told := wait("what was written before", waiter.ReadableEvents)
 	if len(late) > 0 {
-		t.Fatal("whoever comes late is told by the stack itself: forward.go can go")
+		t.Fatal("whoever comes late is told by the stack itself")
 	}
 	if n := wakeAll(s); n != 1 {
 		t.Errorf("told of %d connections, want 1", n)
@@ -156,6 +156,7 @@ func TestForwarded_AsksWhileItIsQuiet(t *testing.T) {
 		if n, err := theirs.Read(b); err != io.EOF {
 			t.Errorf("the sandbox reads %q, %v; want the end", b[:n], err)
 		}
+		theirs.Close()
 		f.Close()
 		f.Write([]byte("d"))
 		after(time.Minute)
